@@ -1,0 +1,41 @@
+# `make up` and `make test` do all of their own set-up.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+
+.PHONY: help up test check format lock venv
+
+help: ## what there is to make
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+up: ## serve on this machine: real vLLM on the CPU, simulated nodes
+	@began=$$(date +%s.%N); deploy/bootstrap.sh && exec $(BIN)/r1-serve up --began-at $$began
+
+test: venv ## everything: checks, unit, contract and live tests
+	@$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest tests/contract tests/live
+
+check: venv ## format, lint, types, imports, unit tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/unit
+
+format: venv ## rewrite the code in the one format
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+venv:
+	@deploy/bootstrap.sh
+
+# Pins for Linux on x86_64 and Python 3.11; newer Pythons take the same versions.
+COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --python-platform x86_64-manylinux_2_28 \
+	--python-version 3.11 --no-annotate --no-strip-markers --no-emit-index-url \
+	--no-emit-find-links --custom-compile-command "make lock"
+
+lock: ## compile requirements/*.lock anew
+	$(COMPILE) --extra cpu --extra dev --override requirements/cpu-overrides.txt \
+		$$(compgen -G "../shared/wheels/torch-*.whl" >/dev/null && echo --find-links ../shared/wheels \
+		|| echo --torch-backend cpu) -o requirements/cpu.lock
+	$(COMPILE) --extra gpu -o requirements/gpu.lock

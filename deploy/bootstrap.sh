@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Makes .venv with everything that r1-serve needs on this machine, pinned by requirements/cpu.lock.
+# Does nothing if the pins have not changed since the last time.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+uv_version=0.13.9
+stamp=.venv/.pins
+pins="$(cat requirements/cpu.lock pyproject.toml deploy/cpu/pyproject.toml deploy/bootstrap.sh | sha256sum)"
+[ -f "$stamp" ] && [ "$(cat "$stamp")" = "$pins" ] && exit 0
+
+fail() { printf 'bootstrap: %s\n       do: %s\n' "$1" "$2" >&2; exit 1; }
+
+[ "$(uname -s)" = Linux ] || fail "r1-serve runs on Linux, this is $(uname -s)" "use a Linux machine"
+[ "$(uname -m)" = x86_64 ] || fail "the pinned wheels are for x86_64, this is $(uname -m)" "use an x86_64 machine"
+python="${PYTHON:-python3}"
+command -v "$python" >/dev/null || fail "there is no $python" "install Python 3.11 or newer, or set PYTHON"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "$("$python" --version) is too old" "install Python 3.11 or newer, or set PYTHON"
+
+echo "installing into .venv (3.7 GB; a minute or two, longer when nothing is cached) ..."
+if ! "$python" -m venv .venv 2>/dev/null; then
+    rm -rf .venv
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null
+        "$python" -m venv .venv
+    else
+        fail "$python cannot make a virtual environment" "install the package python3-venv"
+    fi
+fi
+.venv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
+
+# The CPU build of torch: from a folder of wheels beside the project, else from PyTorch's own index.
+if compgen -G "../shared/wheels/torch-*.whl" >/dev/null; then
+    torch=(--find-links ../shared/wheels)
+else
+    torch=(--torch-backend cpu)
+fi
+install=(.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps)
+"${install[@]}" "${torch[@]}" -r requirements/cpu.lock
+"${install[@]}" -e . -e deploy/cpu
+printf '%s' "$pins" >"$stamp"

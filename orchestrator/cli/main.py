@@ -1,0 +1,149 @@
+"""`r1-serve`: reads arguments, hands over to a command, turns errors into one message."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator import __version__
+from orchestrator.core import R1ServeError, SpecError
+from orchestrator.spec import EngineKind, Spec, load_spec, local_spec
+
+STATE = Path(".r1-serve")  # what `up` makes: checkpoints; below the current folder
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; 0 if it did what it should, 1 if not, 2 if the arguments make no sense."""
+    options = _parser().parse_args(argv)
+    try:
+        code: int = options.run(options)
+    except R1ServeError as error:
+        print(f"r1-serve: {error.cause}", file=sys.stderr)
+        if error.cure:
+            print(f"      do: {error.cure}", file=sys.stderr)
+        return 1
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="r1-serve", description="Serves DeepSeek-R1 from your own GPU nodes."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_up(commands.add_parser("up", help="run all of it on this machine, without a GPU"))
+    _add_checkpoint(
+        commands.add_parser("checkpoint", help="write a tiny checkpoint of R1's architecture")
+    )
+    return parser
+
+
+# --- up ------------------------------------------------------------------------------------------
+
+
+def _add_up(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Starts a local Ray cluster of simulated nodes with fake GPUs and serves on it: HAProxy, "
+        "gateways, a prefill and a decode pool. Without --spec the engine is vLLM on the CPU with "
+        "a tiny checkpoint of R1's architecture that recites a fixed text."
+    )
+    parser.add_argument("--spec", type=Path, metavar="FILE", help="what to serve; YAML")
+    parser.add_argument(
+        "--engine", type=EngineKind, choices=list(EngineKind), help="without --spec"
+    )
+    parser.add_argument("--nodes", type=_count, metavar="N", help="simulated nodes (default 3)")
+    parser.add_argument("--port", type=int, metavar="PORT", help="of the API (default 8000)")
+    parser.add_argument("--log-dir", metavar="DIR", help="default logs/")
+    parser.add_argument("--began-at", type=float, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--kept", action="store_true", help=argparse.SUPPRESS)
+    parser.set_defaults(run=_up)
+
+
+def _up(options: argparse.Namespace) -> int:
+    if not options.kept:
+        return _keep(options)
+    from orchestrator.runtime.local import run_local
+
+    spec = _up_spec(options)
+    run_local(spec, lambda line: print(line, flush=True), options.began_at)
+    return 0
+
+
+def _keep(options: argparse.Namespace) -> int:
+    """Runs this command again below a keeper, so that whatever happens no process stays behind."""
+    from orchestrator.runtime.keeper import Keeper
+
+    began_at = options.began_at or time.time()
+    command = [sys.executable, "-m", "orchestrator.cli", "up", "--kept", f"--began-at={began_at}"]
+    for flag in ("--spec", "--engine", "--nodes", "--port", "--log-dir"):
+        if (value := getattr(options, flag[2:].replace("-", "_"))) is not None:
+            command += (flag, str(value))
+    return Keeper(command, grace_s=30.0, watch_stdin=False).run()
+
+
+def _up_spec(options: argparse.Namespace) -> Spec:
+    if options.spec is not None:
+        if options.engine is not None:
+            raise SpecError("--engine beside --spec", "set engine.kind in the spec")
+        spec = load_spec(options.spec)
+    else:
+        kind = options.engine or EngineKind.VLLM
+        path = _tiny_checkpoint(weights=kind is EngineKind.VLLM)
+        spec = local_spec(kind, options.nodes or 3, str(path))
+    if options.nodes is not None:
+        spec = replace(spec, local=replace(spec.local, nodes=options.nodes))
+    if options.port is not None:
+        spec = replace(spec, gateway=replace(spec.gateway, port=options.port))
+    log_dir = Path(options.log_dir or spec.log_dir).absolute()
+    model = replace(spec.model, path=str(Path(spec.model.path).absolute()))
+    return replace(spec, log_dir=str(log_dir), model=model)
+
+
+def _tiny_checkpoint(*, weights: bool) -> Path:
+    """The default model's folder, made if it is not there; only the tokenizer without `weights`."""
+    from orchestrator.engines import tiny_checkpoint
+
+    if not weights:
+        out = STATE / "tokenizer"
+        if not (out / "tokenizer.json").exists():
+            tiny_checkpoint.write_tokenizer(out)
+        return out
+    out = STATE / "tiny-scripted"
+    if not (out / "config.json").exists():
+        tiny_checkpoint.write_tiny_checkpoint(out, tiny_checkpoint.CheckpointKind.SCRIPTED)
+    return out
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+# --- checkpoint ----------------------------------------------------------------------------------
+
+
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Writes a checkpoint of DeepSeek-R1's exact architecture, small enough for a laptop, with "
+        "R1's own tokenizer. The same seed gives the same bytes."
+    )
+    parser.add_argument("out", type=Path, help="the folder to write; must not exist")
+    parser.add_argument(
+        "--kind",
+        default="scripted",
+        choices=("random", "scripted", "tool"),
+        help="random weights; weights that recite a thought and an answer; or a tool call",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(run=_checkpoint)
+
+
+def _checkpoint(options: argparse.Namespace) -> int:
+    from orchestrator.engines.tiny_checkpoint import CheckpointKind, write_tiny_checkpoint
+
+    report = write_tiny_checkpoint(options.out, CheckpointKind(options.kind), options.seed)
+    print(f"{options.out}: {report}")
+    return 0

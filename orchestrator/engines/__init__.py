@@ -1,0 +1,44 @@
+"""Engines, and the token channel that gateways reach them by. Importing it loads no model code."""
+
+from orchestrator.engines.channel import (
+    ChannelLimits,
+    ChannelServer,
+    ChannelState,
+    RankChannel,
+    TokenSink,
+)
+from orchestrator.engines.engine import (
+    End,
+    Engine,
+    EngineInfo,
+    EngineLoad,
+    Finish,
+    KvParams,
+    KvSource,
+    Listener,
+    Sampling,
+    Submit,
+)
+from orchestrator.engines.fake_engine import FakeEngine
+from orchestrator.engines.fake_script import FakeEngineSpec, FakeScript
+
+__all__ = [
+    "ChannelLimits",
+    "ChannelServer",
+    "ChannelState",
+    "End",
+    "Engine",
+    "EngineInfo",
+    "EngineLoad",
+    "FakeEngine",
+    "FakeEngineSpec",
+    "FakeScript",
+    "Finish",
+    "KvParams",
+    "KvSource",
+    "Listener",
+    "RankChannel",
+    "Sampling",
+    "Submit",
+    "TokenSink",
+]

@@ -1,0 +1,263 @@
+"""From one gang to the command line and environment of each of its nodes' engine processes; pure.
+
+Typed here is what placement and routing decide. Every other flag of vLLM's passes through unread.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from orchestrator.core import LayoutError, Role, SpecError
+
+CPU_PLUGIN = "r1_serve_cpu"  # the entry point of deploy/cpu
+_KV_ROLES: Mapping[Role, str] = {Role.PREFILL: "kv_producer", Role.DECODE: "kv_consumer"}
+
+# Flags that `engine_args` may not name: each follows from the gang. vLLM also takes underscores,
+# unambiguous abbreviations, `--flag=value` and `--flag.key value`.
+_OUR_FLAGS = (
+    "--block-size",
+    "--config",  # a file could name any of the others
+    "--data-parallel-address",
+    "--data-parallel-backend",
+    "--data-parallel-external-lb",
+    "--data-parallel-hybrid-lb",
+    "--data-parallel-multi-port-external-lb",
+    "--data-parallel-rank",
+    "--data-parallel-rpc-port",
+    "--data-parallel-size",
+    "--data-parallel-size-local",
+    "--data-parallel-start-rank",
+    "--data-parallel-supervisor-port",
+    "--distributed-executor-backend",
+    "--dtype",
+    "--enable-expert-parallel",
+    "--headless",
+    "--kv-transfer-config",
+    "--master-addr",
+    "--master-port",
+    "--max-model-len",
+    "--model",
+    "--nnodes",
+    "--no-enable-expert-parallel",
+    "--node-rank",
+    "--pipeline-parallel-size",
+    "--served-model-name",
+    "--tensor-parallel-size",
+)
+_OUR_SHORT_FLAGS = frozenset(
+    ("-dp", "-dpa", "-dpb", "-dpe", "-dph", "-dpl", "-dpm", "-dpn", "-dpp", "-dpr", "-ep")
+    + ("-n", "-pp", "-r", "-tp")
+)
+
+
+class Device(StrEnum):
+    """What the ranks compute on."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLaunch:
+    """Where one node's process listens. Ports are free TCP ports of `host`."""
+
+    host: str  # an address that the other nodes and the gateways reach
+    channel_port: int  # token channel; used on node 0
+    kv_port: int  # NIXL's side channel; used on node 0 if KV is transferred
+    interface: str  # the network interface that has `host`, for Gloo and NCCL
+    metrics_port: int | None = None  # used on node 0; None serves no metrics
+
+
+@dataclass(frozen=True, slots=True)
+class GangLaunch:
+    """One gang, placed. Ranks go to nodes in order, the same number to each.
+
+    With `pipeline_parallel` > 1 each stage stays inside a node; a tensor-parallel group goes across
+    nodes only if there is a single stage.
+    """
+
+    engine_id: str  # of this life of the gang: KV peers tell a restarted one by it
+    model_path: str
+    served_model_name: str
+    role: Role
+    nodes: tuple[NodeLaunch, ...]
+    master_port: int  # rendezvous of the ranks, on node 0; used with several nodes
+    device: Device
+    max_model_len: int  # tokens, prompt plus output
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    data_parallel: int = 1
+    expert_parallel: bool = False
+    block_size: int | None = None  # tokens per KV block; None leaves it to vLLM
+    dtype: str = "auto"
+    kv_transfer: bool = False  # prefill and decode gangs; their block sizes and dtypes must agree
+    start_timeout_s: int = 3600
+    engine_args: tuple[str, ...] = ()  # vLLM's flags that are none of our business
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCommand:
+    """One process: its arguments, and what is added to the environment of its parent."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+def engine_commands(launch: GangLaunch) -> tuple[EngineCommand, ...]:
+    """One command per node, in the order of `launch.nodes`; node 0 serves the token channel.
+
+    Raises LayoutError if the sizes do not fit the nodes or each other, SpecError if `engine_args`
+    names a flag that follows from the gang.
+    """
+    _check_layout(launch)
+    _check_engine_args(launch.engine_args)
+    return tuple(
+        EngineCommand(
+            argv=(
+                *(sys.executable, "-m", "orchestrator.engines.server"),
+                *_server_options(launch, rank),
+                "--",
+                *_vllm_flags(launch, rank),
+            ),
+            env=_environment(launch, node),
+        )
+        for rank, node in enumerate(launch.nodes)
+    )
+
+
+def _check_layout(launch: GangLaunch) -> None:
+    assert launch.nodes, "a gang has a node"
+    assert launch.kv_transfer <= (launch.role in _KV_ROLES), "unified gangs transfer no KV"
+    ranks = launch.tensor_parallel * launch.pipeline_parallel
+    nodes = len(launch.nodes)
+    if launch.data_parallel > 1:
+        raise LayoutError(
+            f"a gang of {launch.data_parallel} data-parallel ranks has no launcher",
+            "use data_parallel 1 and more replicas of the pool",
+        )
+    if ranks % nodes:
+        raise LayoutError(
+            f"{ranks} ranks do not divide over {nodes} nodes",
+            f"make tensor_parallel x pipeline_parallel a multiple of {nodes}",
+        )
+    if launch.pipeline_parallel > 1 and (ranks // nodes) % launch.tensor_parallel:
+        raise LayoutError(
+            f"a stage of {launch.tensor_parallel} ranks does not fit a node's {ranks // nodes}",
+            "use as many nodes as pipeline stages, or a divisor of that",
+        )
+    if launch.kv_transfer and launch.pipeline_parallel > 1:
+        # As a decode gang vLLM 0.32 would run, but every stage reports that it has read the blocks,
+        # and the prefill gang frees them after the first report. As a prefill gang it is refused
+        # at the first transfer.
+        raise LayoutError(
+            "vLLM's NixlConnector transfers no KV from or to a gang with pipeline stages",
+            "use pipeline_parallel 1 in prefill and decode pools, or one unified pool",
+        )
+
+
+def _check_engine_args(engine_args: tuple[str, ...]) -> None:
+    for argument in engine_args:
+        name = argument.partition("=")[0].partition(".")[0].replace("_", "-")
+        if name in _OUR_SHORT_FLAGS or (
+            name.startswith("--") and any(flag.startswith(name) for flag in _OUR_FLAGS)
+        ):
+            raise SpecError(
+                f"engine args name {argument}, which follows from the gang",
+                "remove it, and set the model, pool or engine field of the spec instead",
+            )
+
+
+def _server_options(launch: GangLaunch, rank: int) -> tuple[str, ...]:
+    node = launch.nodes[rank]
+    options = [
+        *("--listen", f"{_bracketed(node.host)}:{node.channel_port}"),
+        *("--engine-id", launch.engine_id),
+        *("--role", launch.role.value),
+        *("--engine", "vllm"),
+        *("--node-rank", str(rank)),
+        *("--nnodes", str(len(launch.nodes))),
+    ]
+    if rank == 0 and node.metrics_port is not None:
+        options += ["--metrics", f"{_bracketed(node.host)}:{node.metrics_port}"]
+    return tuple(options)
+
+
+def _vllm_flags(launch: GangLaunch, rank: int) -> tuple[str, ...]:
+    flags = [
+        *("--model", launch.model_path),
+        *("--served-model-name", launch.served_model_name),
+        *("--max-model-len", str(launch.max_model_len)),
+        *("--dtype", launch.dtype),
+        *("--tensor-parallel-size", str(launch.tensor_parallel)),
+        *("--pipeline-parallel-size", str(launch.pipeline_parallel)),
+    ]
+    if launch.tensor_parallel * launch.pipeline_parallel > 1:
+        flags += ["--distributed-executor-backend", "mp"]
+    if launch.expert_parallel:
+        flags += ["--enable-expert-parallel"]
+    if launch.block_size is not None:
+        flags += ["--block-size", str(launch.block_size)]
+    if len(launch.nodes) > 1:
+        flags += [
+            *("--nnodes", str(len(launch.nodes))),
+            *("--node-rank", str(rank)),
+            *("--master-addr", launch.nodes[0].host),
+            *("--master-port", str(launch.master_port)),
+        ]
+    if launch.kv_transfer:
+        flags += ["--kv-transfer-config", json.dumps(_kv_transfer(launch), sort_keys=True)]
+    return (*flags, *launch.engine_args)
+
+
+def _kv_transfer(launch: GangLaunch) -> dict[str, object]:
+    config: dict[str, object] = {
+        "kv_connector": "NixlConnector",
+        "kv_role": _KV_ROLES[launch.role],
+        "engine_id": launch.engine_id,
+        # a failed transfer fails its request at once, and the handoff starts over elsewhere
+        "kv_load_failure_policy": "fail",
+    }
+    if launch.device is Device.CPU:
+        config["kv_buffer_device"] = "cpu"
+        # without own threads NIXL's progress thread can rest (see deploy/cpu); with them a core
+        # burns per worker
+        config["kv_connector_extra_config"] = {"num_threads": 0}
+    return config
+
+
+def _environment(launch: GangLaunch, node: NodeLaunch) -> dict[str, str]:
+    """Everything that makes the process independent of its node's defaults.
+
+    UCX chooses its devices itself on GPU nodes, where it knows the RDMA NICs better than we do.
+    """
+    environment = {
+        "GLOO_SOCKET_IFNAME": node.interface,
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(launch.start_timeout_s),
+        "VLLM_HOST_IP": node.host,
+        "VLLM_NIXL_SIDE_CHANNEL_HOST": node.host,
+        "VLLM_NIXL_SIDE_CHANNEL_PORT": str(node.kv_port),
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    match launch.device:
+        case Device.GPU:
+            # an empty name matches no plugin: the one for CPUs must never be loaded here
+            environment |= {"NCCL_SOCKET_IFNAME": node.interface, "VLLM_PLUGINS": ""}
+        case Device.CPU:
+            environment |= {
+                "OMP_NUM_THREADS": "1",
+                "UCX_NET_DEVICES": node.interface,
+                "UCX_TLS": "tcp,cma,shm,self",
+                "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+                "VLLM_PLUGINS": CPU_PLUGIN,
+            }
+            if launch.tensor_parallel * launch.pipeline_parallel == 1:
+                # the worker runs inside the engine core: one process and 10 s of CPU time less
+                environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    return environment
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,116 @@
+"""The contract between r1-serve and an inference engine: token ids in, token ids out.
+
+`Engine` is implemented by the vLLM adapter and by the fake; `tests/contract/` runs one suite on both.
+"""
+
+from typing import Protocol
+
+import msgspec
+
+from orchestrator.core import Finish, KvParams, KvSource
+
+__all__ = [
+    "End",
+    "Engine",
+    "EngineInfo",
+    "EngineLoad",
+    "Finish",
+    "KvParams",
+    "KvSource",
+    "Listener",
+    "Sampling",
+    "Submit",
+]
+
+
+class Sampling(msgspec.Struct, frozen=True, array_like=True):
+    """How tokens are drawn. `max_tokens` counts generated tokens, >= 1; `temperature` 0 is greedy."""
+
+    max_tokens: int
+    temperature: float = 0.6
+    top_p: float = 0.95
+    seed: int | None = None
+    stop_token_ids: tuple[int, ...] = (1,)  # R1's end of sentence
+
+
+class Submit(msgspec.Struct, frozen=True, array_like=True):
+    """One generation asked of one rank. `request_id` is unique among its rank's running requests."""
+
+    request_id: str
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+    kv_source: KvSource = KvSource.LOCAL
+    kv_params: KvParams | None = None  # set exactly if `kv_source` is TRANSFER
+    trace_id: str = ""  # the client-visible request id, for the engine's own logs
+
+
+class End(msgspec.Struct, frozen=True, array_like=True):
+    """The one terminal message of a request."""
+
+    finish: Finish
+    cached_tokens: int = 0  # prompt tokens whose KV was not computed here (prefix hit or transfer)
+    kv_params: KvParams | None = None  # only after KvSource.PRODUCE
+    cause: str = ""  # for REFUSED, FAILED and LOST: one sentence
+
+
+class EngineInfo(msgspec.Struct, frozen=True):
+    """What an engine says of itself once it is ready."""
+
+    engine: str  # "vllm 0.32.0"
+    model: str
+    max_model_len: int  # tokens, prompt plus output
+    block_size: int  # tokens per KV block
+    kv_blocks: int  # per rank
+
+
+class EngineLoad(msgspec.Struct, frozen=True, array_like=True):
+    """A moment's load of one rank. `steps` grows with each engine step and never else."""
+
+    running: int
+    waiting: int
+    kv_usage: float  # fraction in [0, 1]
+    steps: int
+
+
+class Listener(Protocol):
+    """Receives an engine's output, on the event loop's thread, in the order it was produced."""
+
+    def on_tokens(self, request_id: str, ids: list[int]) -> None:
+        """New token ids of one request; never empty, never after its end."""
+        ...
+
+    def on_end(self, request_id: str, end: End) -> None:
+        """The end of one request: exactly once for each `submit`."""
+        ...
+
+
+class Engine(Protocol):
+    """One rank of an engine. Everything is called on one event loop; `submit` and `abort` never block."""
+
+    async def start(self, listener: Listener) -> EngineInfo:
+        """Returns when the engine can serve. Raises `EngineStartError` with the cause otherwise."""
+        ...
+
+    def submit(self, submit: Submit) -> None:
+        """Starts a generation; whatever goes wrong arrives as its `End`, never as an exception."""
+        ...
+
+    def abort(self, request_id: str) -> None:
+        """Ends a generation within one engine step, with `Finish.ABORTED`; unknown ids are ignored."""
+        ...
+
+    def load(self) -> EngineLoad:
+        """The load as of the last engine step."""
+        ...
+
+    def failure(self) -> str | None:
+        """Why the engine is dead for good, in one sentence, or None while it lives."""
+        ...
+
+    def metrics(self) -> bytes:
+        """The engine's own metrics in Prometheus text format, passed on unread."""
+        ...
+
+    async def stop(self) -> None:
+        """Ends every running request with ABORTED, then the engine. Safe to call twice."""
+        ...

@@ -1,0 +1,281 @@
+"""An engine without a model: recites in scripted time and with scripted faults.
+
+One step clock for the whole engine, as with continuous batching: a step gives each running request
+one token. It lets requests in up to `max_running` and its KV blocks; the others wait in order.
+"""
+
+import asyncio
+import random
+from collections import deque
+from dataclasses import dataclass
+
+from orchestrator.core import EngineStartError
+from orchestrator.engines.engine import (
+    End,
+    EngineInfo,
+    EngineLoad,
+    Finish,
+    KvParams,
+    KvSource,
+    Listener,
+    Submit,
+)
+from orchestrator.engines.fake_script import VOCABULARY, FakeEngineSpec, recital
+from orchestrator.engines.fake_transfer import FakeKvStore
+
+_BLOCKED_S = 0.01  # until the next look, if nothing runs and nothing can be let in
+
+
+@dataclass(slots=True)
+class _Request:
+    submit: Submit
+    cycle: tuple[int, ...]  # what it recites, round and round
+    at: int  # index of the next token
+    tokens_max: int
+    blocks: int
+    fails_after: int | None  # tokens
+    cached_tokens: int = 0
+    tokens: int = 0
+    aborted: bool = False
+
+
+class FakeEngine:
+    """Implements `Engine`; the same submits in the same order give the same tokens."""
+
+    def __init__(self, spec: FakeEngineSpec | None = None, engine_id: str = "fake") -> None:
+        """`engine_id` names this engine in the KV parameters it gives out."""
+        self._spec = spec or FakeEngineSpec()
+        self._engine_id = engine_id
+        self._failing = random.Random(f"{self._spec.seed}/fail_requests")
+        self._listener: Listener | None = None
+        self._store: FakeKvStore | None = None
+        self._open: dict[str, _Request] = {}
+        self._waiting: deque[_Request] = deque()
+        self._running: dict[str, _Request] = {}
+        self._stepping: asyncio.Handle | None = None
+        self._steps = 0
+        self._prompt_tokens = 0
+        self._tokens = 0
+        self._ends = dict.fromkeys(Finish, 0)
+        self._failure: str | None = None
+        self._stopped = False
+
+    async def start(self, listener: Listener) -> EngineInfo:
+        spec = self._spec
+        await asyncio.sleep(spec.start_s)
+        if spec.refuse_start:
+            raise EngineStartError(spec.refuse_start, "start it without refuse_start")
+        self._store = FakeKvStore(self._engine_id, spec.kv_hold_s, spec.kv_pull_s)
+        await self._store.open(spec.kv_host)
+        self._listener = listener
+        return EngineInfo(
+            engine="fake 1",
+            model=spec.model,
+            max_model_len=spec.max_model_len,
+            block_size=spec.block_size,
+            kv_blocks=spec.kv_blocks,
+        )
+
+    def submit(self, submit: Submit) -> None:
+        assert self._store is not None, "start it first"
+        assert submit.request_id not in self._open, "the id of a running request"
+        spec = self._spec
+        cycle, at = recital(spec, submit.prompt_ids)
+        tokens_max = min(submit.sampling.max_tokens, spec.max_model_len - len(submit.prompt_ids))
+        if submit.kv_source is KvSource.PRODUCE:
+            tokens_max = min(tokens_max, 1)
+        blocks = -(-(len(submit.prompt_ids) + tokens_max) // spec.block_size)
+        failing, fails_after = self._failing.random(), self._failing.randrange(4)
+        request = _Request(
+            submit=submit,
+            cycle=cycle,
+            at=at,
+            tokens_max=tokens_max,
+            blocks=blocks,
+            fails_after=fails_after if failing < spec.fail_requests else None,
+        )
+        self._open[submit.request_id] = request
+        end = self._objection(request)
+        if end is not None:
+            asyncio.get_running_loop().call_soon(self._end, request, end)
+        elif submit.kv_source is KvSource.TRANSFER:
+            request.cached_tokens = self._store.pull(
+                submit.kv_params, submit.prompt_ids, lambda cause: self._pulled(request, cause)
+            )
+            self._step_soon()
+        else:
+            self._waiting.append(request)
+            self._step_soon()
+
+    def abort(self, request_id: str) -> None:
+        request = self._open.get(request_id)
+        if request is not None:
+            request.aborted = True
+            self._step_soon()
+
+    def load(self) -> EngineLoad:
+        held = 0 if self._store is None else self._store.held_blocks()
+        used = held + sum(request.blocks for request in self._running.values())
+        return EngineLoad(
+            running=len(self._running),
+            waiting=len(self._open) - len(self._running),
+            kv_usage=min(1.0, used / self._spec.kv_blocks),
+            steps=self._steps,
+        )
+
+    def failure(self) -> str | None:
+        return self._failure
+
+    def metrics(self) -> bytes:
+        load = self.load()
+        label = f'{{engine="0",model_name="{self._spec.model}"}}'
+        families = [  # vLLM's names, so that the same dashboards show both
+            ("num_requests_running", "gauge", load.running),
+            ("num_requests_waiting", "gauge", load.waiting),
+            ("kv_cache_usage_perc", "gauge", load.kv_usage),
+            ("prompt_tokens_total", "counter", self._prompt_tokens),
+            ("generation_tokens_total", "counter", self._tokens),
+        ]
+        lines: list[str] = []
+        for name, kind, value in families:
+            lines += [f"# TYPE vllm:{name} {kind}", f"vllm:{name}{label} {value}"]
+        lines.append("# TYPE vllm:request_success_total counter")
+        for finish, count in self._ends.items():
+            labels = f'{{engine="0",finished_reason="{finish}",model_name="{self._spec.model}"}}'
+            lines.append(f"vllm:request_success_total{labels} {count}")
+        return ("\n".join(lines) + "\n").encode()
+
+    async def stop(self) -> None:
+        self._stopped = True
+        self._halt()
+        for request in list(self._open.values()):
+            self._end(request, End(Finish.ABORTED))
+        if self._store is not None:
+            self._store.close()
+
+    def _objection(self, request: _Request) -> End | None:
+        """Why a request cannot even wait, or None."""
+        spec, submit = self._spec, request.submit
+        ids = submit.prompt_ids
+        if self._failure is not None or self._stopped:
+            return End(Finish.FAILED, cause=self._failure or "the engine has stopped")
+        if not ids or min(ids) < 0 or max(ids) >= VOCABULARY:
+            return End(Finish.REFUSED, cause="the prompt is empty or has unknown token ids")
+        if submit.sampling.max_tokens < 1:
+            return End(Finish.REFUSED, cause="max_tokens must be at least 1")
+        if len(ids) >= spec.max_model_len:
+            cause = f"a prompt of {len(ids)} tokens; the limit is {spec.max_model_len - 1}"
+            return End(Finish.REFUSED, cause=cause)
+        if request.blocks > spec.kv_blocks:
+            cause = f"it needs {request.blocks} KV blocks; there are {spec.kv_blocks}"
+            return End(Finish.REFUSED, cause=cause)
+        if (submit.kv_params is not None) != (submit.kv_source is KvSource.TRANSFER):
+            return End(Finish.REFUSED, cause="KV parameters belong to a transfer and only there")
+        if len(self._open) - len(self._running) > spec.max_waiting:
+            return End(Finish.FAILED, cause=f"{spec.max_waiting} requests are waiting already")
+        return None
+
+    def _pulled(self, request: _Request, cause: str) -> None:
+        if request.submit.request_id not in self._open or self._failure is not None:
+            return
+        if cause:
+            self._end(request, End(Finish.FAILED, cause=f"KV transfer: {cause}"))
+        else:
+            self._waiting.append(request)
+            self._step_soon()
+
+    def _step_soon(self) -> None:
+        """Begins a step unless one is under way."""
+        if self._stepping is not None or self._stopped or not self._alive():
+            return
+        loop = asyncio.get_running_loop()
+        prefill_tokens = self._let_in()
+        self._prompt_tokens += prefill_tokens
+        step_s = self._spec.step_s + prefill_tokens * self._spec.prefill_s_per_token
+        if not self._running:
+            step_s = max(step_s, _BLOCKED_S)
+        self._stepping = (
+            loop.call_later(step_s, self._step) if step_s > 0 else loop.call_soon(self._step)
+        )
+
+    def _let_in(self) -> int:
+        """Lets waiting requests run, in order; returns the prompt tokens to prefill for them."""
+        assert self._store is not None
+        prefill_tokens = 0
+        free = self._spec.kv_blocks - self._store.held_blocks()
+        free -= sum(request.blocks for request in self._running.values())
+        while self._waiting and len(self._running) < self._spec.max_running:
+            request = self._waiting[0]
+            if request.submit.request_id in self._open:  # it may have been aborted
+                if request.blocks > free:
+                    break
+                free -= request.blocks
+                self._running[request.submit.request_id] = request
+                prefill_tokens += len(request.submit.prompt_ids) - request.cached_tokens
+            self._waiting.popleft()
+        return prefill_tokens
+
+    def _step(self) -> None:
+        self._stepping = None
+        self._steps += 1
+        for request in [request for request in self._open.values() if request.aborted]:
+            self._end(request, End(Finish.ABORTED, request.cached_tokens))
+        for request in list(self._running.values()):
+            if self._alive():
+                self._advance(request)
+        if self._alive() and self._open:
+            self._step_soon()
+
+    def _advance(self, request: _Request) -> None:
+        """Gives a running request its next token, its end, or both."""
+        assert self._listener is not None
+        if request.submit.request_id not in self._running:  # a listener stopped us
+            return
+        if request.fails_after == request.tokens:
+            self._end(request, End(Finish.FAILED, cause="a scripted fault"))
+            return
+        token = request.cycle[request.at]
+        request.at = (request.at + 1) % len(request.cycle)
+        if token in request.submit.sampling.stop_token_ids:
+            self._end(request, self._finished(request, Finish.STOP))
+            return
+        request.tokens += 1
+        self._tokens += 1
+        self._listener.on_tokens(request.submit.request_id, [token])
+        if request.tokens >= request.tokens_max:
+            self._end(request, self._finished(request, Finish.LENGTH))
+
+    def _finished(self, request: _Request, finish: Finish) -> End:
+        params: KvParams | None = None
+        submit = request.submit
+        if submit.kv_source is KvSource.PRODUCE:
+            assert self._store is not None
+            params = self._store.hold(submit.request_id, submit.prompt_ids, request.blocks)
+        return End(finish, request.cached_tokens, params)
+
+    def _end(self, request: _Request, end: End) -> None:
+        assert self._listener is not None
+        request_id = request.submit.request_id
+        if self._open.get(request_id) is not request:
+            return
+        del self._open[request_id]
+        self._running.pop(request_id, None)
+        self._ends[end.finish] += 1
+        self._listener.on_end(request_id, end)
+
+    def _alive(self) -> bool:
+        """Whether a step can be taken: neither died nor hangs, by script."""
+        spec = self._spec
+        if spec.die_after_tokens is not None and self._tokens >= spec.die_after_tokens:
+            if self._failure is None:
+                self._failure = f"died after {self._tokens} tokens, by its script"
+                self._halt()
+                for request in list(self._open.values()):
+                    self._end(request, End(Finish.FAILED, cause=self._failure))
+            return False
+        return spec.hang_after_tokens is None or self._tokens < spec.hang_after_tokens
+
+    def _halt(self) -> None:
+        if self._stepping is not None:
+            self._stepping.cancel()
+            self._stepping = None

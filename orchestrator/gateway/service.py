@@ -1,0 +1,251 @@
+"""Hosts the deciding code for the requests of one gateway: admission, routing, handoff.
+
+All of it runs on one event loop and never waits: events come from the HTTP side, the channels, the
+fleet's list and a clock tick; decisions are logged with their inputs and done at once.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from orchestrator import admission, handoff, routing
+from orchestrator.admission import Admission
+from orchestrator.core import KvSource, RankId, Request, Role
+from orchestrator.engines import ChannelLimits, End, Sampling, Submit
+from orchestrator.gateway.passage import Passage
+from orchestrator.gateway.ranks import Member, Ranks
+from orchestrator.gateway.supervisor import Supervisor
+from orchestrator.handoff import Handoff
+from orchestrator.spec import Spec
+from orchestrator.telemetry import Log, Metrics, metrics
+
+TICK_S = 0.5  # how late a deadline may be noticed
+
+
+class Service:
+    """The requests of one gateway replica."""
+
+    def __init__(self, spec: Spec, gateway_id: str, log: Log, decisions: Log) -> None:
+        self.spec = spec
+        self.gateway_id = gateway_id
+        self.metrics = Metrics()
+        self.supervisor = Supervisor()
+        self._log = log
+        self._decisions = decisions
+        self._decoder = Role.UNIFIED if spec.pool(Role.UNIFIED) else Role.DECODE
+        self._admission = Admission(spec.admission.queue_requests_max)
+        self._passages: dict[str, Passage] = {}  # until the last submission has ended
+        limits = ChannelLimits(
+            heartbeat_s=spec.channel.heartbeat_s,
+            lost_after_s=spec.channel.lost_after_s,
+            max_requests=spec.channel.max_requests,
+        )
+        self.ranks = Ranks(gateway_id, limits, self.supervisor, self._fleet_changed)
+        self._slots = 0
+        self._changed = False
+
+    async def start(self) -> None:
+        """Returns when requests can be opened; ranks come and go with `ranks.update`."""
+        await self.supervisor.start()
+        self.supervisor.spawn(self._tick())
+
+    async def stop(self) -> None:
+        """Ends every channel; open requests end as failed."""
+        await self.supervisor.stop()
+
+    def update_pool(self, role: Role, members: Sequence[Member]) -> None:
+        """The fleet's list of one pool's ranks."""
+        self._log.info("pool_listed", role=role, ranks=[member.rank_id for member in members])
+        self.ranks.update(role, members)
+
+    def ready(self) -> bool:
+        """Whether a request that came now could be decoded."""
+        return bool(self.ranks.view(_now()).of(self._decoder))
+
+    def ranks_by_role(self) -> dict[str, int]:
+        """How many ranks of each pool can be reached now."""
+        view = self.ranks.view(_now())
+        return {pool.role.value: len(view.of(pool.role)) for pool in self.spec.pools}
+
+    # --- requests ------------------------------------------------------------------------------
+
+    def open(self, request: Request, prompt_ids: tuple[int, ...], sampling: Sampling) -> Passage:
+        """Starts a request; its output and its one end arrive at the passage."""
+        machine = Handoff(self.spec.handoff, self._decoder, len(prompt_ids), sampling.max_tokens)
+        passage = Passage(request, prompt_ids, sampling, machine)
+        self._passages[request.request_id] = passage
+        self._admit(admission.Arrived(request))
+        return passage
+
+    def close(self, passage: Passage) -> None:
+        """The HTTP side is done with the request, whether it has ended or not. Never waits."""
+        self._do(passage, passage.handoff.on(handoff.Cancelled(), _now()))
+        self._admit(admission.Left(passage.request.request_id))
+        del self._passages[passage.request.request_id]
+
+    def _admit(self, event: admission.Event) -> None:
+        for decision in self._admission.on(event, _now()):
+            self._decisions.info(
+                "admission",
+                decision=type(decision).__name__.lower(),
+                reason=decision.reason,
+                request_id=decision.request_id,
+                slots=self._slots,
+                held=self._admission.held,
+                queued=self._admission.waiting,
+            )
+            passage = self._passages[decision.request_id]
+            match decision:
+                case admission.Admit():
+                    self._begin(passage)
+                case admission.Shed():
+                    passage.finish(decision)
+                case admission.Queue():
+                    pass
+        self.metrics.set(metrics.IN_FLIGHT, self._admission.held)
+        self.metrics.set(metrics.WAITING, self._admission.waiting)
+
+    def _begin(self, passage: Passage) -> None:
+        tokens = len(passage.prompt_ids)
+        view = self.ranks.view(_now())
+        choice = handoff.choose_path(self.spec.handoff, view, self._decoder, tokens)
+        self._decisions.info(
+            "path",
+            decision=choice.path,
+            reason=choice.reason,
+            request_id=passage.request.request_id,
+            prompt_tokens=tokens,
+            prefill_ranks=len(view.of(Role.PREFILL)),
+        )
+        self.metrics.count(metrics.PATHS, 1, choice.path, choice.reason)
+        self.metrics.count(metrics.PROMPT_TOKENS, tokens)
+        self._do(passage, passage.handoff.on(handoff.Begun(choice.path), _now()))
+
+    # --- handoff -------------------------------------------------------------------------------
+
+    def _do(self, passage: Passage, actions: list[handoff.Action]) -> None:
+        for action in actions:
+            match action:
+                case handoff.Emit(ids):
+                    passage.put(ids)
+                case handoff.Choose(role, excluded):
+                    answer = self._route(passage, role, excluded)
+                    self._do(passage, passage.handoff.on(answer, _now()))
+                case handoff.Send():
+                    self._send(passage, action)
+                case handoff.Abort(attempt):
+                    rank_id, submission = passage.attempts[attempt]
+                    self.ranks.cancel(RankId(rank_id), submission)
+                case handoff.Finished():
+                    self._log_end(passage, action)
+                    passage.finish(action)
+
+    def _route(
+        self, passage: Passage, role: Role, excluded: frozenset[RankId]
+    ) -> handoff.Routed | handoff.NotRouted:
+        view = self.ranks.view(_now())
+        choice = routing.choose_rank(view, role, excluded)
+        self._decisions.info(
+            "routing",
+            decision=choice.rank_id if isinstance(choice, routing.Choice) else None,
+            reason=choice.reason,
+            request_id=passage.request.request_id,
+            role=role,
+            excluded=sorted(excluded),
+            ranks=[asdict(rank) for rank in view.of(role)],
+        )
+        if isinstance(choice, routing.Choice):
+            return handoff.Routed(choice.rank_id)
+        return handoff.NotRouted(choice.reason is routing.Reason.ALL_EXCLUDED)
+
+    def _send(self, passage: Passage, send: handoff.Send) -> None:
+        submission = f"{passage.request.request_id}-{send.attempt}"
+        passage.attempts[send.attempt] = (send.rank_id, submission)
+        if send.attempt > 1 and send.kv_source is not KvSource.TRANSFER:
+            self.metrics.count(metrics.RESUMED)
+        drawn = passage.sampling
+        sampling = Sampling(
+            max_tokens=send.max_tokens,
+            temperature=drawn.temperature,
+            top_p=drawn.top_p,
+            seed=drawn.seed,
+            # A prefill that stopped at once would leave no KV to transfer.
+            stop_token_ids=() if send.kv_source is KvSource.PRODUCE else drawn.stop_token_ids,
+        )
+        submit = Submit(
+            submission,
+            passage.prompt_ids + send.emitted,
+            sampling,
+            send.kv_source,
+            send.kv_params,
+            passage.request.request_id,
+        )
+        self.ranks.submit(send.rank_id, submit, _Sink(self, passage, send.attempt))
+
+    def _log_end(self, passage: Passage, end: handoff.Finished) -> None:
+        self._log.info(
+            "request_ended",
+            request_id=passage.request.request_id,
+            finish=end.finish,
+            cause=end.cause,
+            prompt_tokens=len(passage.prompt_ids),
+            output_tokens=len(passage.handoff.emitted),
+            ranks=[rank_id for rank_id, _ in passage.attempts.values()],
+        )
+
+    # --- fleet and time ------------------------------------------------------------------------
+
+    def _fleet_changed(self) -> None:
+        """Batches the changes of one loop turn; called from inside channel callbacks too."""
+        if not self._changed:
+            self._changed = True
+            asyncio.get_running_loop().call_soon(self._look_again)
+
+    def _look_again(self) -> None:
+        self._changed = False
+        for role, ranks in self.ranks_by_role().items():
+            self.metrics.set(metrics.RANKS, ranks, role)
+        view = self.ranks.view(_now())
+        slots = sum(rank.requests_max for rank in view.of(self._decoder))
+        if slots != self._slots:
+            self._slots = slots
+            self._admit(admission.Capacity(slots))
+        self._wake()
+
+    def _wake(self) -> None:
+        for passage in list(self._passages.values()):
+            if passage.handoff.waiting:
+                self._do(passage, passage.handoff.on(handoff.Woken(), _now()))
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._admit(admission.Passed())
+            self._wake()
+
+
+class _Sink:
+    """Turns one submission's output into handoff events."""
+
+    __slots__ = ("_attempt", "_passage", "_service")
+
+    def __init__(self, service: Service, passage: Passage, attempt: int) -> None:
+        self._service = service
+        self._passage = passage
+        self._attempt = attempt
+
+    def on_tokens(self, ids: list[int]) -> None:
+        passage = self._passage
+        event = handoff.Tokens(self._attempt, ids)
+        self._service._do(passage, passage.handoff.on(event, 0.0))  # tokens are not judged by time
+
+    def on_end(self, end: End) -> None:
+        passage = self._passage
+        event = handoff.Ended(
+            self._attempt, end.finish, end.kv_params, end.cached_tokens, end.cause
+        )
+        self._service._do(passage, passage.handoff.on(event, _now()))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

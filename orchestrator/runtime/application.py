@@ -1,0 +1,72 @@
+"""The Serve application of a spec: the gateway, and a pool per role whose replicas are gangs."""
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import RequestRouterConfig
+
+from orchestrator.core import Role
+from orchestrator.placement import spread
+from orchestrator.runtime import fleet_watch
+from orchestrator.runtime.gang import Gang
+from orchestrator.runtime.gateway import Gateway
+from orchestrator.spec import PoolSpec, Spec
+
+APPLICATION = "r1-serve"
+HEALTH_TIMEOUT_S = 30.0
+NODE_CPUS = 1.0  # asked of each bundle, for the engine's own host work
+REPLICA_CPUS = 0.1  # Serve's actors mostly wait
+
+
+def application(spec: Spec) -> Application:
+    """The application to hand to `serve.run`."""
+    pools = {pool.role.value: _pool(spec, pool) for pool in spec.pools}
+    ingress = serve.deployment(
+        name="gateway",
+        num_replicas=spec.gateway.replicas,
+        max_ongoing_requests=1_000_000,  # admission is the gateway's own
+        ray_actor_options={"num_cpus": REPLICA_CPUS},
+        health_check_period_s=spec.fleet.health_period_s,
+        health_check_timeout_s=HEALTH_TIMEOUT_S,
+        graceful_shutdown_timeout_s=spec.gateway.stream_s_max,
+    )(serve.ingress()(Gateway))
+    return ingress.bind(spec, pools)
+
+
+def _pool(spec: Spec, pool: PoolSpec) -> Application:
+    bundle = {"CPU": NODE_CPUS, "GPU": pool.gang.gpus_per_node}
+    deployment = serve.deployment(
+        name=pool.role.value,
+        num_replicas=pool.replicas,
+        ray_actor_options={"num_cpus": REPLICA_CPUS},
+        placement_group_bundles=[bundle] * pool.gang.nodes,
+        placement_group_strategy=spread(pool.gang),
+        health_check_period_s=spec.fleet.health_period_s,
+        health_check_timeout_s=HEALTH_TIMEOUT_S,
+        graceful_shutdown_timeout_s=spec.fleet.drain_s,
+        max_constructor_retry_count=spec.fleet.start_attempts,
+        request_router_config=RequestRouterConfig(
+            request_router_class=f"{fleet_watch.__name__}:{fleet_watch.FleetWatch.__name__}"
+        ),
+    )(Gang)
+    return deployment.bind(spec, Role(pool.role))
+
+
+def serve_environment(spec: Spec) -> dict[str, str]:
+    """What Serve's controller, proxies and replicas read from the environment when they import.
+
+    It must be set before the first import of Ray in each of them: on the cluster's nodes.
+    """
+    return {
+        # Bytes go from HAProxy to the gateway's own server, not through a Python proxy.
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        # Every change of the replica set reloads HAProxy, and the old process with its streams is
+        # ended after this time: 120 s by default, less than R1 thinks.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(spec.gateway.stream_s_max)),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(int(spec.gateway.stream_s_max)),
+        # A dead gateway is noticed by the next request to it and within a second without one.
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+        # Ray 2.60 turns token authentication on unless told otherwise.
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }

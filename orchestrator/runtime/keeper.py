@@ -1,0 +1,176 @@
+"""Runs one command and, when it or its parent ends, leaves nothing of it behind.
+
+    python keeper.py [--grace SECONDS] [--watch-stdin] -- COMMAND...
+
+The keeper adopts every orphan below it (Linux child subreaper), so a worker whose parent was killed
+is still found. It ends the command when it gets SIGTERM or SIGINT or, with --watch-stdin, when its
+standard input ends because the process that started it died: first SIGTERM to the command, after
+the grace SIGKILL to all that is left, then the shared memory files they held are removed. Its exit
+code is the command's, or 128 plus the signal that ended it.
+
+Standard library only and no imports from the project: it must start in milliseconds, stay small,
+and work while everything else is broken.
+"""
+
+import argparse
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+SHM = "/dev/shm/"
+SAMPLE_S = 5.0  # how often the shared memory of the command is noted
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def descendants(root: int) -> list[int]:
+    """Every living process below `root`, parents before children; zombies are left out."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as stat:
+                    state, parent = stat.read().rpartition(")")[2].split()[:2]
+            except OSError:
+                continue  # ended meanwhile
+            if state != "Z":
+                children.setdefault(int(parent), []).append(int(name))
+    found: list[int] = []
+    queue = [root]
+    while queue:
+        below = sorted(children.get(queue.pop(0), []))
+        found += below
+        queue += below
+    return found
+
+
+def shared_memory(pid: int) -> set[str]:
+    """The files in /dev/shm that the process has mapped; semaphores are mapped and not open."""
+    held: set[str] = set()
+    try:
+        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as maps:
+            for line in maps:
+                _, slash, path = line.rstrip("\n").partition(SHM)
+                if slash and not path.endswith(" (deleted)"):
+                    held.add(SHM + path)
+    except OSError:
+        pass  # ended meanwhile
+    return held
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+class Keeper:
+    """One command under watch."""
+
+    def __init__(self, command: list[str], grace_s: float, watch_stdin: bool) -> None:
+        self._grace_s = grace_s
+        self._watch_stdin = watch_stdin
+        self._files: set[str] = set()
+        self._wake, self._waker = os.pipe()
+        os.set_blocking(self._waker, False)
+        signal.set_wakeup_fd(self._waker)
+        self._asked_to_end = False
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._end)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        _prctl(PR_SET_CHILD_SUBREAPER, 1)
+        self._child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C in the terminal reaches the keeper alone
+            preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
+        )
+
+    def run(self) -> int:
+        """Returns the exit code once nothing is left."""
+        while self._child.poll() is None and not self._asked_to_end:
+            self._note_files()
+            self._reap()
+            self._sleep(SAMPLE_S)
+        if self._child.poll() is None:
+            self._child.terminate()
+            self._wait_for(lambda: self._child.poll() is not None, self._grace_s)
+        self._sweep()
+        code = self._child.wait()
+        return code if code >= 0 else 128 - code
+
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked_to_end = True
+
+    def _sleep(self, seconds: float) -> None:
+        watched = [self._wake] + ([0] if self._watch_stdin else [])
+        ready, _, _ = select.select(watched, [], [], seconds)
+        if self._wake in ready:
+            os.read(self._wake, 4096)
+        if 0 in ready and not os.read(0, 4096):
+            self._asked_to_end = True
+
+    def _wait_for(self, done: Callable[[], bool], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not done() and (left := deadline - time.monotonic()) > 0:
+            self._note_files()
+            time.sleep(min(0.05, left))
+
+    def _note_files(self) -> None:
+        for pid in descendants(os.getpid()):
+            self._files |= shared_memory(pid)
+
+    def _reap(self) -> None:
+        """Collects adopted orphans that have ended, but never the command itself."""
+        for name in os.listdir("/proc/self/task"):
+            try:
+                with open(f"/proc/self/task/{name}/children", encoding="ascii") as listing:
+                    pids = [int(pid) for pid in listing.read().split()]
+            except OSError:
+                continue
+            for pid in pids:
+                if pid != self._child.pid:
+                    try:
+                        os.waitpid(pid, os.WNOHANG)
+                    except ChildProcessError:
+                        pass
+
+    def _sweep(self) -> None:
+        self._note_files()
+        while left := descendants(os.getpid()):
+            for pid in left:
+                _signal(pid, signal.SIGKILL)
+            self._child.poll()
+            self._reap()
+            time.sleep(0.02)
+        for path in self._files:
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--grace", type=float, default=5.0)
+    parser.add_argument("--watch-stdin", action="store_true")
+    parser.add_argument("command", nargs="+")
+    options = parser.parse_args()
+    return Keeper(options.command, options.grace, options.watch_stdin).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""`r1-serve up`: the whole of r1-serve on this machine, until it is told to end."""
+
+import json
+import logging
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
+from types import FrameType
+from typing import NoReturn
+
+from ray import serve
+
+from orchestrator.core import EngineStartError, StartError
+from orchestrator.runtime import keeper
+from orchestrator.runtime.application import APPLICATION, application
+from orchestrator.runtime.local_cluster import LocalCluster, check_layout, check_port
+from orchestrator.spec import Spec
+
+Say = Callable[[str], None]
+
+READY_S = 60.0  # from "every replica runs" to "a gateway behind HAProxy reaches every pool"
+QUESTION = "Who are you?"
+
+
+class _Ended(BaseException):
+    """Somebody asked for the end; not an error, so nothing below may catch it."""
+
+
+def run_local(spec: Spec, say: Say, began_at: float) -> None:
+    """Serves until SIGTERM or SIGINT; raises R1ServeError if it cannot.
+
+    `began_at` is the instant of the wall clock that the printed times count from.
+    """
+    check_layout(spec)
+    check_port(spec)
+    _quiet()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    cluster = LocalCluster(spec)
+    try:
+        say(f"starting Ray: a head and {spec.local.nodes} simulated nodes ...")
+        cluster.start()
+        gangs = ", ".join(f"{pool.replicas} x {pool.role}" for pool in spec.pools)
+        say(f"starting gangs: {gangs}; their logs are in {spec.log_dir}/ ...")
+        _deploy(spec)
+        _await_ready(spec)
+        first_token_s = _ask(spec, say, began_at)
+        _announce(spec, cluster, say, first_token_s)
+        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    except _Ended:
+        pass
+    finally:
+        say("ending every process ...")
+        cluster.stop()
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Ended
+
+
+def _quiet() -> None:
+    """Ray's own progress lines would bury ours."""
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _deploy(spec: Spec) -> None:
+    try:
+        serve.run(application(spec), name=APPLICATION, route_prefix="/")
+    except RuntimeError as error:
+        raise _cause_of(error, spec) from error
+
+
+def _cause_of(error: RuntimeError, spec: Spec) -> StartError:
+    """The engine's own error, dug out of the traceback that Serve made of it."""
+    found = re.findall(r"EngineStartError: (.*?)(?: \[(.*)\])?$", str(error), re.MULTILINE)
+    if found:
+        cause, cure = found[-1]
+        return EngineStartError(cause, cure or f"read the logs in {spec.log_dir}/")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return StartError(f"Serve could not start: {lines[-1]}", f"read the logs in {spec.log_dir}/")
+
+
+def _await_ready(spec: Spec) -> None:
+    """Until a gateway behind HAProxy reaches a rank of every pool."""
+    deadline = time.monotonic() + READY_S
+    answer: object = "no answer"
+    while time.monotonic() < deadline:
+        try:
+            status, answer = _get(spec, "/health")
+        except (OSError, HTTPException, ValueError) as error:
+            answer = error
+        else:
+            if status == 200 and isinstance(answer, dict) and all(answer["ranks"].values()):
+                return
+        time.sleep(0.2)
+    raise StartError(
+        f"the gateway is not ready after {READY_S:g} s: {answer}",
+        f"read the logs in {spec.log_dir}/",
+    )
+
+
+def _get(spec: Spec, path: str) -> tuple[int, object]:
+    connection = HTTPConnection(spec.gateway.host, spec.gateway.port, timeout=10)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def _ask(spec: Spec, say: Say, began_at: float) -> float:
+    """Asks one question through the whole path, shows the answer as it comes; returns when its
+    first token came, in seconds since `began_at`.
+    """
+    say(f"asking it: {QUESTION}")
+    body = {
+        "model": spec.model.name,
+        "messages": [{"role": "user", "content": QUESTION}],
+        "stream": True,
+    }
+    first_token_s = None
+    shown = {"reasoning_content": "", "content": ""}
+    connection = HTTPConnection(spec.gateway.host, spec.gateway.port, timeout=120)
+    try:
+        connection.request("POST", "/chat/completions", json.dumps(body))
+        response = connection.getresponse()
+        if response.status != 200:
+            raise StartError(f"the first question was answered {response.status}", "read the logs")
+        for line in response:
+            if line.startswith(b"data: {"):
+                delta = json.loads(line[6:])["choices"][0]["delta"]
+                for part in shown:
+                    if delta.get(part):
+                        first_token_s = first_token_s or time.time() - began_at
+                        shown[part] += delta[part]
+    except (OSError, HTTPException) as error:
+        raise StartError(f"the first question failed: {error}", "read the logs") from error
+    finally:
+        connection.close()
+    if first_token_s is None:
+        raise StartError("the first question was answered with nothing", "read the logs")
+    say(f"  thought: {shown['reasoning_content']}")
+    say(f"  answer:  {shown['content']}")
+    return first_token_s
+
+
+def _announce(spec: Spec, cluster: LocalCluster, say: Say, first_token_s: float) -> None:
+    url = f"http://{spec.gateway.host}:{spec.gateway.port}"
+    count, memory_bytes = _memory()
+    say(
+        f"first streamed token {first_token_s:.0f} s after the command; "
+        f"{count} processes hold {memory_bytes / 2**30:.1f} GiB\n"
+        f"\n"
+        f"  API            {url}  (DeepSeek's and OpenAI's; any key)\n"
+        f"  Ray dashboard  {cluster.dashboard_url}\n"
+        f"  try            curl -N {url}/chat/completions -d "
+        f'\'{{"model":"{spec.model.name}","stream":true,'
+        f'"messages":[{{"role":"user","content":"Who are you?"}}]}}\'\n'
+        f"\n"
+        f"Ctrl-C ends it."
+    )
+
+
+def _memory() -> tuple[int, int]:
+    """How many processes belong to this run, and their proportional set size together in bytes."""
+    pids = [os.getppid(), *keeper.descendants(os.getppid())]
+    total = 0
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as rollup:
+                total += sum(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
+        except OSError:
+            continue  # ended meanwhile
+    return len(pids), total << 10

@@ -1,0 +1,127 @@
+"""A Ray cluster of simulated nodes on the loopback, with GPUs only the scheduler believes in."""
+
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+import ray
+from ray import serve
+from ray.cluster_utils import Cluster
+
+from orchestrator.core import LayoutError, PortInUseError, StartError
+from orchestrator.placement import Impossible, place
+from orchestrator.runtime.application import serve_environment
+from orchestrator.spec import LOOPBACK, Spec
+
+OBJECT_STORE_BYTES = 80 << 20  # nothing large is put there; 75 MiB is Ray's least
+HEAD_CPUS = 2
+NODE_ATTEMPTS = 3
+NODE_CPUS = 16
+
+
+def check_layout(spec: Spec) -> None:
+    """Raises LayoutError if the local nodes cannot hold the spec's pools."""
+    placed = place(spec.pools, [spec.local.gpus_per_node] * spec.local.nodes)
+    if isinstance(placed, Impossible):
+        raise LayoutError(placed.cause, placed.cure)
+
+
+def check_port(spec: Spec) -> None:
+    """Raises PortInUseError if the gateway's port is taken: HAProxy would fail much later."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((spec.gateway.host, spec.gateway.port))
+        except OSError as error:
+            raise PortInUseError(
+                f"cannot listen on {spec.gateway.host}:{spec.gateway.port}: {error.strerror}",
+                "stop what owns the port, or choose another with --port",
+            ) from error
+
+
+class LocalCluster:
+    """One head and the spec's simulated nodes, each with its own processes, and Serve on them."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+        # Unix socket paths have 107 characters at most, so not below the work tree.
+        self.folder = Path(tempfile.mkdtemp(prefix="r1-serve-"))
+        self._cluster: Cluster | None = None
+
+    @property
+    def dashboard_url(self) -> str:
+        """Ray's dashboard."""
+        assert self._cluster is not None
+        return f"http://{self._cluster.webui_url}"
+
+    def start(self) -> None:
+        """Starts head, nodes and Serve, whose settings are in the environment from now on."""
+        os.environ.update(serve_environment(self._spec) | self._own_environment())
+        nodes = self._spec.local.nodes
+        self._cluster = Cluster()
+        self._add_node(
+            num_cpus=HEAD_CPUS,
+            num_gpus=0,
+            temp_dir=str(self.folder),
+            include_dashboard=True,
+            dashboard_host=LOOPBACK,
+            dashboard_port=_free_port(),
+        )
+        for _ in range(nodes):
+            self._add_node(num_cpus=NODE_CPUS, num_gpus=self._spec.local.gpus_per_node)
+        # `ray.init` replaces a loopback address by the host's own unless it knows its node.
+        ray._private.worker._global_node = self._cluster.head_node
+        ray.init(address=self._cluster.address, log_to_driver=False, configure_logging=False)
+        if (seen := len(ray.nodes())) != nodes + 1:
+            raise StartError(f"{seen} of {nodes + 1} Ray nodes are up", f"read {self.folder}")
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": self._spec.gateway.host, "port": self._spec.gateway.port},
+        )
+
+    def stop(self) -> None:
+        """Ends all of it; what is left is for the keeper. Takes the folder of Ray's files along."""
+        if self._cluster is not None:
+            ray.shutdown()
+            self._cluster.shutdown()
+            self._cluster = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _add_node(self, **settings: object) -> None:
+        """Starts a node's processes; Ray gives them 30 s, which a busy machine may need twice."""
+        assert self._cluster is not None
+        fixed = {"node_ip_address": LOOPBACK, "object_store_memory": OBJECT_STORE_BYTES}
+        for attempt in range(1, NODE_ATTEMPTS + 1):
+            try:
+                self._cluster.add_node(**fixed, **settings)
+            except Exception as error:  # noqa: BLE001  # Ray raises nothing more precise
+                if attempt == NODE_ATTEMPTS:
+                    raise StartError(
+                        f"a Ray node did not start: {error}",
+                        "end what keeps the machine busy, then try again",
+                    ) from error
+            else:
+                return
+
+    def _own_environment(self) -> dict[str, str]:
+        haproxy = self.folder / "haproxy"
+        haproxy.mkdir()
+        return {
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
+            "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
+        }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port

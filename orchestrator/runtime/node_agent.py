@@ -1,0 +1,154 @@
+"""One small Ray actor per bundle: starts that node's engine process and watches it."""
+
+import asyncio
+import os
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import ray
+
+from orchestrator.core import EngineStartError
+from orchestrator.engines import EngineInfo
+from orchestrator.gateway import Supervisor
+from orchestrator.runtime import keeper
+
+STOP_GRACE_S = 5.0  # between asking an engine to end and ending it
+LOG_TAIL_LINES = 12  # of a dead engine's own log, in the error
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What a gang needs to know of a node before it starts an engine there."""
+
+    node_id: str
+    host: str
+    free_ports: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An engine process serves: where its token channel and its metrics are."""
+
+    address: str
+    metrics: str | None
+    info: EngineInfo
+
+
+class _Line(msgspec.Struct):
+    """One line that the engine process writes to its standard output."""
+
+    event: str
+    address: str = ""
+    metrics: str | None = None
+    info: EngineInfo | None = None
+    cause: str = ""
+    cure: str = ""
+    phase: str = ""
+
+
+class NodeAgent:
+    """The engine process of one node of a gang; the process never outlives the actor."""
+
+    def __init__(self) -> None:
+        self._supervisor = Supervisor()
+        self._process: Process | None = None
+        self._log_path = Path(os.devnull)
+        self._failed: _Line | None = None
+        self._ready: Ready | None = None
+        self._news = asyncio.Event()  # ready or ended
+        self._ended = asyncio.Event()
+
+    async def describe(self, ports: int) -> NodeFacts:
+        """The node's id and address, and that many ports that nothing listens on now."""
+        host = ray.util.get_node_ip_address()
+        return NodeFacts(ray.get_runtime_context().get_node_id(), host, _free_ports(host, ports))
+
+    async def start(self, argv: tuple[str, ...], env: dict[str, str], log_path: str) -> None:
+        """Starts the engine process; `env` is added to this process's environment."""
+        assert self._process is None
+        self._log_path = Path(log_path)
+        self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        keep = (sys.executable, "-I", keeper.__file__, "--grace", str(STOP_GRACE_S))
+        with self._log_path.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *keep,
+                "--watch-stdin",
+                "--",
+                *argv,
+                stdin=PIPE,  # held open: its end tells the keeper that this actor has died
+                stdout=PIPE,
+                stderr=log,
+                env=dict(os.environ) | env,
+                limit=1 << 20,
+            )
+        await self._supervisor.start()
+        self._supervisor.spawn(self._follow(self._process))
+
+    async def ready(self) -> Ready:
+        """Returns when the engine serves; raises EngineStartError if it ends before."""
+        await self._news.wait()
+        if self._ready is None:
+            raise EngineStartError(self._cause(), self._cure())
+        return self._ready
+
+    async def ended(self) -> str:
+        """Returns when the process has ended, with the cause in one sentence."""
+        await self._ended.wait()
+        return self._cause()
+
+    async def stop(self) -> None:
+        """Returns when nothing of the engine process is left."""
+        if self._process is not None and not self._ended.is_set():
+            self._process.terminate()
+            await self._ended.wait()
+
+    async def _follow(self, process: Process) -> None:
+        assert process.stdout is not None
+        while text := await process.stdout.readline():
+            line = msgspec.json.decode(text, type=_Line)
+            if line.event == "ready":
+                assert line.info is not None
+                self._ready = Ready(line.address, line.metrics, line.info)
+                self._news.set()
+            elif line.event == "failed":
+                self._failed = line
+        await process.wait()
+        self._news.set()
+        self._ended.set()
+
+    def _cause(self) -> str:
+        if self._failed is not None:
+            return self._failed.cause
+        code = self._process.returncode if self._process is not None else None
+        tail = " | ".join(_tail(self._log_path))
+        return f"the engine process ended with code {code}; its last lines: {tail}"
+
+    def _cure(self) -> str:
+        if self._failed is not None and self._failed.cure:
+            return self._failed.cure
+        return f"read {self._log_path}"
+
+
+def _free_ports(host: str, count: int) -> tuple[int, ...]:
+    """Ports that are free now; held together while picking, so that they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind((host, 0))
+        return tuple(each.getsockname()[1] for each in sockets)
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _tail(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as log:
+            return [line.strip() for line in deque(log, LOG_TAIL_LINES) if line.strip()]
+    except OSError:
+        return []

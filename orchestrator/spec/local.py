@@ -1,0 +1,41 @@
+"""The specs of `r1-serve up`: simulated nodes on one machine."""
+
+from orchestrator.core import Role
+from orchestrator.spec.spec import (
+    Device,
+    EngineKind,
+    EngineSpec,
+    FleetSpec,
+    GangSpec,
+    GatewaySpec,
+    LocalSpec,
+    ModelSpec,
+    PoolSpec,
+    Spec,
+)
+
+LOOPBACK = "127.0.0.1"
+
+
+def local_spec(kind: EngineKind, nodes: int, model_path: str) -> Spec:
+    """A fleet on this machine's loopback: a quarter of the nodes prefill, the rest decodes.
+
+    A prefill gang has one node, a decode gang two, so that even the smallest fleet, three nodes,
+    has a gang that spans nodes: tensor parallel, as on nodes of one NVLink domain, since vLLM's
+    NIXL connector cannot hand KV to pipeline stages. `nodes` below 3 leaves no room for both;
+    placement then says so.
+    """
+    wide = GangSpec(tensor_parallel=2, nodes=2, tensor_across_nodes=True)
+    decode_gangs = max(1, (nodes - max(1, nodes // 4)) // 2)
+    prefill_gangs = max(1, nodes - 2 * decode_gangs)
+    return Spec(
+        model=ModelSpec(path=model_path, max_model_len=2_048),
+        engine=EngineSpec(kind=kind, device=Device.CPU, dtype="float32", start_timeout_s=300.0),
+        pools=(
+            PoolSpec(Role.PREFILL, prefill_gangs),
+            PoolSpec(Role.DECODE, decode_gangs, wide),
+        ),
+        gateway=GatewaySpec(host=LOOPBACK),
+        fleet=FleetSpec(health_period_s=1.0, start_attempts=1, stuck_after_s=60.0, drain_s=60.0),
+        local=LocalSpec(nodes=nodes),
+    )

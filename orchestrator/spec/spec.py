@@ -1,0 +1,156 @@
+"""What the operator asked for: one frozen tree, parsed once, never changed.
+
+Sizes are whole numbers of what their name says; durations are seconds (`*_s`).
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from orchestrator.core import Role
+
+
+class EngineKind(StrEnum):
+    """Which engine the gangs run."""
+
+    VLLM = "vllm"
+    FAKE = "fake"  # scripted tokens on a clock of its own; for tests and large local fleets
+
+
+class Device(StrEnum):
+    """What the engines compute on."""
+
+    GPU = "gpu"
+    CPU = "cpu"  # development and tests; needs the `cpu` extra
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """The checkpoint and the name clients ask for."""
+
+    path: str  # a folder with config.json, weights and tokenizer.json
+    name: str = "deepseek-reasoner"
+    max_model_len: int = 131_072  # tokens, prompt plus output; R1's advertised context
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Which engine, and the flags of its own that we pass through unread."""
+
+    kind: EngineKind = EngineKind.VLLM
+    device: Device = Device.GPU
+    args: tuple[str, ...] = ()
+    block_size: int | None = None  # tokens per KV block; None leaves it to the engine
+    dtype: str = "auto"
+    fake_step_s: float = 0.02  # fake engine: one token of every running request per step
+    fake_prefill_s_per_token: float = 0.0002  # fake engine: prefill time per prompt token
+    start_timeout_s: float = 3_600.0  # 671B weights from a slow disk; vLLM's own limit is shorter
+
+
+@dataclass(frozen=True, slots=True)
+class GangSpec:
+    """The shape of one gang: tensor parallel inside a node, pipeline stages across `nodes`.
+
+    With `tensor_across_nodes` it is the tensor-parallel group that goes across them.
+    """
+
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    expert_parallel: bool = False
+    nodes: int = 1  # hosts that the gang spans; divides what goes across them
+    tensor_across_nodes: bool = False  # only where one NVLink domain has several nodes: GB200 NVL72
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the whole gang."""
+        return self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def gpus_per_node(self) -> int:
+        """GPUs of each of its nodes; exact only for a gang that `placement` accepted."""
+        return self.gpus // self.nodes
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """All replicas of one role."""
+
+    role: Role
+    replicas: int = 1
+    gang: GangSpec = field(default_factory=GangSpec)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSpec:
+    """The token channel between a gateway and an engine process."""
+
+    heartbeat_s: float = 1.0
+    lost_after_s: float = 10.0  # silence after which the other side counts as dead
+    max_requests: int = 256  # open requests of one gateway at one rank
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionSpec:
+    """How much waits at one gateway, and how long."""
+
+    queue_requests_max: int = 1_024
+    queue_timeout_s: float = 600.0  # the official API closes a request not begun after 10 minutes
+
+
+@dataclass(frozen=True, slots=True)
+class HandoffSpec:
+    """One request's passage from prefill to decode."""
+
+    in_place_max_tokens: int = 15  # prompts up to this long are prefilled by the decode rank
+    attempts_max: int = 4  # submissions of one request after which it fails
+    resume_wait_s: float = 180.0  # how long a request waits for a rank once it has begun
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySpec:
+    """The HTTP side."""
+
+    replicas: int = 2
+    host: str = "0.0.0.0"
+    port: int = 8000
+    keep_alive_s: float = 10.0  # below the tightest common idle limit of proxies
+    stream_s_max: float = 7_200.0  # the longest stream that a configuration reload may not cut
+    max_body_bytes: int = 8 << 20
+    honor_sampling: bool = False  # the official reasoner ignores a client's temperature and top_p
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSpec:
+    """How gangs are watched and brought back."""
+
+    health_period_s: float = 2.0
+    start_attempts: int = 3  # failed first starts of a pool after which it is given up
+    stuck_after_s: float = 300.0  # requests in flight and no engine step: the gang is dead
+    drain_s: float = 1_800.0  # a thought may take this long; then the drain ends it
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSpec:
+    """A cluster of simulated nodes on this machine, for `r1-serve up`."""
+
+    nodes: int = 3
+    gpus_per_node: int = 8  # fake: they exist for the scheduler only
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Everything the operator asked for."""
+
+    model: ModelSpec
+    pools: tuple[PoolSpec, ...]
+    engine: EngineSpec = field(default_factory=EngineSpec)
+    channel: ChannelSpec = field(default_factory=ChannelSpec)
+    admission: AdmissionSpec = field(default_factory=AdmissionSpec)
+    handoff: HandoffSpec = field(default_factory=HandoffSpec)
+    gateway: GatewaySpec = field(default_factory=GatewaySpec)
+    fleet: FleetSpec = field(default_factory=FleetSpec)
+    local: LocalSpec = field(default_factory=LocalSpec)
+    log_dir: str = "logs"
+
+    def pool(self, role: Role) -> PoolSpec | None:
+        """The pool of that role, if the spec has one."""
+        return next((pool for pool in self.pools if pool.role is role), None)

@@ -1,0 +1,112 @@
+"""The metric catalogue, and the exposition built from it.
+
+Every metric of r1-serve's own stands in `CATALOGUE` with its unit and help; labels have few values
+each and never name a request.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+
+class Kind(StrEnum):
+    """How a metric is added up."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: name with its unit last, kind, help, labels and, for a histogram, its buckets."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+_TTFT = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
+_E2E = (1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+
+REQUESTS = Metric(
+    "r1_requests_total", Kind.COUNTER, "Requests that ended, by how they ended.", ("outcome",)
+)
+IN_FLIGHT = Metric("r1_requests_in_flight", Kind.GAUGE, "Requests admitted and not yet ended.")
+WAITING = Metric("r1_requests_queued", Kind.GAUGE, "Requests waiting for admission.")
+TOKENS = Metric("r1_output_tokens_total", Kind.COUNTER, "Tokens generated for clients.", ("part",))
+PROMPT_TOKENS = Metric(
+    "r1_prompt_tokens_total", Kind.COUNTER, "Prompt tokens of admitted requests."
+)
+TTFT = Metric("r1_ttft_seconds", Kind.HISTOGRAM, "Arrival to first token sent.", (), _TTFT)
+E2E = Metric("r1_request_seconds", Kind.HISTOGRAM, "Arrival to last token sent.", (), _E2E)
+PATHS = Metric(
+    "r1_prefill_paths_total", Kind.COUNTER, "How prompts were prefilled.", ("path", "reason")
+)
+RESUMED = Metric("r1_requests_resumed_total", Kind.COUNTER, "Submissions after a rank failed.")
+RANKS = Metric("r1_ranks_open", Kind.GAUGE, "Ranks that this gateway can reach.", ("role",))
+
+CATALOGUE = (
+    REQUESTS,
+    IN_FLIGHT,
+    WAITING,
+    TOKENS,
+    PROMPT_TOKENS,
+    TTFT,
+    E2E,
+    PATHS,
+    RESUMED,
+    RANKS,
+)
+
+
+class Metrics:
+    """One process's own metrics, made from the catalogue."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
+        for metric in CATALOGUE:
+            self._add(metric)
+
+    def _add(self, metric: Metric) -> None:
+        match metric.kind:
+            case Kind.COUNTER:
+                self._counters[metric.name] = Counter(
+                    metric.name, metric.help, metric.labels, registry=self._registry
+                )
+            case Kind.GAUGE:
+                self._gauges[metric.name] = Gauge(
+                    metric.name, metric.help, metric.labels, registry=self._registry
+                )
+            case Kind.HISTOGRAM:
+                self._histograms[metric.name] = Histogram(
+                    metric.name,
+                    metric.help,
+                    metric.labels,
+                    buckets=metric.buckets,
+                    registry=self._registry,
+                )
+
+    def count(self, metric: Metric, amount: float = 1, *labels: str) -> None:
+        """Adds to a counter."""
+        counter = self._counters[metric.name]
+        (counter.labels(*labels) if labels else counter).inc(amount)
+
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        """Sets a gauge."""
+        gauge = self._gauges[metric.name]
+        (gauge.labels(*labels) if labels else gauge).set(value)
+
+    def observe(self, metric: Metric, value: float) -> None:
+        """Adds an observation to a histogram."""
+        self._histograms[metric.name].observe(value)
+
+    def exposition(self) -> bytes:
+        """All of them in Prometheus text format."""
+        return generate_latest(self._registry)

@@ -1,0 +1,328 @@
+"""The gateway against fake engines over real token channels and a real HTTP server, one process."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+import uvicorn
+
+from orchestrator.codec import Tokenizer
+from orchestrator.core import FleetView, RankId, RankView, Role
+from orchestrator.engines import ChannelServer, FakeEngine, FakeEngineSpec
+from orchestrator.engines.channel.server import bound_socket, name_of
+from orchestrator.gateway import Member, Service, build_app
+from orchestrator.routing import Choice, Reason, choose_rank
+from orchestrator.spec import AdmissionSpec, EngineKind, GatewaySpec, HandoffSpec, Spec, local_spec
+from orchestrator.telemetry import open_log
+
+QUESTION = "Why is the sky blue, and what would it take to make it green on a Tuesday afternoon?"
+FAST = FakeEngineSpec(step_s=0.001, prefill_s_per_token=0.0)
+
+
+class Rank:
+    """A fake engine behind a channel server."""
+
+    def __init__(self, role: Role, name: str, spec: FakeEngineSpec) -> None:
+        self.role = role
+        self.name = name
+        self.engine = FakeEngine(spec, name)
+        self.server = ChannelServer(self.engine, name, role)
+
+    async def start(self) -> Member:
+        await self.server.start()
+        sock = bound_socket("127.0.0.1", 0)
+        await self.server.listen(sock)
+        return Member(RankId(f"{self.name}/0"), self.role, name_of(sock), self.name)
+
+    async def stop(self) -> None:
+        self.server.close("the test ends it")
+        await self.engine.stop()
+
+
+class Stack:
+    """A running gateway, its ranks, and clients for it."""
+
+    def __init__(self, url: str, service: Service, ranks: dict[str, Rank], logs: Path) -> None:
+        self.url = url
+        self.service = service
+        self.ranks = ranks
+        self.logs = logs
+        self.openai = openai.AsyncOpenAI(base_url=url, api_key="sk-any", max_retries=0, timeout=20)
+        self.http = httpx.AsyncClient(base_url=url, timeout=20)
+
+    async def text(self, **more: object) -> tuple[str, str, str]:
+        """Reasoning, answer and finish reason of one streamed completion."""
+        reasoning, answer, finish = "", "", ""
+        stream = await self.openai.chat.completions.create(
+            model="deepseek-reasoner",
+            messages=[{"role": "user", "content": QUESTION}],
+            stream=True,
+            **more,  # type: ignore[call-overload]
+        )
+        async for chunk in stream:
+            delta = chunk.choices[0].delta
+            reasoning += getattr(delta, "reasoning_content", None) or ""
+            answer += delta.content or ""
+            finish = chunk.choices[0].finish_reason or finish
+        return reasoning, answer, finish
+
+
+@asynccontextmanager
+async def stack(
+    tokenizer: Tokenizer,
+    logs: Path,
+    ranks: list[Rank],
+    change: Callable[[Spec], Spec] = lambda spec: spec,
+) -> AsyncIterator[Stack]:
+    spec = change(local_spec(EngineKind.FAKE, 3, "unused"))
+    written = [open_log("test", logs / name) for name in ("log", "decisions")]
+    service = Service(spec, "gateway-test", *written)
+    members = [await rank.start() for rank in ranks]
+
+    def list_pools() -> None:
+        for role in (Role.PREFILL, Role.DECODE):
+            service.update_pool(role, [m for m in members if m.role is role])
+
+    config = uvicorn.Config(
+        build_app(service, tokenizer, list_pools), log_config=None, lifespan="on", ws="none"
+    )
+    server = uvicorn.Server(config)
+    sock = bound_socket("127.0.0.1", 0)
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(server.serve([sock]))
+        running = Stack(
+            f"http://{name_of(sock)}", service, {rank.name: rank for rank in ranks}, logs
+        )
+        try:
+            async with asyncio.timeout(20):
+                while not (server.started and sum(service.ranks_by_role().values()) == len(ranks)):
+                    await asyncio.sleep(0.005)
+            yield running
+        finally:
+            await running.openai.close()
+            await running.http.aclose()
+            server.should_exit = True
+            await serving
+            for rank in ranks:
+                await rank.stop()
+            for log in written:
+                log.close()
+
+
+def pair(spec: FakeEngineSpec = FAST) -> list[Rank]:
+    return [Rank(Role.PREFILL, "p", spec), Rank(Role.DECODE, "d", spec)]
+
+
+def decisions(running: Stack) -> list[dict[str, object]]:
+    lines = (running.logs / "decisions").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_streams_reasoning_then_answer_over_a_transfer(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    async with stack(tokenizer, tmp_path, pair()) as running:
+        reasoning, answer, finish = await running.text()
+        assert reasoning
+        assert answer
+        assert finish == "stop"
+        assert running.ranks["p"].engine.load().steps > 0
+        path = next(d for d in decisions(running) if d["event"] == "path")
+        assert (path["decision"], path["reason"]) == ("transfer", "long_prompt")
+
+
+async def test_the_body_holds_what_the_stream_held(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    async with stack(tokenizer, tmp_path, pair()) as running:
+        reasoning, answer, _ = await running.text()
+        whole = await running.openai.chat.completions.create(
+            model="deepseek-reasoner", messages=[{"role": "user", "content": QUESTION}]
+        )
+        message = whole.choices[0].message
+        assert message.content == answer
+        assert message.model_extra is not None
+        assert message.model_extra["reasoning_content"] == reasoning
+        assert whole.usage is not None
+        details = whole.usage.completion_tokens_details
+        assert details is not None
+        assert details.reasoning_tokens is not None
+        assert 0 < details.reasoning_tokens < whole.usage.completion_tokens
+
+
+async def test_a_short_prompt_is_prefilled_in_place(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    async with stack(tokenizer, tmp_path, pair()) as running:
+        body = {"model": "deepseek-reasoner", "messages": [{"role": "user", "content": "Hi"}]}
+        answer = await running.http.post("/v1/chat/completions", json=body)
+        assert answer.status_code == 200
+        path = next(d for d in decisions(running) if d["event"] == "path")
+        assert (path["decision"], path["reason"]) == ("in_place", "short_prompt")
+
+
+async def test_a_decode_rank_that_dies_in_mid_stream_is_survived_without_a_scratch(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    slow = replace_step(0.01)
+    ranks = [*pair(slow), Rank(Role.DECODE, "d2", slow)]
+    async with stack(tokenizer, tmp_path, ranks) as running:
+        undisturbed = await running.text()
+        async with asyncio.TaskGroup() as group:
+            disturbed = group.create_task(running.text())
+            busy = [running.ranks["d"], running.ranks["d2"]]
+            await until(lambda: any(rank.engine.load().running for rank in busy))
+            await asyncio.sleep(0.1)  # some tokens in
+            for rank in busy:
+                if rank.engine.load().running:
+                    rank.server.close("the test kills it")
+        assert disturbed.result() == undisturbed
+
+
+async def test_without_any_rank_left_the_stream_ends_well_formed_and_says_why(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    def impatient(spec: Spec) -> Spec:
+        return replace(spec, handoff=HandoffSpec(resume_wait_s=0.2))
+
+    async with stack(tokenizer, tmp_path, pair(replace_step(0.01)), impatient) as running:
+        async with asyncio.TaskGroup() as group:
+            cut = group.create_task(running.text())
+            await until(lambda: running.ranks["d"].engine.load().running > 0)
+            await asyncio.sleep(0.1)
+            running.ranks["d"].server.close("the test kills it")
+        reasoning, _, finish = cut.result()
+        assert reasoning
+        assert finish == "insufficient_system_resource"
+        health = await running.http.get("/health")
+        assert health.status_code == 503
+        assert health.json() == {"ready": False, "ranks": {"prefill": 1, "decode": 0}}
+
+
+async def test_a_client_that_leaves_frees_the_engine(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    endless = FakeEngineSpec(step_s=0.005, thought_tokens=100_000)
+    async with stack(tokenizer, tmp_path, pair(endless)) as running:
+        engine = running.ranks["d"].engine
+        for stream in (True, False):
+            body = {
+                "model": "deepseek-reasoner",
+                "stream": stream,
+                "messages": [{"role": "user", "content": QUESTION}],
+            }
+            with pytest.raises(httpx.ReadTimeout):
+                async with running.http.stream(
+                    "POST", "/chat/completions", json=body, timeout=0.3
+                ) as response:
+                    await until(lambda: engine.load().running == 1)
+                    async for _ in response.aiter_raw():
+                        raise httpx.ReadTimeout("seen enough")
+            await until(lambda: engine.load().running == 0)
+
+
+async def test_more_than_the_queue_holds_is_refused_with_a_time_to_come_back(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    def narrow(spec: Spec) -> Spec:
+        channel = replace(spec.channel, max_requests=1)
+        return replace(spec, channel=channel, admission=AdmissionSpec(queue_requests_max=1))
+
+    async with stack(tokenizer, tmp_path, pair(replace_step(0.02)), narrow) as running:
+        body = {"model": "deepseek-reasoner", "messages": [{"role": "user", "content": "Hi"}]}
+        async with asyncio.TaskGroup() as group:
+            asked = [
+                group.create_task(running.http.post("/chat/completions", json=body))
+                for _ in range(4)
+            ]
+        answers = [task.result() for task in asked]
+        assert sorted(answer.status_code for answer in answers) == [200, 200, 503, 503]
+        refused = next(answer for answer in answers if answer.status_code == 503)
+        assert int(refused.headers["retry-after"]) > 0
+        assert refused.json()["error"]["type"] == "service_unavailable_error"
+
+
+async def test_a_wait_is_bridged_by_keep_alives(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    def chatty(spec: Spec) -> Spec:
+        return replace(spec, gateway=GatewaySpec(keep_alive_s=0.05))
+
+    slow = FakeEngineSpec(step_s=0.001, prefill_s_per_token=0.02)
+    async with stack(tokenizer, tmp_path, pair(slow), chatty) as running:
+        for stream, sign in ((True, b": keep-alive\n\n"), (False, b"\n")):
+            body = {
+                "model": "deepseek-reasoner",
+                "stream": stream,
+                "messages": [{"role": "user", "content": QUESTION}],
+            }
+            answer = await running.http.post("/chat/completions", json=body)
+            assert answer.status_code == 200
+            assert answer.content.startswith(sign)
+        assert (await running.text())[2] == "stop", "the official client reads over them"
+
+
+async def test_every_routing_decision_replays_from_its_log_line(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    ranks = [*pair(), Rank(Role.DECODE, "d2", FAST)]
+    async with stack(tokenizer, tmp_path, ranks) as running:
+        for _ in range(3):
+            await running.text()
+        routed = [d for d in decisions(running) if d["event"] == "routing"]
+    assert len(routed) == 6
+    for line in routed:
+        seen = [
+            RankView(**(rank | {"role": Role(rank["role"])}))
+            for rank in line["ranks"]  # type: ignore[attr-defined]
+        ]
+        role = Role(str(line["role"]))
+        expected = Choice(RankId(str(line["decision"])), Reason(str(line["reason"])))
+        assert choose_rank(FleetView(tuple(seen), 0.0), role, ()) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/nowhere", None, 404),
+        ("GET", "/chat/completions", None, 405),
+        ("POST", "/chat/completions", b"{", 400),
+        ("POST", "/chat/completions", b"\xff\xfe", 400),
+        ("POST", "/chat/completions", b"[]", 422),
+        (
+            "POST",
+            "/chat/completions",
+            b'{"model":"gpt","messages":[{"role":"user","content":"x"}]}',
+            400,
+        ),
+    ],
+)
+async def test_what_cannot_be_served_is_an_error_in_deepseeks_shape(
+    tokenizer: Tokenizer, tmp_path: Path, method: str, path: str, body: bytes | None, status: int
+) -> None:
+    async with stack(tokenizer, tmp_path, pair()) as running:
+        answer = await running.http.request(method, path, content=body)
+        assert answer.status_code == status
+        error = answer.json()["error"]
+        assert list(error) == ["message", "type", "param", "code"]
+        assert error["message"]
+
+
+async def test_models_health_and_metrics_answer(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    async with stack(tokenizer, tmp_path, pair()) as running:
+        await running.text()
+        models = await running.openai.models.list()
+        assert [model.id for model in models.data] == ["deepseek-reasoner"]
+        health = await running.http.get("/health")
+        assert health.json() == {"ready": True, "ranks": {"prefill": 1, "decode": 1}}
+        metrics = (await running.http.get("/metrics")).text
+        assert 'r1_requests_total{outcome="stop"} 1.0' in metrics
+        assert 'r1_ranks_open{role="decode"} 1.0' in metrics
+
+
+def replace_step(step_s: float) -> FakeEngineSpec:
+    return FakeEngineSpec(step_s=step_s, prefill_s_per_token=0.0)

@@ -1,0 +1,255 @@
+"""One request's passage: paths, failures, and what holds whatever happens."""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from orchestrator.core import Finish, FleetView, KvSource, RankId, RankView, Role
+from orchestrator.handoff import (
+    Abort,
+    Action,
+    Begun,
+    Cancelled,
+    Choose,
+    Emit,
+    Ended,
+    Finished,
+    Handoff,
+    NotRouted,
+    Path,
+    Reason,
+    Routed,
+    Send,
+    Tokens,
+    Woken,
+    choose_path,
+)
+from orchestrator.spec import HandoffSpec
+
+SPEC = HandoffSpec(in_place_max_tokens=15, attempts_max=3, resume_wait_s=60.0)
+P, D, D2 = RankId("p/0"), RankId("d/0"), RankId("d2/0")
+KV = {"remote_engine_id": "p"}
+
+
+def begun(path: Path = Path.TRANSFER, max_tokens: int = 10) -> tuple[Handoff, list[Action]]:
+    machine = Handoff(SPEC, Role.DECODE, prompt_tokens=20, max_tokens=max_tokens)
+    return machine, machine.on(Begun(path), 0.0)
+
+
+def decoding() -> Handoff:
+    """A request whose KV was transferred to D, with two tokens out."""
+    machine, _ = begun()
+    machine.on(Routed(P), 0.0)
+    machine.on(Ended(1, Finish.LENGTH, KV), 0.0)
+    machine.on(Routed(D), 0.0)
+    machine.on(Tokens(2, [5, 6]), 0.0)
+    return machine
+
+
+def test_a_transfer_prefills_one_token_there_and_decodes_from_its_reference_here() -> None:
+    machine, actions = begun()
+    assert actions == [Choose(Role.PREFILL, frozenset())]
+    assert machine.on(Routed(P), 0.0) == [Send(1, P, KvSource.PRODUCE, None, (), 1)]
+    assert machine.on(Tokens(1, [9]), 0.0) == [], "the decode rank draws this token again"
+    assert machine.on(Ended(1, Finish.LENGTH, KV, 64), 0.0) == [Choose(Role.DECODE, frozenset())]
+    assert machine.on(Routed(D), 0.0) == [Send(2, D, KvSource.TRANSFER, KV, (), 10)]
+    assert machine.on(Tokens(2, [5]), 0.0) == [Emit([5])]
+    assert machine.on(Ended(2, Finish.STOP, None, 20), 0.0) == [Finished(Finish.STOP)]
+    assert machine.cached_tokens == 64
+
+
+def test_in_place_has_one_leg() -> None:
+    machine, actions = begun(Path.IN_PLACE)
+    assert actions == [Choose(Role.DECODE, frozenset())]
+    assert machine.on(Routed(D), 0.0) == [Send(1, D, KvSource.LOCAL, None, (), 10)]
+    assert machine.on(Ended(1, Finish.LENGTH), 0.0) == [Finished(Finish.LENGTH)]
+
+
+def test_a_dead_decode_rank_is_survived_with_prompt_and_emitted_tokens() -> None:
+    machine = decoding()
+    [choose] = machine.on(Ended(2, Finish.LOST, cause="gone"), 1.0)
+    assert choose == Choose(Role.PREFILL, frozenset({D}))
+    assert machine.on(Routed(P), 1.0) == [Send(3, P, KvSource.PRODUCE, None, (5, 6), 1)]
+    machine.on(Ended(3, Finish.LENGTH, KV), 1.0)
+    machine.on(Routed(D2), 1.0)
+    assert machine.on(Tokens(2, [7]), 1.0) == [], "a late token of the lost submission"
+    assert machine.on(Tokens(4, [7]), 1.0) == [Emit([7])]
+
+
+def test_a_used_reference_is_never_used_again() -> None:
+    machine = decoding()
+    machine.on(Ended(2, Finish.FAILED), 1.0)
+    machine.on(NotRouted(), 1.0)  # no prefill rank any more
+    [send] = machine.on(Routed(D2), 1.0)
+    assert isinstance(send, Send)
+    assert (send.kv_source, send.kv_params) == (KvSource.LOCAL, None)
+
+
+def test_without_a_prefill_rank_the_decode_rank_prefills() -> None:
+    machine, _ = begun()
+    assert machine.on(NotRouted(), 0.0) == [Choose(Role.DECODE, frozenset())]
+    assert machine.on(Routed(D), 0.0) == [Send(1, D, KvSource.LOCAL, None, (), 10)]
+
+
+def test_a_reference_does_not_outlive_a_wait_for_a_decode_rank() -> None:
+    machine, _ = begun()
+    machine.on(Routed(P), 0.0)
+    machine.on(Ended(1, Finish.LENGTH, KV), 0.0)
+    assert machine.on(NotRouted(), 0.0) == []
+    assert machine.waiting
+    assert machine.on(Woken(), 1.0) == [Choose(Role.DECODE, frozenset())]
+    [send] = machine.on(Routed(D), 1.0)
+    assert isinstance(send, Send)
+    assert send.kv_source is KvSource.LOCAL
+
+
+def test_waits_for_a_rank_until_the_limit_and_not_longer() -> None:
+    machine, _ = begun(Path.IN_PLACE)
+    machine.on(NotRouted(), 5.0)
+    assert machine.on(Woken(), 64.9) == [Choose(Role.DECODE, frozenset())]
+    machine.on(NotRouted(), 64.9)
+    [end] = machine.on(Woken(), 65.0)
+    assert end == Finished(Finish.FAILED, "no rank can be reached")
+
+
+def test_ranks_that_failed_are_tried_again_before_giving_up() -> None:
+    machine, _ = begun(Path.IN_PLACE)
+    machine.on(Routed(D), 0.0)
+    assert machine.on(Ended(1, Finish.FAILED), 0.0) == [Choose(Role.DECODE, frozenset({D}))]
+    assert machine.on(NotRouted(all_excluded=True), 0.0) == [Choose(Role.DECODE, frozenset())]
+
+
+def test_gives_up_after_the_last_attempt_with_its_cause() -> None:
+    machine, _ = begun(Path.IN_PLACE)
+    for attempt in (1, 2):
+        machine.on(Routed(D), 0.0)
+        machine.on(Ended(attempt, Finish.FAILED, cause=f"cause {attempt}"), 0.0)
+    machine.on(Routed(D), 0.0)
+    [end] = machine.on(Ended(3, Finish.FAILED, cause="cause 3"), 0.0)
+    assert end == Finished(Finish.FAILED, "cause 3")
+
+
+def test_what_an_engine_refuses_is_not_tried_elsewhere() -> None:
+    machine, _ = begun(Path.IN_PLACE)
+    machine.on(Routed(D), 0.0)
+    [end] = machine.on(Ended(1, Finish.REFUSED, cause="too long"), 0.0)
+    assert end == Finished(Finish.REFUSED, "too long")
+
+
+def test_a_rank_lost_after_the_last_token_costs_nothing() -> None:
+    machine, _ = begun(Path.IN_PLACE, max_tokens=2)
+    machine.on(Routed(D), 0.0)
+    machine.on(Tokens(1, [5, 6]), 0.0)
+    assert machine.on(Ended(1, Finish.LOST), 0.0) == [Finished(Finish.LENGTH)]
+
+
+def test_a_client_that_leaves_aborts_what_runs_and_hears_nothing() -> None:
+    machine = decoding()
+    assert machine.on(Cancelled(), 0.0) == [Abort(2)]
+    assert machine.over
+    assert machine.on(Tokens(2, [7]), 0.0) == []
+    assert machine.on(Ended(2, Finish.ABORTED), 0.0) == []
+
+
+@pytest.mark.parametrize(
+    ("decoder", "tokens", "prefill", "expected"),
+    [
+        (Role.UNIFIED, 999, True, (Path.IN_PLACE, Reason.UNIFIED_POOL)),
+        (Role.DECODE, 15, True, (Path.IN_PLACE, Reason.SHORT_PROMPT)),
+        (Role.DECODE, 16, True, (Path.TRANSFER, Reason.LONG_PROMPT)),
+        (Role.DECODE, 16, False, (Path.IN_PLACE, Reason.NO_PREFILL_RANK)),
+    ],
+)
+def test_the_path_and_its_reason(
+    decoder: Role, tokens: int, prefill: bool, expected: tuple[Path, Reason]
+) -> None:
+    ranks = (RankView(P, Role.PREFILL, 0, 0, 4),) if prefill else ()
+    choice = choose_path(SPEC, FleetView(ranks, 0.0), decoder, tokens)
+    assert (choice.path, choice.reason) == expected
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Whatever engines, router, time and client do, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.machine = Handoff(SPEC, Role.DECODE, prompt_tokens=20, max_tokens=8)
+        self.sends: list[Send] = []
+        self.ended: set[int] = set()
+        self.emitted: list[int] = []
+        self.finished: list[Finished] = []
+        self.asked: Choose | None = None
+        self.cancelled = False
+        self.references = 0
+        self.do([*self.machine.on(Begun(Path.TRANSFER), self.now)])
+
+    def do(self, actions: list[Action]) -> None:
+        for action in actions:
+            assert not self.finished, "an action after the end"
+            match action:
+                case Choose():
+                    assert self.asked is None, "asked twice"
+                    self.asked = action
+                case Send():
+                    self.sends.append(action)
+                    assert action.emitted == tuple(self.emitted)
+                    self.references += action.kv_source is KvSource.TRANSFER
+                case Emit(ids):
+                    self.emitted += ids
+                case Finished():
+                    self.finished.append(action)
+                case Abort():
+                    pass
+
+    @rule(rank=st.sampled_from([P, D, D2, None]), excluded=st.booleans())
+    @precondition(lambda self: self.asked is not None)
+    def route(self, rank: RankId | None, excluded: bool) -> None:
+        assert self.asked is not None
+        only_failed = excluded and bool(self.asked.excluded)
+        self.asked = None
+        event = Routed(rank) if rank is not None else NotRouted(only_failed)
+        self.do(self.machine.on(event, self.now))
+
+    @rule(ids=st.lists(st.integers(2, 9), min_size=1, max_size=2), back=st.integers(0, 2))
+    @precondition(lambda self: self.sends)
+    def tokens(self, ids: list[int], back: int) -> None:
+        attempt = max(1, len(self.sends) - back)
+        if attempt not in self.ended and len(self.emitted) + len(ids) <= 8:
+            self.do(self.machine.on(Tokens(attempt, ids), self.now))
+
+    @rule(finish=st.sampled_from(list(Finish)), kv=st.booleans(), back=st.integers(0, 2))
+    @precondition(lambda self: self.sends)
+    def end(self, finish: Finish, kv: bool, back: int) -> None:
+        attempt = max(1, len(self.sends) - back)
+        if attempt not in self.ended:
+            self.ended.add(attempt)
+            self.do(self.machine.on(Ended(attempt, finish, KV if kv else None), self.now))
+
+    @rule(seconds=st.floats(0.1, 50))
+    @precondition(lambda self: self.asked is None)
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.do(self.machine.on(Woken(), self.now))
+
+    @rule()
+    def cancel(self) -> None:
+        if not self.finished:
+            self.cancelled = True
+            self.asked = None
+            self.do(self.machine.on(Cancelled(), self.now))
+
+    @invariant()
+    def holds(self) -> None:
+        assert len(self.finished) <= (0 if self.cancelled else 1)
+        assert len(self.sends) <= SPEC.attempts_max
+        assert self.references <= sum(s.kv_source is KvSource.PRODUCE for s in self.sends)
+        assert self.machine.over == (self.cancelled or bool(self.finished))
+        if not self.machine.over:
+            running = self.sends and self.sends[-1].attempt not in self.ended
+            assert running or self.asked or self.machine.waiting, "nothing would ever happen again"
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
