@@ -1,7 +1,10 @@
 """`r1-serve`: reads arguments, hands over to a command, turns errors into one message."""
 
 import argparse
+import contextlib
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -57,17 +60,30 @@ def _add_up(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, metavar="PORT", help="of the API (default 8000)")
     parser.add_argument("--log-dir", metavar="DIR", help="default logs/")
     parser.add_argument("--began-at", type=float, default=None, help=argparse.SUPPRESS)
-    parser.add_argument("--kept", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)  # given to the process that is kept
     parser.set_defaults(run=_up)
 
 
 def _up(options: argparse.Namespace) -> int:
-    if not options.kept:
+    if options.folder is None:
         return _keep(options)
     from orchestrator.runtime.local import run_local
 
     spec = _up_spec(options)
-    run_local(spec, lambda line: print(line, flush=True), options.began_at)
+    out = sys.stdout
+    Path(spec.log_dir).mkdir(parents=True, exist_ok=True)
+    # Ray reports on its workers at length; what matters of it comes as our own errors.
+    with (
+        Path(spec.log_dir, "ray.log").open("a", encoding="utf-8") as ray_log,
+        contextlib.redirect_stdout(ray_log),
+        contextlib.redirect_stderr(ray_log),
+    ):
+        run_local(
+            spec,
+            Path(options.folder),
+            lambda line: print(line, file=out, flush=True),
+            options.began_at,
+        )
     return 0
 
 
@@ -75,12 +91,18 @@ def _keep(options: argparse.Namespace) -> int:
     """Runs this command again below a keeper, so that whatever happens no process stays behind."""
     from orchestrator.runtime.keeper import Keeper
 
+    # Made and removed here, where nobody writes into it any more; short, for socket paths.
+    folder = tempfile.mkdtemp(prefix="r1-", dir="/tmp")
     began_at = options.began_at or time.time()
-    command = [sys.executable, "-m", "orchestrator.cli", "up", "--kept", f"--began-at={began_at}"]
+    command = [sys.executable, "-m", "orchestrator.cli", "up"]
+    command += ["--folder", folder, "--began-at", str(began_at)]
     for flag in ("--spec", "--engine", "--nodes", "--port", "--log-dir"):
         if (value := getattr(options, flag[2:].replace("-", "_"))) is not None:
             command += (flag, str(value))
-    return Keeper(command, grace_s=30.0, watch_stdin=False).run()
+    try:
+        return Keeper(command, grace_s=30.0, watch_stdin=False).run()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _up_spec(options: argparse.Namespace) -> Spec:

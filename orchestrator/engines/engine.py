@@ -1,6 +1,6 @@
 """The contract between r1-serve and an inference engine: token ids in, token ids out.
 
-`Engine` is implemented by the vLLM adapter and by the fake; `tests/contract/` runs one suite on both.
+The vLLM adapter and the fake implement it; `tests/contract/` runs one suite on both.
 """
 
 from typing import Protocol
@@ -24,7 +24,7 @@ __all__ = [
 
 
 class Sampling(msgspec.Struct, frozen=True, array_like=True):
-    """How tokens are drawn. `max_tokens` counts generated tokens, >= 1; `temperature` 0 is greedy."""
+    """How tokens are drawn. `max_tokens` >= 1 counts generated ones; `temperature` 0 is greedy."""
 
     max_tokens: int
     temperature: float = 0.6
@@ -34,7 +34,7 @@ class Sampling(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True):
-    """One generation asked of one rank. `request_id` is unique among its rank's running requests."""
+    """One generation asked of one rank, whose running requests all have different `request_id`s."""
 
     request_id: str
     prompt_ids: tuple[int, ...]
@@ -85,7 +85,7 @@ class Listener(Protocol):
 
 
 class Engine(Protocol):
-    """One rank of an engine. Everything is called on one event loop; `submit` and `abort` never block."""
+    """One rank of an engine, called on one event loop; `submit` and `abort` never block."""
 
     async def start(self, listener: Listener) -> EngineInfo:
         """Returns when the engine can serve. Raises `EngineStartError` with the cause otherwise."""
@@ -96,7 +96,7 @@ class Engine(Protocol):
         ...
 
     def abort(self, request_id: str) -> None:
-        """Ends a generation within one engine step, with `Finish.ABORTED`; unknown ids are ignored."""
+        """Ends a generation within an engine step, as `Finish.ABORTED`; ignores unknown ids."""
         ...
 
     def load(self) -> EngineLoad:

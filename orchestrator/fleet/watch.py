@@ -15,7 +15,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was seen of a gang: `steps` grows with each engine step, `exited` names a dead process."""
+    """What was seen of a gang: `steps` grows with each step, `exited` names a dead process."""
 
     requests: int
     steps: int

@@ -33,13 +33,14 @@ def bundles(pool: PoolSpec) -> Bundles | Impossible:
     nodes share that.
     """
     gang = pool.gang
-    if pool.role is Role.DECODE and gang.pipeline_parallel > 1:
-        # vllm 0.32 NixlConnector: each stage tells the prefill rank that it has read, and that one
-        # frees the prompt's blocks at the first word.
+    if pool.role is not Role.UNIFIED and gang.pipeline_parallel > 1:
+        # vLLM 0.32's NixlConnector refuses to send from stages, and of several stages that receive
+        # the first to have read makes the prefill rank free the blocks of all.
         return Impossible(
-            f"pools.{pool.role}: {gang.pipeline_parallel} pipeline stages cannot share a KV "
-            "transfer: its blocks are freed when the first stage has read them",
-            "give decode gangs tensor parallelism only, or make the pool `unified`",
+            f"pools.{pool.role}: vLLM transfers no KV from or to a gang with "
+            f"{gang.pipeline_parallel} pipeline stages",
+            "leave gang.pipeline_parallel at 1 in prefill and decode pools, or make one pool "
+            "`unified`",
         )
     if gang.tensor_across_nodes and gang.nodes > 1:
         return _tensor_across(pool)
@@ -58,7 +59,7 @@ def _tensor_across(pool: PoolSpec) -> Bundles | Impossible:
     if gang.pipeline_parallel > 1 or gang.tensor_parallel % gang.nodes:
         return Impossible(
             f"pools.{pool.role}: a tensor-parallel group of {gang.tensor_parallel} with "
-            f"{gang.pipeline_parallel} pipeline stages cannot be dealt evenly to {gang.nodes} nodes",
+            f"{gang.pipeline_parallel} stages cannot be dealt evenly to {gang.nodes} nodes",
             "with gang.tensor_across_nodes make gang.tensor_parallel a multiple of gang.nodes and "
             "leave gang.pipeline_parallel at 1",
         )

@@ -17,9 +17,10 @@ from orchestrator.engines import (
     ChannelState,
     RankChannel,
 )
+from orchestrator.engines.command import EngineCommand
 from orchestrator.gateway import Member, Supervisor
 from orchestrator.runtime.fleet_watch import MEMBERS
-from orchestrator.runtime.launch import PORTS_PER_NODE, EngineCommand, gang_commands
+from orchestrator.runtime.launch import PORTS_PER_NODE, gang_commands
 from orchestrator.runtime.node_agent import NodeAgent, NodeFacts, Ready
 from orchestrator.spec import PoolSpec, Spec
 from orchestrator.telemetry import Log, open_log

@@ -109,6 +109,7 @@ class Keeper:
             self._wait_for(lambda: self._child.poll() is not None, self._grace_s)
         self._sweep()
         code = self._child.wait()
+        self._reap()
         return code if code >= 0 else 128 - code
 
     def _end(self, _number: int, _frame: FrameType | None) -> None:

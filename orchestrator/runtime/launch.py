@@ -5,20 +5,12 @@ import sys
 import msgspec
 
 from orchestrator.core import Role
-from dataclasses import dataclass
 from orchestrator.engines import FakeEngineSpec
-
-
-@dataclass
-class EngineCommand:
-    argv: tuple[str, ...]
-    env: dict[str, str]
-
-
+from orchestrator.engines.command import EngineCommand, GangLaunch, NodeLaunch, engine_commands
 from orchestrator.runtime.node_agent import NodeFacts
-from orchestrator.spec import EngineKind, Spec
+from orchestrator.spec import EngineKind, GangSpec, Spec
 
-PORTS_PER_NODE = 3  # token channel, KV side channel, and on node 0 the gang's rendezvous
+PORTS_PER_NODE = 4  # token channel, metrics, KV side channel, rendezvous
 
 
 def gang_commands(
@@ -34,7 +26,34 @@ def gang_commands(
                 _fake_command(spec, role, gang_id, nodes, rank) for rank in range(len(nodes))
             )
         case EngineKind.VLLM:
-            raise NotImplementedError
+            return engine_commands(_launch(spec, role, gang_id, pool.gang, nodes))
+
+
+def _launch(
+    spec: Spec, role: Role, gang_id: str, gang: GangSpec, nodes: tuple[NodeFacts, ...]
+) -> GangLaunch:
+    launched = []
+    for node in nodes:
+        channel, metrics, kv, _ = node.free_ports
+        launched.append(NodeLaunch(node.host, channel, kv, node.interface, metrics))
+    return GangLaunch(
+        engine_id=gang_id,
+        model_path=spec.model.path,
+        served_model_name=spec.model.name,
+        role=role,
+        nodes=tuple(launched),
+        master_port=nodes[0].free_ports[-1],
+        device=spec.engine.device,
+        max_model_len=spec.model.max_model_len,
+        tensor_parallel=gang.tensor_parallel,
+        pipeline_parallel=gang.pipeline_parallel,
+        expert_parallel=gang.expert_parallel,
+        block_size=spec.engine.block_size,
+        dtype=spec.engine.dtype,
+        kv_transfer=role is not Role.UNIFIED,
+        start_timeout_s=int(spec.engine.start_timeout_s),
+        engine_args=spec.engine.args,
+    )
 
 
 def _fake_command(

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -22,24 +23,25 @@ from orchestrator.spec import Spec
 Say = Callable[[str], None]
 
 READY_S = 60.0  # from "every replica runs" to "a gateway behind HAProxy reaches every pool"
-QUESTION = "Who are you?"
+QUESTION = "Who are you, and what can I see here that is real?"  # long enough for a KV transfer
 
 
 class _Ended(BaseException):
     """Somebody asked for the end; not an error, so nothing below may catch it."""
 
 
-def run_local(spec: Spec, say: Say, began_at: float) -> None:
+def run_local(spec: Spec, folder: Path, say: Say, began_at: float) -> None:
     """Serves until SIGTERM or SIGINT; raises R1ServeError if it cannot.
 
-    `began_at` is the instant of the wall clock that the printed times count from.
+    `began_at` is the instant of the wall clock that the printed times count from; `folder`, whose
+    path must be short, is for sockets and Ray's logs, and belongs to the caller.
     """
     check_layout(spec)
     check_port(spec)
     _quiet()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    cluster = LocalCluster(spec)
+    cluster = LocalCluster(spec, folder)
     try:
         say(f"starting Ray: a head and {spec.local.nodes} simulated nodes ...")
         cluster.start()
@@ -75,8 +77,10 @@ def _deploy(spec: Spec) -> None:
 
 
 def _cause_of(error: RuntimeError, spec: Spec) -> StartError:
-    """The engine's own error, dug out of the traceback that Serve made of it."""
-    found = re.findall(r"EngineStartError: (.*?)(?: \[(.*)\])?$", str(error), re.MULTILINE)
+    """The engine's own error, dug out of the tracebacks that Serve keeps of it."""
+    told = serve.status().applications[APPLICATION].deployments.values()
+    text = "\n".join(deployment.message for deployment in told)
+    found = re.findall(r"EngineStartError: (.*?)(?: \[(.*)\])?$", text, re.MULTILINE)
     if found:
         cause, cure = found[-1]
         return EngineStartError(cause, cure or f"read the logs in {spec.log_dir}/")
@@ -160,7 +164,7 @@ def _announce(spec: Spec, cluster: LocalCluster, say: Say, first_token_s: float)
         f"  Ray dashboard  {cluster.dashboard_url}\n"
         f"  try            curl -N {url}/chat/completions -d "
         f'\'{{"model":"{spec.model.name}","stream":true,'
-        f'"messages":[{{"role":"user","content":"Who are you?"}}]}}\'\n'
+        f'"messages":[{{"role":"user","content":"{QUESTION}"}}]}}\'\n'
         f"\n"
         f"Ctrl-C ends it."
     )

@@ -1,9 +1,7 @@
 """A Ray cluster of simulated nodes on the loopback, with GPUs only the scheduler believes in."""
 
 import os
-import shutil
 import socket
-import tempfile
 from pathlib import Path
 
 import ray
@@ -44,10 +42,12 @@ def check_port(spec: Spec) -> None:
 class LocalCluster:
     """One head and the spec's simulated nodes, each with its own processes, and Serve on them."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, folder: Path) -> None:
+        """`folder` is for the sockets and logs of Ray and HAProxy, which allows 97 characters for
+        the path of its own: some 25 are left.
+        """
         self._spec = spec
-        # Unix socket paths have 107 characters at most, so not below the work tree.
-        self.folder = Path(tempfile.mkdtemp(prefix="r1-serve-"))
+        self._folder = folder
         self._cluster: Cluster | None = None
 
     @property
@@ -64,7 +64,7 @@ class LocalCluster:
         self._add_node(
             num_cpus=HEAD_CPUS,
             num_gpus=0,
-            temp_dir=str(self.folder),
+            temp_dir=str(self._folder),
             include_dashboard=True,
             dashboard_host=LOOPBACK,
             dashboard_port=_free_port(),
@@ -75,19 +75,18 @@ class LocalCluster:
         ray._private.worker._global_node = self._cluster.head_node
         ray.init(address=self._cluster.address, log_to_driver=False, configure_logging=False)
         if (seen := len(ray.nodes())) != nodes + 1:
-            raise StartError(f"{seen} of {nodes + 1} Ray nodes are up", f"read {self.folder}")
+            raise StartError(f"{seen} of {nodes + 1} Ray nodes are up", f"read {self._folder}")
         serve.start(
             proxy_location="HeadOnly",
             http_options={"host": self._spec.gateway.host, "port": self._spec.gateway.port},
         )
 
     def stop(self) -> None:
-        """Ends all of it; what is left is for the keeper. Takes the folder of Ray's files along."""
+        """Ends all of it; what is left is for the keeper."""
         if self._cluster is not None:
             ray.shutdown()
             self._cluster.shutdown()
             self._cluster = None
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _add_node(self, **settings: object) -> None:
         """Starts a node's processes; Ray gives them 30 s, which a busy machine may need twice."""
@@ -96,7 +95,7 @@ class LocalCluster:
         for attempt in range(1, NODE_ATTEMPTS + 1):
             try:
                 self._cluster.add_node(**fixed, **settings)
-            except Exception as error:  # noqa: BLE001  # Ray raises nothing more precise
+            except Exception as error:  # Ray raises nothing more precise
                 if attempt == NODE_ATTEMPTS:
                     raise StartError(
                         f"a Ray node did not start: {error}",
@@ -106,13 +105,11 @@ class LocalCluster:
                 return
 
     def _own_environment(self) -> dict[str, str]:
-        haproxy = self.folder / "haproxy"
-        haproxy.mkdir()
         return {
-            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
-            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
-            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
-            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(self._folder / "haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(self._folder / "admin.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(self._folder),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(self._folder / "server-state"),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",

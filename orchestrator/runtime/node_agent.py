@@ -1,8 +1,10 @@
 """One small Ray actor per bundle: starts that node's engine process and watches it."""
 
 import asyncio
+import fcntl
 import os
 import socket
+import struct
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections import deque
@@ -18,7 +20,8 @@ from orchestrator.gateway import Supervisor
 from orchestrator.runtime import keeper
 
 STOP_GRACE_S = 5.0  # between asking an engine to end and ending it
-LOG_TAIL_LINES = 12  # of a dead engine's own log, in the error
+SIOCGIFADDR = 0x8915  # linux/sockios.h
+LOG_TAIL_LINES = 6  # of a dead engine's own log, in the error
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class NodeFacts:
 
     node_id: str
     host: str
+    interface: str  # the network interface that has `host`
     free_ports: tuple[int, ...]
 
 
@@ -66,7 +70,12 @@ class NodeAgent:
     async def describe(self, ports: int) -> NodeFacts:
         """The node's id and address, and that many ports that nothing listens on now."""
         host = ray.util.get_node_ip_address()
-        return NodeFacts(ray.get_runtime_context().get_node_id(), host, _free_ports(host, ports))
+        return NodeFacts(
+            ray.get_runtime_context().get_node_id(),
+            host,
+            _interface(host),
+            _free_ports(host, ports),
+        )
 
     async def start(self, argv: tuple[str, ...], env: dict[str, str], log_path: str) -> None:
         """Starts the engine process; `env` is added to this process's environment."""
@@ -146,9 +155,25 @@ def _free_ports(host: str, count: int) -> tuple[int, ...]:
             each.close()
 
 
+def _interface(host: str) -> str:
+    """The name of the interface with that IPv4 address; raises EngineStartError if none has it."""
+    with socket.socket() as probe:
+        for _, name in socket.if_nameindex():
+            try:
+                answer = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+            except OSError:
+                continue  # has no IPv4 address
+            if socket.inet_ntoa(answer[20:24]) == host:
+                return name
+    raise EngineStartError(
+        f"no network interface of this node has the address {host}",
+        "give Ray an address of the node's own with --node-ip-address",
+    )
+
+
 def _tail(path: Path) -> list[str]:
     try:
         with path.open(encoding="utf-8", errors="replace") as log:
-            return [line.strip() for line in deque(log, LOG_TAIL_LINES) if line.strip()]
+            return [line.strip() for line in deque(log, LOG_TAIL_LINES) if line.strip(" ^~\n")]
     except OSError:
         return []

@@ -15,7 +15,7 @@ import uvicorn
 from orchestrator.codec import Tokenizer
 from orchestrator.core import FleetView, RankId, RankView, Role
 from orchestrator.engines import ChannelServer, FakeEngine, FakeEngineSpec
-from orchestrator.engines.channel.server import bound_socket, name_of
+from orchestrator.engines.channel.sockets import bound_socket, name_of
 from orchestrator.gateway import Member, Service, build_app
 from orchestrator.routing import Choice, Reason, choose_rank
 from orchestrator.spec import AdmissionSpec, EngineKind, GatewaySpec, HandoffSpec, Spec, local_spec

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from orchestrator.core import Finish, FleetView, KvSource, RankId, RankView, Role
+from orchestrator.core import Finish, FleetView, KvParams, KvSource, RankId, RankView, Role
 from orchestrator.handoff import (
     Abort,
     Action,
@@ -29,7 +29,7 @@ from orchestrator.spec import HandoffSpec
 
 SPEC = HandoffSpec(in_place_max_tokens=15, attempts_max=3, resume_wait_s=60.0)
 P, D, D2 = RankId("p/0"), RankId("d/0"), RankId("d2/0")
-KV = {"remote_engine_id": "p"}
+KV: KvParams = {"remote_engine_id": "p"}
 
 
 def begun(path: Path = Path.TRANSFER, max_tokens: int = 10) -> tuple[Handoff, list[Action]]:

@@ -11,15 +11,15 @@ from orchestrator.spec import GangSpec, PoolSpec
 
 def pool(tp: int = 1, pp: int = 1, nodes: int = 1, replicas: int = 1) -> PoolSpec:
     gang = GangSpec(tensor_parallel=tp, pipeline_parallel=pp, nodes=nodes)
-    return PoolSpec(Role.PREFILL, replicas, gang)
+    return PoolSpec(Role.UNIFIED, replicas, gang)
 
 
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        (pool(tp=8), Bundles(Role.PREFILL, 1, 8)),
-        (pool(tp=8, pp=2, nodes=2), Bundles(Role.PREFILL, 2, 8)),
-        (pool(tp=4, pp=2), Bundles(Role.PREFILL, 1, 8)),
+        (pool(tp=8), Bundles(Role.UNIFIED, 1, 8)),
+        (pool(tp=8, pp=2, nodes=2), Bundles(Role.UNIFIED, 2, 8)),
+        (pool(tp=4, pp=2), Bundles(Role.UNIFIED, 1, 8)),
     ],
 )
 def test_a_gang_asks_for_a_bundle_per_node(asked: PoolSpec, expected: Bundles) -> None:
@@ -46,10 +46,11 @@ def test_only_inside_an_nvlink_domain_may_tensor_parallelism_go_across_nodes(
     )
 
 
-def test_a_decode_gang_with_pipeline_stages_is_refused() -> None:
-    refused = bundles(PoolSpec(Role.DECODE, 1, GangSpec(pipeline_parallel=2, nodes=2)))
+@pytest.mark.parametrize("role", [Role.PREFILL, Role.DECODE])
+def test_gangs_that_hand_over_kv_have_no_pipeline_stages(role: Role) -> None:
+    refused = bundles(PoolSpec(role, 1, GangSpec(pipeline_parallel=2, nodes=2)))
     assert isinstance(refused, Impossible)
-    assert "KV transfer" in refused.cause
+    assert "transfers no KV" in refused.cause
 
 
 def test_more_gpus_than_the_nodes_have_is_refused_with_both_numbers() -> None:

@@ -1,0 +1,349 @@
+"""vLLM behind the `Engine` protocol: token ids in, token ids out; nothing is detokenised here.
+
+The engine core and the workers are processes of vLLM's; this one only feeds them. Importing this
+module imports vLLM, which takes seconds.
+"""
+
+SUPPORTED_VLLM = ("0.32",)  # releases whose interfaces this file was checked against
+Worked = TypeVar("Worked")
+
+_START_CURE = "the engine's log above says more"
+_CURES = (  # what a cause contains, in lower case, and what helps
+    ("memory", "lower gpu-memory-utilization or kv-cache-memory-bytes, or max_model_len"),
+    ("address already in use", "another process owns the port: stop it or choose another"),
+    ("divisible", "change the parallel sizes of the pool"),
+)
+_FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": Finish.ABORTED}
+
+
+class VllmEngine:
+    """Implements `Engine` on vLLM's `AsyncLLM`.
+
+    `flags` are vLLM's own, as `vllm serve` takes them, but for those of its HTTP server. One per
+    process: vLLM's metrics are global, and stderr is watched for the reasons of failures.
+    """
+
+    def __init__(self, flags: tuple[str, ...]) -> None:
+        self._flags = flags
+        self._llm: AsyncLLM | None = None
+        self._tail: StderrTail | None = None
+        self._listener: Listener | None = None
+        self._load = EngineLoad(running=0, waiting=0, kv_usage=0.0, steps=0)
+        self._tasks: dict[str, asyncio.Task[End]] = {}
+
+    async def start(self, listener: Listener) -> EngineInfo:
+        self._listener = listener
+        self._tail = StderrTail()
+        try:
+            llm = await _in_thread(self._build)
+        except BaseException:
+            _end_children()
+            self._tail.close()
+            raise
+        self._tail.forget()  # warnings of a start that went well explain nothing later
+        self._llm = llm
+        config = llm.vllm_config
+        return EngineInfo(
+            engine=f"vllm {vllm.__version__}",
+            model=_served_name(config.model_config.served_model_name),
+            max_model_len=config.model_config.max_model_len,
+            block_size=config.cache_config.block_size,
+            kv_blocks=config.cache_config.num_gpu_blocks,
+        )
+
+    def submit(self, submit: Submit) -> None:
+        assert self._llm is not None, "start it first"
+        assert submit.request_id not in self._tasks, "the id of a running request"
+        # Its result and its exception are read in `_ended`; a group would end with the first.
+        task = asyncio.get_running_loop().create_task(self._generate(self._llm, submit))
+        self._tasks[submit.request_id] = task
+        task.add_done_callback(partial(self._ended, submit.request_id))
+
+    def abort(self, request_id: str) -> None:
+        task = self._tasks.get(request_id)
+        if task is not None:
+            task.cancel()
+
+    def load(self) -> EngineLoad:
+        return self._load
+
+    def failure(self) -> str | None:
+        if self._llm is None or not self._llm.errored:
+            return None
+        reason = self._tail.reason() if self._tail is not None else None
+        return f"vLLM's engine core died: {reason or 'a process of it was ended from outside'}"
+
+    def metrics(self) -> bytes:
+        text: bytes = generate_latest(get_prometheus_registry())
+        return text
+
+    async def stop(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            await _in_thread(llm.shutdown)
+        if self._tail is not None:
+            self._tail.close()
+
+    def _build(self) -> AsyncLLM:
+        """Blocks until the weights are loaded, for minutes with large ones."""
+        config = engine_config(self._flags, headless=False)
+        _check_kv_port(config)
+        try:
+            return AsyncLLM.from_vllm_config(config, stat_loggers=[self._step_logger()])
+        except Exception as error:  # whatever its children died of arrives as RuntimeError
+            assert self._tail is not None
+            raise _start_error(error, self._tail) from error
+
+    def _step_logger(self) -> type[StatLoggerBase]:
+        """vLLM makes an instance itself, so the class is what knows its engine."""
+        engine = self
+
+        class StepLogger(StatLoggerBase):
+            @override
+            def __init__(self, vllm_config: object, engine_index: int = 0) -> None:
+                pass
+
+            @override
+            def record(
+                self,
+                scheduler_stats: SchedulerStats | None,
+                iteration_stats: object,
+                mm_cache_stats: object = None,
+                engine_idx: int = 0,
+            ) -> None:
+                if scheduler_stats is not None:
+                    engine._stepped(scheduler_stats)
+
+            @override
+            def log_engine_initialized(self) -> None:
+                pass
+
+        return StepLogger
+
+    def _stepped(self, stats: SchedulerStats) -> None:
+        self._load = EngineLoad(
+            running=stats.num_running_reqs,
+            waiting=stats.num_waiting_reqs + stats.num_skipped_waiting_reqs,
+            kv_usage=stats.kv_cache_usage,
+            steps=self._load.steps + 1,
+        )
+
+    async def _generate(self, llm: AsyncLLM, submit: Submit) -> End:
+        """One request; cancelling it aborts the generation in the engine core."""
+        assert self._listener is not None
+        prompt = tokens_input(list(submit.prompt_ids))
+        params = sampling_params(submit)
+        kv_params: KvParams | None = None
+        async for output in llm.generate(prompt, params, submit.request_id):
+            completion = output.outputs[0]
+            ids = list(completion.token_ids)
+            kv_params = output.kv_transfer_params or kv_params
+            if completion.finish_reason == "stop" and ids and ids[-1] in submit.sampling.stop_token_ids:
+                ids.pop()
+            if ids:
+                self._listener.on_tokens(submit.request_id, ids)
+            if completion.finish_reason is not None:
+                return _end(submit, completion.finish_reason, output.num_cached_tokens, kv_params)
+        return End(Finish.FAILED, cause="vLLM ended the output without a reason")
+
+    def _ended(self, request_id: str, task: asyncio.Task[End]) -> None:
+        assert self._listener is not None
+        del self._tasks[request_id]
+        if task.cancelled():
+            end = End(Finish.ABORTED)
+        elif (error := task.exception()) is not None:
+            end = self._error_end(error)
+        else:
+            end = task.result()
+        self._listener.on_end(request_id, end)
+
+    def _error_end(self, error: BaseException) -> End:
+        match error:
+            case VLLMClientError():
+                return End(Finish.REFUSED, cause=one_line(str(error)))
+            case EngineDeadError():
+                return End(Finish.FAILED, cause=self.failure() or "vLLM's engine core died")
+            case _:
+                cause = f"{error.__cause__ or error} ({type(error).__name__})"
+                return End(Finish.FAILED, cause=one_line(cause))
+
+
+async def run_headless(flags: tuple[str, ...]) -> None:
+    """The workers of a node rank above 0; returns when one of them ends. Cancel it to end them.
+
+    They do not notice that node 0 has gone: whoever runs the gang must end them.
+    """
+    tail = StderrTail()
+    try:
+        executor = await _in_thread(lambda: _headless_executor(flags, tail))
+        try:
+            await _first_end([worker.proc for worker in executor.workers])
+            cause = tail.reason() or "a worker was ended from outside"
+            raise EngineStartError(f"a headless worker ended: {cause}", _START_CURE)
+        finally:
+            for worker in executor.workers:
+                worker.proc.kill()  # it has nothing to save, and takes 9 s to end when asked
+            executor.shutdown()
+    finally:
+        _end_children()
+        tail.close()
+
+
+def _headless_executor(flags: tuple[str, ...], tail: StderrTail) -> MultiprocExecutor:
+    config = engine_config(flags, headless=True)
+    try:
+        return MultiprocExecutor(config, monitor_workers=False)
+    except Exception as error:  # whatever its children died of arrives as RuntimeError
+        raise _start_error(error, tail) from error
+
+
+async def _first_end(processes: list[BaseProcess]) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for process in processes:
+        loop.add_reader(process.sentinel, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        for process in processes:
+            loop.remove_reader(process.sentinel)
+
+
+def engine_config(flags: tuple[str, ...], *, headless: bool) -> VllmConfig:
+    """What vLLM makes of its flags; reads the model's config.json and no weights.
+
+    Raises EngineStartError if this is no supported vLLM, or if it refuses the flags.
+    """
+    if not vllm.__version__.startswith(SUPPORTED_VLLM):
+        raise EngineStartError(
+            f"vLLM {vllm.__version__} is installed; r1-serve runs on {', '.join(SUPPORTED_VLLM)}",
+            "install r1-serve[gpu], or r1-serve[cpu] on a machine without GPUs",
+        )
+    arguments = AsyncEngineArgs.add_cli_args(_Parser(allow_abbrev=False)).parse_args(list(flags))
+    model = Path(arguments.model)
+    if model.is_absolute() and not (model / "config.json").is_file():
+        raise EngineStartError(
+            f"{model} has no config.json", "set model.path to the folder of a checkpoint"
+        )
+    try:
+        return AsyncEngineArgs.from_cli_args(arguments).create_engine_config(headless=headless)
+    except Exception as error:  # ValueError, pydantic's, OSError, NotImplementedError, ...
+        cause = one_line(str(error))
+        raise EngineStartError(f"vLLM refuses its flags: {cause}", _cure(cause)) from error
+
+
+class _Parser(FlexibleArgumentParser):
+    @override
+    def error(self, message: str) -> NoReturn:
+        raise EngineStartError(f"vLLM refuses its flags: {message}", "correct engine.args")
+
+
+def sampling_params(submit: Submit) -> SamplingParams:
+    """vLLM's parameters: ids only, one update per step, and no end but those we name."""
+    sampling = submit.sampling
+    max_tokens = sampling.max_tokens
+    extra: dict[str, object] | None = None
+    match submit.kv_source:
+        case KvSource.LOCAL:
+            pass
+        case KvSource.PRODUCE:
+            max_tokens = 1
+            wish = {"do_remote_decode": True, "do_remote_prefill": False}
+            extra = {"kv_transfer_params": wish}
+        case KvSource.TRANSFER:
+            extra = {"kv_transfer_params": dict(submit.kv_params or {})}  # vLLM writes into it
+        case _:
+            assert_never(submit.kv_source)
+    return SamplingParams(
+        max_tokens=max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=sampling.seed,
+        stop_token_ids=list(sampling.stop_token_ids),
+        ignore_eos=True,  # R1's is among the stop tokens unless the caller wants none
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+        extra_args=extra,
+    )
+
+
+def _end(submit: Submit, reason: str, cached: int | None, kv_params: KvParams | None) -> End:
+    finish = _FINISHES.get(reason, Finish.FAILED)
+    cause = f"vLLM ended the request with {reason!r}" if finish is Finish.FAILED else ""
+    if submit.kv_source is KvSource.TRANSFER and finish in (Finish.STOP, Finish.LENGTH):
+        cached = len(submit.prompt_ids) - 1  # vLLM counts what the prefill rank had; it computes
+        # the last token again
+    return End(finish, cached or 0, kv_params, cause)
+
+
+def _check_kv_port(config: VllmConfig) -> None:
+    """Raises if the KV side channel's port is taken: vLLM's engine core would hang for ever."""
+    if config.kv_transfer_config is None:
+        return
+    host, port = vllm.envs.VLLM_NIXL_SIDE_CHANNEL_HOST, vllm.envs.VLLM_NIXL_SIDE_CHANNEL_PORT
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise EngineStartError(
+                f"the KV side channel cannot listen on {host}:{port}: {error.strerror}",
+                "stop what owns the port, or choose another",
+            ) from error
+
+
+def _start_error(error: Exception, tail: StderrTail) -> EngineStartError:
+    cause = tail.reason() or f"{one_line(str(error))} ({type(error).__name__})"
+    return EngineStartError(cause, _cure(cause))
+
+
+def _cure(cause: str) -> str:
+    return next((cure for word, cure in _CURES if word in cause.lower()), _START_CURE)
+
+
+def _served_name(name: str | list[str]) -> str:
+    return name if isinstance(name, str) else name[0]
+
+
+def one_line(text: str) -> str:
+    """Without line breaks, and short enough for an error that people read."""
+    line = " ".join(text.split())
+    return line if len(line) <= 400 else line[:397] + "..."
+
+
+def _end_children() -> None:
+    for child in multiprocessing.active_children():
+        child.terminate()
+
+
+async def _in_thread(work: Callable[[], Worked]) -> Worked:
+    """The result of blocking work. If cancelled, the work goes on and its result is lost.
+
+    Unlike asyncio.to_thread it holds up the end of the process by nothing.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Worked] = loop.create_future()
+
+    def settle(result: Worked | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(cast("Worked", result))
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as caught:  # handed to the caller whatever it is
+            error = caught
+        loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, daemon=True, name="vllm-blocking").start()
+    return await done
