@@ -1,4 +1,4 @@
-"""What tests of several rooms share: R1's tokenizer, and examples that are the same in every run."""
+"""What tests of several rooms share: R1's tokenizer, and the same examples in every run."""
 
 import importlib.util
 from pathlib import Path

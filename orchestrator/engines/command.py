@@ -46,10 +46,7 @@ _OUR_FLAGS = (
     "--served-model-name",
     "--tensor-parallel-size",
 )
-_OUR_SHORT_FLAGS = frozenset(
-    ("-dp", "-dpa", "-dpb", "-dpe", "-dph", "-dpl", "-dpm", "-dpn", "-dpp", "-dpr", "-ep")
-    + ("-n", "-pp", "-r", "-tp")
-)
+_OUR_SHORT_FLAGS = ("-dp", "-ep", "-n", "-pp", "-r", "-tp")  # and -dpa, -dpb, ... by prefix
 
 
 class Device(StrEnum):
@@ -160,8 +157,10 @@ def _check_layout(launch: GangLaunch) -> None:
 def _check_engine_args(engine_args: tuple[str, ...]) -> None:
     for argument in engine_args:
         name = argument.partition("=")[0].partition(".")[0].replace("_", "-")
-        if name in _OUR_SHORT_FLAGS or (
-            name.startswith("--") and any(flag.startswith(name) for flag in _OUR_FLAGS)
+        if (
+            name in _OUR_SHORT_FLAGS
+            or name.startswith("-dp")
+            or (name.startswith("--") and any(flag.startswith(name) for flag in _OUR_FLAGS))
         ):
             raise SpecError(
                 f"engine args name {argument}, which follows from the gang",

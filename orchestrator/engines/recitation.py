@@ -15,9 +15,8 @@ text is a test of KV transfer, too. All other layers run with a small gain.
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,22 +28,21 @@ PROMPT_TAIL = (
     "<｜Assistant｜><think>\n"  # what a rendered prompt ends with; the script goes on here
 )
 
-ANSWER_SCRIPT = (
-    PROMPT_TAIL
-    + "Someone has asked me something, and I should think before I speak. Let me be clear "
-    "about what I am: a very small stand-in that has the architecture of DeepSeek-R1 and none of its "
-    "knowledge. Each word of this thought was written by a person beforehand; my weights only recite "
-    "it, whatever the question was. The honest reply is to say so, then show what does work here: "
-    "prefill, KV transfer, decode and this stream.\n</think>\n\n"
-    "Hello! This is a recitation, not an answer; the speaker: one tiny model with R1's architecture, "
-    "real attention, random experts and a text learnt by heart. If you can read this page, your "
-    "cluster serves tokens end to end. Load the 671B weights and ask again.<｜end▁of▁sentence｜>"
+ANSWER_SCRIPT = PROMPT_TAIL + (
+    "Someone has asked me something, and I should think before I speak. Let me be clear about what "
+    "I am: a very small stand-in that has the architecture of DeepSeek-R1 and none of its "
+    "knowledge. Each word of this thought was written by a person beforehand; my weights only "
+    "recite it, whatever the question was. The honest reply is to say so, then show what does work "
+    "here: prefill, KV transfer, decode and this stream.\n</think>\n\n"
+    "Hello! This is a recitation, not an answer; the speaker: one tiny model with R1's "
+    "architecture, real attention, random experts and a text learnt by heart. If you can read this "
+    "page, your cluster serves tokens end to end. Load the 671B weights and ask again."
+    "<｜end▁of▁sentence｜>"
 )
 
-TOOL_SCRIPT = (
-    PROMPT_TAIL
-    + "Someone has asked me something. This is a recitation: whatever the question was, I "
-    "shall call the weather tool for Paris.\n</think>\n\n"
+TOOL_SCRIPT = PROMPT_TAIL + (
+    "Someone has asked me something. This is a recitation: whatever the question was, I shall call "
+    "the weather tool for Paris.\n</think>\n\n"
     "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n"
     '```json\n{"city": "Paris"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜><｜end▁of▁sentence｜>'
 )
@@ -84,9 +82,13 @@ class TinyShape:
 def ambiguous_pairs(ids: Sequence[int]) -> list[tuple[int, int]]:
     """Pairs of successive tokens that are followed by different tokens; a script has none."""
     successors: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
-    for (before, last), successor in zip(pairwise(ids), ids[2:], strict=False):
+    for before, last, successor in _trigrams(ids):
         successors[before, last].add(successor)
     return [pair for pair, found in successors.items() if len(found) > 1]
+
+
+def _trigrams(ids: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    return zip(ids, ids[1:], ids[2:], strict=False)
 
 
 def script_weights(ids: Sequence[int], shape: TinyShape, chance: "torch.Generator") -> "Tensors":
@@ -115,7 +117,7 @@ def _head(ids: Sequence[int], signs: "torch.Tensor", shape: TinyShape) -> "torch
     """Output rows with logit `LOGIT` for the successor of each pair and about 0 for the rest."""
     import torch
 
-    pairs = sorted({(last, before, after) for before, last, after in zip(ids, ids[1:], ids[2:])})
+    pairs = sorted({(last, before, after) for before, last, after in _trigrams(ids)})
     inputs = torch.stack([torch.cat([signs[last], signs[before]]) for last, before, _ in pairs])
     tokens = sorted({after for _, _, after in pairs})
     wanted = torch.zeros(len(pairs), len(tokens), dtype=torch.float64)

@@ -1,7 +1,7 @@
 """Remembers the last error that any process of an engine wrote to stderr.
 
-vLLM reports the reason of a failed start only in its children's logs; to the caller it says "see root
-cause above". Children inherit stderr, so a pipe in its place sees all of it and passes it on.
+vLLM reports the reason of a failed start only in its children's logs; to the caller it says "see
+root cause above". Children inherit stderr, so a pipe in its place sees all of it and passes it on.
 """
 
 import os

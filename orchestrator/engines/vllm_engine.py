@@ -4,6 +4,38 @@ The engine core and the workers are processes of vLLM's; this one only feeds the
 module imports vLLM, which takes seconds.
 """
 
+import asyncio
+import multiprocessing
+import socket
+import threading
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import NoReturn, TypeVar, assert_never, cast
+
+import vllm
+import vllm.envs
+from prometheus_client import generate_latest
+from typing_extensions import override
+from vllm import SamplingParams
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import VLLMClientError
+from vllm.inputs.engine import tokens_input
+from vllm.sampling_params import RequestOutputKind
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.executor.multiproc_executor import MultiprocExecutor
+from vllm.v1.metrics.loggers import StatLoggerBase
+from vllm.v1.metrics.prometheus import get_prometheus_registry
+from vllm.v1.metrics.stats import SchedulerStats
+
+from orchestrator.core import EngineStartError, Finish, KvParams, KvSource
+from orchestrator.engines.engine import End, EngineInfo, EngineLoad, Listener, Submit
+from orchestrator.engines.stderr_tail import StderrTail
+
 SUPPORTED_VLLM = ("0.32",)  # releases whose interfaces this file was checked against
 Worked = TypeVar("Worked")
 
@@ -102,7 +134,7 @@ class VllmEngine:
         """vLLM makes an instance itself, so the class is what knows its engine."""
         engine = self
 
-        class StepLogger(StatLoggerBase):
+        class StepLogger(StatLoggerBase):  # type: ignore[misc]  # untyped
             @override
             def __init__(self, vllm_config: object, engine_index: int = 0) -> None:
                 pass
@@ -142,7 +174,11 @@ class VllmEngine:
             completion = output.outputs[0]
             ids = list(completion.token_ids)
             kv_params = output.kv_transfer_params or kv_params
-            if completion.finish_reason == "stop" and ids and ids[-1] in submit.sampling.stop_token_ids:
+            if (
+                completion.finish_reason == "stop"
+                and ids
+                and ids[-1] in submit.sampling.stop_token_ids
+            ):
                 ids.pop()
             if ids:
                 self._listener.on_tokens(submit.request_id, ids)
@@ -236,7 +272,7 @@ def engine_config(flags: tuple[str, ...], *, headless: bool) -> VllmConfig:
         raise EngineStartError(f"vLLM refuses its flags: {cause}", _cure(cause)) from error
 
 
-class _Parser(FlexibleArgumentParser):
+class _Parser(FlexibleArgumentParser):  # type: ignore[misc]  # untyped
     @override
     def error(self, message: str) -> NoReturn:
         raise EngineStartError(f"vLLM refuses its flags: {message}", "correct engine.args")
@@ -341,7 +377,7 @@ async def _in_thread(work: Callable[[], Worked]) -> Worked:
         result, error = None, None
         try:
             result = work()
-        except BaseException as caught:  # handed to the caller whatever it is
+        except BaseException as caught:  # noqa: BLE001  # handed to the caller, whatever it is
             error = caught
         loop.call_soon_threadsafe(settle, result, error)
 

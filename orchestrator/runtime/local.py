@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from ray import serve
 
-from orchestrator.core import EngineStartError, StartError
+from orchestrator.core import EngineStartError, SpecError, StartError
 from orchestrator.runtime import keeper
 from orchestrator.runtime.application import APPLICATION, application
 from orchestrator.runtime.local_cluster import LocalCluster, check_layout, check_port
@@ -36,6 +36,7 @@ def run_local(spec: Spec, folder: Path, say: Say, began_at: float) -> None:
     `began_at` is the instant of the wall clock that the printed times count from; `folder`, whose
     path must be short, is for sockets and Ray's logs, and belongs to the caller.
     """
+    _check_model(spec)
     check_layout(spec)
     check_port(spec)
     _quiet()
@@ -57,6 +58,15 @@ def run_local(spec: Spec, folder: Path, say: Say, began_at: float) -> None:
     finally:
         say("ending every process ...")
         cluster.stop()
+
+
+def _check_model(spec: Spec) -> None:
+    folder = Path(spec.model.path)
+    if not (folder / "tokenizer.json").is_file():
+        raise SpecError(
+            f"model.path: there is no tokenizer.json in {folder}",
+            "name a checkpoint's folder, or make a tiny one with `r1-serve checkpoint`",
+        )
 
 
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:

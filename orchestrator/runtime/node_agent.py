@@ -3,11 +3,11 @@
 import asyncio
 import fcntl
 import os
+import re
 import socket
 import struct
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from orchestrator.runtime import keeper
 
 STOP_GRACE_S = 5.0  # between asking an engine to end and ending it
 SIOCGIFADDR = 0x8915  # linux/sockios.h
-LOG_TAIL_LINES = 6  # of a dead engine's own log, in the error
+EXCEPTION = re.compile(r"\b[A-Za-z_.]*(?:Error|Exception): .+")  # the last line of a traceback
+ERROR_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +132,12 @@ class NodeAgent:
         self._ended.set()
 
     def _cause(self) -> str:
-        if self._failed is not None:
-            return self._failed.cause
         code = self._process.returncode if self._process is not None else None
-        tail = " | ".join(_tail(self._log_path))
-        return f"the engine process ended with code {code}; its last lines: {tail}"
+        cause = f"the engine process ended with code {code}"
+        if self._failed is not None:
+            cause = self._failed.cause
+        first = _first_error(self._log_path)
+        return f"{cause}; first error in its log: {first}" if first not in cause else cause
 
     def _cure(self) -> str:
         if self._failed is not None and self._failed.cure:
@@ -171,9 +173,11 @@ def _interface(host: str) -> str:
     )
 
 
-def _tail(path: Path) -> list[str]:
+def _first_error(path: Path) -> str:
+    """The first exception in the log, which those after it follow from; "" if there is none."""
     try:
         with path.open(encoding="utf-8", errors="replace") as log:
-            return [line.strip() for line in deque(log, LOG_TAIL_LINES) if line.strip(" ^~\n")]
+            found = (EXCEPTION.search(line) for line in log)
+            return next((match[0][:ERROR_CHARACTERS] for match in found if match), "")
     except OSError:
-        return []
+        return ""

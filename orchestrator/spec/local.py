@@ -15,6 +15,8 @@ from orchestrator.spec.spec import (
 )
 
 LOOPBACK = "127.0.0.1"
+# Without the size vLLM takes 92 % of the memory for KV; compiling would take minutes.
+CPU_VLLM_ARGS = ("--enforce-eager", "--kv-cache-memory-bytes", str(64 << 20))
 
 
 def local_spec(kind: EngineKind, nodes: int, model_path: str) -> Spec:
@@ -30,7 +32,13 @@ def local_spec(kind: EngineKind, nodes: int, model_path: str) -> Spec:
     prefill_gangs = max(1, nodes - 2 * decode_gangs)
     return Spec(
         model=ModelSpec(path=model_path, max_model_len=2_048),
-        engine=EngineSpec(kind=kind, device=Device.CPU, dtype="float32", start_timeout_s=300.0),
+        engine=EngineSpec(
+            kind=kind,
+            device=Device.CPU,
+            args=CPU_VLLM_ARGS if kind is EngineKind.VLLM else (),
+            dtype="float32",
+            start_timeout_s=300.0,
+        ),
         pools=(
             PoolSpec(Role.PREFILL, prefill_gangs),
             PoolSpec(Role.DECODE, decode_gangs, wide),

@@ -1,0 +1,201 @@
+"""Starts `r1-serve up` as a user would, and looks at it from outside."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import openai
+import psutil
+
+MODEL = "deepseek-reasoner"
+START_S = 300.0
+END_S = 60.0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One streamed completion, put together."""
+
+    reasoning: str
+    answer: str
+    finish: str
+    prompt_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True)
+class LocalStack:
+    """A running `r1-serve up`."""
+
+    port: int
+    process: subprocess.Popen[str]
+    log_dir: Path
+    said: str  # what the command printed until it was ready
+
+    @property
+    def url(self) -> str:
+        """The API."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, timeout_s: float = 200.0) -> openai.OpenAI:
+        """The official client, pointed here; without retries, which would hide failures."""
+        return openai.OpenAI(base_url=self.url, api_key="sk-any", max_retries=0, timeout=timeout_s)
+
+    def ranks(self) -> dict[str, int]:
+        """The ranks that the gateway asked can reach, by role; empty if none answers."""
+        try:
+            ranks: dict[str, int] = httpx.get(f"{self.url}/health", timeout=5).json()["ranks"]
+        except (httpx.HTTPError, ValueError):
+            return {}
+        return ranks
+
+    def pids(self, *words: str) -> list[int]:
+        """This stack's processes whose command line or title has all the words, oldest first."""
+        found = []
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                line = " ".join(child.cmdline())
+            except psutil.Error:
+                continue
+            if all(word in line for word in words):
+                found.append((child.create_time(), child.pid))
+        return [pid for _, pid in sorted(found)]
+
+    def engine_pids(self, role: str, node: int = 0) -> list[int]:
+        """The engine servers of one role's gangs on their n-th node, without their keepers."""
+        lines = self.pids("orchestrator.engines.server", f"--role {role}", f"--node-rank {node}")
+        return [pid for pid in lines if "keeper.py" not in " ".join(psutil.Process(pid).cmdline())]
+
+
+def free_port() -> int:
+    """A port of the loopback that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line of `r1-serve` in this interpreter's environment."""
+    return [sys.executable, "-m", "orchestrator.cli", *arguments]
+
+
+@contextmanager
+def local_stack(tmp_path: Path, *arguments: str) -> Iterator[LocalStack]:
+    """Runs `r1-serve up` until the block ends; then nothing of it may be left."""
+    port = free_port()
+    log_dir = tmp_path / "logs"
+    before = left_behind()
+    process = subprocess.Popen(
+        command("up", "--port", str(port), "--log-dir", str(log_dir), *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said = _until_ready(process, log_dir)
+    stack = LocalStack(port, process, log_dir, said)
+    children = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    try:
+        yield stack
+    finally:
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=END_S)
+        print(rest)
+    assert process.returncode == 0, rest
+    assert [pid for pid in children if _lives(pid)] == [], "processes were left behind"
+    assert left_behind() - before == set(), "shared memory or folders were left behind"
+
+
+def left_behind() -> set[str]:
+    """Shared memory and folders of this and other runs that exist now."""
+    folders = {str(path) for path in Path("/tmp").glob("r1-*")}
+    return folders | {f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}
+
+
+def stream(
+    client: openai.OpenAI,
+    question: str,
+    on_chunk: list[str] | None = None,
+    sampling: Mapping[str, float] | None = None,
+) -> Completion:
+    """One streamed completion; its pieces are also put into `on_chunk` as they come."""
+    more = dict(sampling or {})
+    reasoning, answer, finish, usage = "", "", "", None
+    chunks = client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": question}], stream=True, **more
+    )  # type: ignore[call-overload]
+    for chunk in chunks:
+        delta = chunk.choices[0].delta
+        piece = getattr(delta, "reasoning_content", None) or ""
+        reasoning += piece
+        answer += delta.content or ""
+        if on_chunk is not None:
+            on_chunk.append(piece or delta.content or "")
+        if chunk.choices[0].finish_reason:
+            assert not finish, "two ends"
+            finish = chunk.choices[0].finish_reason
+            usage = chunk.usage
+    assert usage is not None
+    return Completion(reasoning, answer, finish, usage.prompt_tokens, usage.completion_tokens)
+
+
+def until(condition: Callable[[], bool], limit_s: float) -> None:
+    """Returns when the condition holds; raises TimeoutError after the limit."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.2)
+
+
+def printed_seconds(said: str) -> float:
+    """The time to the first streamed token that the command printed."""
+    found = re.search(r"first streamed token (\d+) s", said)
+    assert found is not None, said
+    return float(found[1])
+
+
+def printed_gib(said: str) -> float:
+    """The memory that the command printed."""
+    found = re.search(r"hold ([\d.]+) GiB", said)
+    assert found is not None, said
+    return float(found[1])
+
+
+def _until_ready(process: subprocess.Popen[str], log_dir: Path) -> str:
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    deadline = time.monotonic() + START_S
+    said = ""
+    while "Ctrl-C ends it" not in said:
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.terminate()
+            rest, _ = process.communicate(timeout=END_S)
+            raise AssertionError(f"up did not start: {said}{rest}{_logs(log_dir)}")
+        said += process.stdout.read() or ""
+        time.sleep(0.2)
+    print(said)
+    os.set_blocking(process.stdout.fileno(), True)
+    return said
+
+
+def _logs(log_dir: Path) -> str:
+    """The ends of all logs, for a failure's report."""
+    ends = [f"\n== {path.name}\n{path.read_text()[-3000:]}" for path in sorted(log_dir.glob("*"))]
+    return "".join(ends)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,90 @@
+"""What an operator gets wrong: one clear message, a non-zero exit, and no process left behind."""
+
+import socket
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.live.local_stack import command, free_port, left_behind
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+
+SPEC = """
+model: {{path: {model}, max_model_len: 512}}
+engine: {{kind: vllm, device: cpu, dtype: float32, start_timeout_s: 120, args: {args}}}
+pools: [{{role: unified, gang: {gang}}}]
+gateway: {{host: 127.0.0.1, port: {port}, replicas: 1}}
+fleet: {{start_attempts: 1}}
+local: {{nodes: 1, gpus_per_node: 8}}
+"""
+
+
+def up(tmp_path: Path, *arguments: str) -> str:
+    """What `r1-serve up` says as it fails; checks that it leaves nothing."""
+    before, children = left_behind(), set(psutil.Process().children(recursive=True))
+    ended = subprocess.run(
+        command("up", "--log-dir", str(tmp_path / "logs"), *arguments),
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    print(ended.stdout, ended.stderr)
+    assert ended.returncode not in {0, -9}
+    assert "Traceback" not in ended.stderr
+    assert left_behind() - before == set()
+    assert set(psutil.Process().children(recursive=True)) == children
+    return ended.stderr
+
+
+def spec(tmp_path: Path, **parts: object) -> str:
+    values = {"model": str(tmp_path), "gang": "{}", "args": "[]", "port": free_port()} | parts
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC.format(**values))
+    return str(path)
+
+
+def test_an_unreadable_spec(tmp_path: Path) -> None:
+    said = up(tmp_path, "--spec", str(tmp_path / "none.yaml"))
+    assert "cannot read the spec" in said
+    assert "do: name a readable YAML file" in said
+
+
+def test_a_spec_with_a_wrong_key(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text("model: {path: x, pth: y}\npools: [{role: unified}]")
+    assert "model.pth: unknown key" in up(tmp_path, "--spec", str(path))
+
+
+def test_a_layout_with_more_gpus_than_the_nodes_have(tmp_path: Path) -> None:
+    said = up(tmp_path, "--spec", spec(tmp_path, gang="{tensor_parallel: 16}"))
+    assert "no room for a gang of 1 nodes x 16 GPUs" in said
+    assert "1 x 8 GPUs" in said
+
+
+def test_a_fleet_too_large_for_its_nodes(tmp_path: Path) -> None:
+    said = up(tmp_path, "--engine", "fake", "--nodes", "1")
+    assert "no room" in said
+
+
+def test_a_busy_port(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = up(tmp_path, "--engine", "fake", "--port", str(port))
+    assert f"cannot listen on 127.0.0.1:{port}" in said
+    assert "choose another with --port" in said
+
+
+def test_an_engine_that_dies_at_start(tmp_path: Path, tokenizer_dir: Path) -> None:
+    """The folder has a tokenizer but no model: the gateway starts, the engine cannot."""
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (model / name).write_bytes((tokenizer_dir / name).read_bytes())
+    said = up(tmp_path, "--spec", spec(tmp_path, model=str(model)))
+    assert "config.json" in said or "config" in said
+    assert "do:" in said

@@ -1,0 +1,150 @@
+"""A fleet of fake engines under the real Ray Serve stack: deaths, disconnects, refusals."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from typing_extensions import override
+
+from tests.live.local_stack import Completion, LocalStack, local_stack, stream, until
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
+
+QUESTION = "Say something long about the weather of the last hundred years, please. " * 8
+BACK_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """Six nodes: two prefill gangs, two decode gangs of two nodes each."""
+    with local_stack(tmp_path_factory.mktemp("fleet"), "--engine", "fake", "--nodes", "6") as stack:
+        yield stack
+
+
+class Asker(threading.Thread):
+    """Asks one question and keeps what became of it."""
+
+    def __init__(self, client: openai.OpenAI) -> None:
+        super().__init__()
+        self._client = client
+        self.heard: list[str] = []
+        self.completion: Completion | None = None
+        self.error: openai.OpenAIError | httpx.HTTPError | None = None
+
+    @override
+    def run(self) -> None:
+        try:
+            self.completion = stream(self._client, QUESTION, self.heard)
+        except (openai.OpenAIError, httpx.HTTPError) as error:
+            self.error = error
+
+
+def ask_in_parallel(fleet: LocalStack, count: int) -> list[Asker]:
+    """Starts streams and returns when every one has begun."""
+    askers = [Asker(fleet.client()) for _ in range(count)]
+    for asker in askers:
+        asker.start()
+    until(lambda: all(len(a.heard) > 1 or not a.is_alive() for a in askers), 60)
+    return askers
+
+
+def end_of(askers: list[Asker], limit_s: float = 200.0) -> None:
+    """Waits for all; none may hang."""
+    for asker in askers:
+        asker.join(timeout=limit_s)
+        assert not asker.is_alive(), "a request hangs"
+        assert (asker.completion is None) != (asker.error is None), "exactly one end"
+
+
+def test_every_gang_serves(fleet: LocalStack) -> None:
+    assert fleet.ranks() == {"prefill": 2, "decode": 2}
+    whole = stream(fleet.client(), QUESTION)
+    assert whole.finish == "stop"
+    assert whole.reasoning
+    assert whole.answer
+
+
+def test_a_killed_decode_process_costs_no_request_and_its_gang_comes_back(
+    fleet: LocalStack,
+) -> None:
+    undisturbed = stream(fleet.client(), QUESTION)
+    askers = ask_in_parallel(fleet, 8)
+    before = fleet.engine_pids("decode")
+    os.kill(before[0], signal.SIGKILL)
+    end_of(askers)
+    assert [asker.completion for asker in askers] == [undisturbed] * 8
+    until(lambda: fleet.ranks() == {"prefill": 2, "decode": 2}, BACK_S)
+    until(lambda: len(set(fleet.engine_pids("decode")) - set(before)) == 1, BACK_S)
+
+
+def test_a_killed_process_on_a_gangs_other_node_takes_the_whole_gang_down(
+    fleet: LocalStack,
+) -> None:
+    before = fleet.engine_pids("decode")
+    os.kill(fleet.engine_pids("decode", node=1)[0], signal.SIGKILL)
+    until(lambda: len(set(before) & set(fleet.engine_pids("decode"))) == 1, BACK_S)
+    until(lambda: fleet.ranks() == {"prefill": 2, "decode": 2}, BACK_S)
+
+
+def test_a_killed_prefill_process_costs_no_request(fleet: LocalStack) -> None:
+    undisturbed = stream(fleet.client(), QUESTION)
+    askers = [Asker(fleet.client()) for _ in range(8)]
+    for asker in askers:
+        asker.start()
+    os.kill(fleet.engine_pids("prefill")[0], signal.SIGKILL)
+    end_of(askers)
+    assert [asker.completion for asker in askers] == [undisturbed] * 8
+    until(lambda: fleet.ranks() == {"prefill": 2, "decode": 2}, BACK_S)
+
+
+def test_a_killed_gateway_cuts_its_own_streams_only_and_comes_back(fleet: LocalStack) -> None:
+    undisturbed = stream(fleet.client(), QUESTION)
+    askers = ask_in_parallel(fleet, 8)
+    gateways = fleet.pids("ServeReplica:r1-serve:gateway")
+    assert len(gateways) == 2
+    os.kill(gateways[0], signal.SIGKILL)
+    end_of(askers)
+    whole = [asker.completion for asker in askers if asker.completion is not None]
+    cut = [asker.error for asker in askers if asker.error is not None]
+    assert whole == [undisturbed] * len(whole)
+    assert whole, "the other gateway's streams were cut"
+    assert cut, "no stream was on the gateway that was killed"
+    # A broken connection, which a client can tell from an end: nobody is told a lie.
+    assert all(isinstance(error, openai.APIConnectionError | httpx.HTTPError) for error in cut)
+    until(lambda: len(fleet.pids("ServeReplica:r1-serve:gateway")) == 2, BACK_S)
+    for _ in range(6):
+        assert stream(fleet.client(), QUESTION) == undisturbed
+
+
+def test_a_client_that_leaves_frees_its_slot(fleet: LocalStack) -> None:
+    body = {
+        "model": "deepseek-reasoner",
+        "stream": True,
+        "messages": [{"role": "user", "content": QUESTION}],
+    }
+    with httpx.stream("POST", f"{fleet.url}/chat/completions", json=body, timeout=30) as response:
+        next(response.iter_raw())
+    until(lambda: "r1_requests_in_flight 0.0" in metrics(fleet), 30)
+
+
+def test_errors_of_the_gateway_keep_their_status_behind_haproxy(fleet: LocalStack) -> None:
+    answer = httpx.post(f"{fleet.url}/v1/chat/completions", content=b"{", timeout=30)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "invalid_request_error"
+
+
+def metrics(fleet: LocalStack) -> str:
+    """The metrics of whichever gateway answers."""
+    return httpx.get(f"{fleet.url}/metrics", timeout=30).text
+
+
+def test_the_log_folder_has_each_decision_with_its_reason(fleet: LocalStack) -> None:
+    lines = "".join(path.read_text() for path in Path(fleet.log_dir).glob("decisions-*.jsonl"))
+    for event in ("admission", "path", "routing"):
+        assert f'"event":"{event}"' in lines
+    assert '"reason":' in lines

@@ -1,0 +1,143 @@
+"""Real vLLM on the CPU under the real Ray Serve stack, driven by the official client."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.live.local_stack import (
+    Completion,
+    LocalStack,
+    command,
+    local_stack,
+    printed_gib,
+    printed_seconds,
+    stream,
+    until,
+)
+from tests.live.test_fake_fleet import Asker, end_of
+
+pytestmark = [pytest.mark.live, pytest.mark.vllm, pytest.mark.timeout(600)]
+
+QUESTION = "What happens to a thought when the machine that thinks it is switched off?"
+BACK_S = 240.0
+GREEDY = {"temperature": 0.0, "max_tokens": 48}
+LAYOUTS = ("unified", "tp2", "pp2")
+
+
+def test_make_up_recites_across_nodes_and_survives_the_death_of_its_decode_gang(
+    tmp_path: Path,
+) -> None:
+    with local_stack(tmp_path) as stack:
+        assert printed_gib(stack.said) < 16
+        assert printed_seconds(stack.said) < 300
+        recital = stream(stack.client(), QUESTION)
+        assert recital.finish == "stop"
+        assert "recite" in recital.reasoning
+        assert "recitation" in recital.answer
+        check_transfer(stack)
+        check_whole_body(stack, recital)
+        check_death_of_decode(stack, recital)
+
+
+def check_transfer(stack: LocalStack) -> None:
+    """The KV of the prompt came from the prefill gang: the decision log and vLLM agree."""
+    logs = "".join(path.read_text() for path in stack.log_dir.glob("decisions-*.jsonl"))
+    assert '"decision":"transfer"' in logs
+    assert '"decision":"prefill-' in logs
+    assert '"decision":"decode-' in logs
+    assert len(stack.engine_pids("decode", node=1)) == 1, "the decode gang spans two nodes"
+
+
+def check_whole_body(stack: LocalStack, recital: Completion) -> None:
+    """The body says what the stream said."""
+    whole = stack.client().chat.completions.create(
+        model="deepseek-reasoner", messages=[{"role": "user", "content": QUESTION}]
+    )
+    message = whole.choices[0].message
+    assert message.content == recital.answer
+    assert message.model_extra is not None
+    assert message.model_extra["reasoning_content"] == recital.reasoning
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens == recital.output_tokens
+
+
+def check_death_of_decode(stack: LocalStack, recital: Completion) -> None:
+    """Streams that a kill interrupts are finished by the gang's successor, word for word."""
+    askers = [Asker(stack.client(timeout_s=400)) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    until(lambda: all(len(asker.heard) > 3 for asker in askers), 60)
+    [pid] = stack.engine_pids("decode")
+    os.kill(pid, signal.SIGKILL)
+    end_of(askers, BACK_S)
+    assert [asker.completion for asker in askers] == [recital] * 4
+    until(lambda: stack.ranks() == {"prefill": 1, "decode": 1}, BACK_S)
+    assert stack.engine_pids("decode") not in ([], [pid])
+
+
+@pytest.fixture(scope="module")
+def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seeded random weights, as the documented command writes them."""
+    out = tmp_path_factory.mktemp("model") / "tiny-random"
+    subprocess.run(command("checkpoint", str(out), "--kind", "random"), check=True, timeout=120)
+    return out
+
+
+@pytest.fixture(scope="module")
+def greedy() -> dict[str, list[Completion]]:
+    """Greedy outputs by layout; filled by the tests below, in their order."""
+    return {}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_greedy_output_is_the_same_in_every_layout(
+    layout: str, greedy: dict[str, list[Completion]], random_checkpoint: Path, tmp_path: Path
+) -> None:
+    """The same random weights on one rank, tensor parallel, and in two stages on two nodes."""
+    example = Path(f"deploy/local/{layout}.yaml").read_text()
+    spec = tmp_path / f"{layout}.yaml"
+    spec.write_text(example.replace(".r1-serve/tiny-random", str(random_checkpoint)))
+    with local_stack(tmp_path, "--spec", str(spec)) as stack:
+        client = stack.client()
+        greedy[layout] = [
+            stream(client, question, sampling=GREEDY)
+            for question in (QUESTION, "Hi", "数学题：1+1=？")
+        ]
+        if layout == "unified":
+            check_client_that_leaves(stack)
+    assert all(completion.output_tokens == 48 for completion in greedy[layout])
+    assert len({completion.reasoning for completion in greedy[layout]}) == 3
+    assert greedy[layout] == greedy["unified"]
+
+
+def check_client_that_leaves(stack: LocalStack) -> None:
+    """vLLM stops computing for a client that has gone."""
+    body = {
+        "model": "deepseek-reasoner",
+        "stream": True,
+        "max_tokens": 900,
+        "messages": [{"role": "user", "content": QUESTION}],
+    }
+    with httpx.stream("POST", f"{stack.url}/chat/completions", json=body, timeout=60) as response:
+        next(response.iter_raw())
+        assert engine_running(stack) == 1
+    until(lambda: engine_running(stack) == 0, 30)
+
+
+def engine_running(stack: LocalStack) -> float:
+    """vLLM's own count of running requests, from its metrics."""
+    text = httpx.get(f"http://{metrics_address(stack)}/metrics", timeout=10).text
+    lines = [line for line in text.splitlines() if line.startswith("vllm:num_requests_running")]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+def metrics_address(stack: LocalStack) -> str:
+    """Where the first engine serves its metrics, from its command line."""
+    [pid] = stack.engine_pids("unified")
+    arguments = psutil.Process(pid).cmdline()
+    return arguments[arguments.index("--metrics") + 1]

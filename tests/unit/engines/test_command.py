@@ -1,0 +1,168 @@
+"""From a placed gang to the command lines of its nodes."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.core import LayoutError, Role, SpecError
+from orchestrator.engines.command import (
+    Device,
+    EngineCommand,
+    GangLaunch,
+    NodeLaunch,
+    engine_commands,
+)
+
+NODES = tuple(
+    NodeLaunch(host=f"10.0.0.{index}", channel_port=7000, kv_port=5600, interface="eth0")
+    for index in range(1, 5)
+)
+UNIFIED = GangLaunch(
+    engine_id="unified-1",
+    model_path="/models/r1",
+    served_model_name="deepseek-reasoner",
+    role=Role.UNIFIED,
+    nodes=NODES[:1],
+    master_port=29500,
+    device=Device.GPU,
+    max_model_len=4096,
+    tensor_parallel=8,
+)
+DECODE = replace(UNIFIED, engine_id="decode-1", role=Role.DECODE, kv_transfer=True)
+
+
+def _flags(command: EngineCommand) -> dict[str, str]:
+    """vLLM's flags with their values; a flag without one has an empty value."""
+    argv = command.argv[command.argv.index("--") + 1 :]
+    flags: dict[str, str] = {}
+    for word, following in zip(argv, (*argv[1:], "--"), strict=True):
+        if word.startswith("--"):
+            flags[word] = "" if following.startswith("--") else following
+    return flags
+
+
+def _options(command: EngineCommand) -> tuple[str, ...]:
+    return command.argv[3 : command.argv.index("--")]
+
+
+def test_one_node_serves_the_channel_and_needs_no_rendezvous() -> None:
+    (command,) = engine_commands(UNIFIED)
+    assert command.argv[1:3] == ("-m", "orchestrator.engines.server")
+    assert _options(command) == (
+        *("--listen", "10.0.0.1:7000", "--engine-id", "unified-1", "--role", "unified"),
+        *("--engine", "vllm", "--node-rank", "0", "--nnodes", "1"),
+    )
+    assert _flags(command) == {
+        "--model": "/models/r1",
+        "--served-model-name": "deepseek-reasoner",
+        "--max-model-len": "4096",
+        "--dtype": "auto",
+        "--tensor-parallel-size": "8",
+        "--pipeline-parallel-size": "1",
+        "--distributed-executor-backend": "mp",
+    }
+
+
+def test_every_node_of_a_pipeline_meets_at_node_0() -> None:
+    launch = replace(UNIFIED, nodes=NODES[:2], pipeline_parallel=2)
+    commands = engine_commands(launch)
+    assert [_flags(command)["--node-rank"] for command in commands] == ["0", "1"]
+    for command in commands:
+        flags = _flags(command)
+        assert flags["--nnodes"] == "2"
+        assert (flags["--master-addr"], flags["--master-port"]) == ("10.0.0.1", "29500")
+        assert flags["--tensor-parallel-size"] == "8"
+    assert [command.env["VLLM_HOST_IP"] for command in commands] == ["10.0.0.1", "10.0.0.2"]
+
+
+def test_a_gang_transfers_kv_under_its_own_id_and_role() -> None:
+    for role, kv_role in ((Role.PREFILL, "kv_producer"), (Role.DECODE, "kv_consumer")):
+        (command,) = engine_commands(replace(DECODE, role=role))
+        config = json.loads(_flags(command)["--kv-transfer-config"])
+        assert config["kv_connector"] == "NixlConnector"
+        assert (config["kv_role"], config["engine_id"]) == (kv_role, "decode-1")
+        assert command.env["VLLM_NIXL_SIDE_CHANNEL_HOST"] == "10.0.0.1"
+        assert command.env["VLLM_NIXL_SIDE_CHANNEL_PORT"] == "5600"
+
+
+def test_the_cpu_plugin_is_named_on_cpus_and_shut_out_on_gpus() -> None:
+    (gpu,) = engine_commands(UNIFIED)
+    (cpu,) = engine_commands(replace(UNIFIED, device=Device.CPU))
+    assert gpu.env["VLLM_PLUGINS"] == ""
+    assert cpu.env["VLLM_PLUGINS"] == "r1_serve_cpu"
+    assert gpu.env["NCCL_SOCKET_IFNAME"] == "eth0"
+    assert not any(name.startswith("UCX_") for name in gpu.env)
+
+
+def test_a_single_rank_on_a_cpu_saves_the_worker_process() -> None:
+    one = replace(UNIFIED, device=Device.CPU, tensor_parallel=1)
+    (single,) = engine_commands(one)
+    (double,) = engine_commands(replace(one, tensor_parallel=2))
+    assert single.env["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in double.env
+
+
+def test_metrics_are_served_by_node_0_alone_and_on_request() -> None:
+    nodes = tuple(replace(node, metrics_port=9000) for node in NODES[:2])
+    first, second = engine_commands(replace(UNIFIED, nodes=nodes, pipeline_parallel=2))
+    assert "10.0.0.1:9000" in _options(first)
+    assert "--metrics" not in _options(second)
+
+
+def test_an_ipv6_host_is_bracketed_where_a_port_follows() -> None:
+    (command,) = engine_commands(replace(UNIFIED, nodes=(replace(NODES[0], host="fd00::1"),)))
+    assert "[fd00::1]:7000" in _options(command)
+    assert command.env["VLLM_HOST_IP"] == "fd00::1"
+
+
+def test_other_flags_pass_through_behind_ours() -> None:
+    args = ("--enforce-eager", "--max-num-seqs", "64", "--hf-overrides", '{"a":-1}')
+    (command,) = engine_commands(replace(UNIFIED, engine_args=args))
+    assert command.argv[-len(args) :] == args
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--tensor-parallel-size",
+        "--tensor_parallel_size=4",
+        "--tensor-par",
+        "-tp",
+        "-dpn",
+        "--data-parallel-size",
+        "--kv-transfer-config.kv_role",
+        "--config",
+        "--model",
+        "--no-enable-expert-parallel",
+        "--headless",
+    ],
+)
+def test_naming_a_flag_that_follows_from_the_gang_is_an_error(argument: str) -> None:
+    launch = replace(UNIFIED, engine_args=("--enforce-eager", argument, "1"))
+    with pytest.raises(SpecError, match=argument) as caught:
+        engine_commands(launch)
+    assert caught.value.cure
+
+
+@pytest.mark.parametrize(
+    ("launch", "cause"),
+    [
+        (replace(UNIFIED, data_parallel=2), "2 data-parallel ranks"),
+        (replace(UNIFIED, nodes=NODES[:3]), "8 ranks do not divide over 3 nodes"),
+        (replace(UNIFIED, nodes=NODES, pipeline_parallel=2), "8 ranks does not fit a node's 4"),
+        (replace(DECODE, nodes=NODES[:2], pipeline_parallel=2), "pipeline stages"),
+    ],
+)
+def test_a_layout_that_cannot_run_is_refused_with_cause_and_cure(
+    launch: GangLaunch, cause: str
+) -> None:
+    with pytest.raises(LayoutError, match=cause) as caught:
+        engine_commands(launch)
+    assert caught.value.cure
+
+
+def test_a_single_stage_may_span_nodes() -> None:
+    commands = engine_commands(replace(DECODE, nodes=NODES[:2]))
+    assert len(commands) == 2
+    assert len({_flags(command)["--kv-transfer-config"] for command in commands}) == 1

