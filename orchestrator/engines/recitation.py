@@ -70,6 +70,7 @@ class TinyShape:
     experts: int = 8
     experts_per_token: int = 2
     expert_groups: int = 4
+    expert_groups_per_token: int = 2
     q_lora_rank: int = 48
     kv_lora_rank: int = 512
     nope_dim: int = 64

@@ -154,7 +154,7 @@ def r1_config(shape: TinyShape) -> dict[str, object]:
         "scoring_func": "sigmoid",
         "seq_aux": True,
         "tie_word_embeddings": False,
-        "topk_group": 2,
+        "topk_group": shape.expert_groups_per_token,
         "topk_method": "noaux_tc",
         "torch_dtype": "bfloat16",
         "use_cache": True,

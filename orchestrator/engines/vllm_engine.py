@@ -110,6 +110,8 @@ class VllmEngine:
         return text
 
     async def stop(self) -> None:
+        if self.failure() is not None:
+            _end_children(BaseProcess.kill)  # they would wait for the dead
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -352,9 +354,10 @@ def one_line(text: str) -> str:
     return line if len(line) <= 400 else line[:397] + "..."
 
 
-def _end_children() -> None:
+def _end_children(end: Callable[[BaseProcess], None] = BaseProcess.terminate) -> None:
+    """All children of this process are vLLM's; each ends its own children."""
     for child in multiprocessing.active_children():
-        child.terminate()
+        end(child)
 
 
 async def _in_thread(work: Callable[[], Worked]) -> Worked:

@@ -20,12 +20,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from types import FrameType
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 SHM = "/dev/shm/"
-SAMPLE_S = 5.0  # how often the shared memory of the command is noted
+SAMPLE_S = 10.0  # how often the shared memory of the command is noted
 
 
 def _prctl(option: int, value: int) -> None:
@@ -69,6 +68,38 @@ def shared_memory(pid: int) -> set[str]:
     return held
 
 
+def adopt_orphans() -> None:
+    """From now on a process below this one whose parent dies becomes this one's child."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_all_below(root: int, but: int | None = None) -> None:
+    """Kills every process below `root`, of which this process must be the parent or an adopter;
+    returns when none is left. The exit code of the child `but` is left for its owner.
+    """
+    while left := descendants(root):
+        for pid in left:
+            _signal(pid, signal.SIGKILL)
+        reap(but)
+        time.sleep(0.02)
+
+
+def reap(but: int | None) -> None:
+    """Collects children of this process that have ended, all but one."""
+    for name in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{name}/children", encoding="ascii") as listing:
+                pids = [int(pid) for pid in listing.read().split()]
+        except OSError:
+            continue
+        for pid in pids:
+            if pid != but:
+                try:
+                    os.waitpid(pid, os.WNOHANG)
+                except ChildProcessError:
+                    pass
+
+
 def _signal(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)
@@ -90,7 +121,7 @@ class Keeper:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._end)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        _prctl(PR_SET_CHILD_SUBREAPER, 1)
+        adopt_orphans()
         self._child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -102,14 +133,15 @@ class Keeper:
         """Returns the exit code once nothing is left."""
         while self._child.poll() is None and not self._asked_to_end:
             self._note_files()
-            self._reap()
+            reap(self._child.pid)
             self._sleep(SAMPLE_S)
+        self._note_files()  # while they are all there
         if self._child.poll() is None:
             self._child.terminate()
-            self._wait_for(lambda: self._child.poll() is not None, self._grace_s)
+            self._await_child()
         self._sweep()
         code = self._child.wait()
-        self._reap()
+        reap(self._child.pid)
         return code if code >= 0 else 128 - code
 
     def _end(self, _number: int, _frame: FrameType | None) -> None:
@@ -123,39 +155,19 @@ class Keeper:
         if 0 in ready and not os.read(0, 4096):
             self._asked_to_end = True
 
-    def _wait_for(self, done: Callable[[], bool], seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while not done() and (left := deadline - time.monotonic()) > 0:
-            self._note_files()
-            time.sleep(min(0.05, left))
+    def _await_child(self) -> None:
+        try:
+            self._child.wait(self._grace_s)
+        except subprocess.TimeoutExpired:
+            pass
 
     def _note_files(self) -> None:
         for pid in descendants(os.getpid()):
             self._files |= shared_memory(pid)
 
-    def _reap(self) -> None:
-        """Collects adopted orphans that have ended, but never the command itself."""
-        for name in os.listdir("/proc/self/task"):
-            try:
-                with open(f"/proc/self/task/{name}/children", encoding="ascii") as listing:
-                    pids = [int(pid) for pid in listing.read().split()]
-            except OSError:
-                continue
-            for pid in pids:
-                if pid != self._child.pid:
-                    try:
-                        os.waitpid(pid, os.WNOHANG)
-                    except ChildProcessError:
-                        pass
-
     def _sweep(self) -> None:
         self._note_files()
-        while left := descendants(os.getpid()):
-            for pid in left:
-                _signal(pid, signal.SIGKILL)
-            self._child.poll()
-            self._reap()
-            time.sleep(0.02)
+        end_all_below(os.getpid(), self._child.pid)
         for path in self._files:
             try:
                 os.unlink(path)

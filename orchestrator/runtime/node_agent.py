@@ -81,6 +81,7 @@ class NodeAgent:
     async def start(self, argv: tuple[str, ...], env: dict[str, str], log_path: str) -> None:
         """Starts the engine process; `env` is added to this process's environment."""
         assert self._process is None
+        keeper.adopt_orphans()
         self._log_path = Path(log_path)
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         keep = (sys.executable, "-I", keeper.__file__, "--grace", str(STOP_GRACE_S))
@@ -128,6 +129,8 @@ class NodeAgent:
             elif line.event == "failed":
                 self._failed = line
         await process.wait()
+        # A keeper that was itself killed could not do its work: what it kept is now ours.
+        await asyncio.to_thread(keeper.end_all_below, os.getpid())
         self._news.set()
         self._ended.set()
 

@@ -15,21 +15,26 @@ from orchestrator.spec.spec import (
 )
 
 LOOPBACK = "127.0.0.1"
-# Without the size vLLM takes 92 % of the memory for KV; compiling would take minutes.
-CPU_VLLM_ARGS = ("--enforce-eager", "--kv-cache-memory-bytes", str(64 << 20))
+# Compiling would take minutes; without a size vLLM takes 92 % of the memory for KV; and a tokenizer
+# in the engine costs 0.25 GiB for nothing.
+CPU_VLLM_ARGS = (
+    *("--enforce-eager", "--kv-cache-memory-bytes", str(64 << 20)),
+    "--skip-tokenizer-init",
+)
 
 
 def local_spec(kind: EngineKind, nodes: int, model_path: str) -> Spec:
-    """A fleet on this machine's loopback: a quarter of the nodes prefill, the rest decodes.
+    """A fleet on this machine's loopback: half of the nodes prefill, the rest decodes.
 
-    A prefill gang has one node, a decode gang two, so that even the smallest fleet, three nodes,
+    A prefill gang has two nodes, a decode gang one, so that even the smallest fleet, three nodes,
     has a gang that spans nodes: tensor parallel, as on nodes of one NVLink domain, since vLLM's
-    NIXL connector cannot hand KV to pipeline stages. `nodes` below 3 leaves no room for both;
+    NIXL connector moves no KV from or to pipeline stages. Not the decode gang: a step of it would
+    cost a rendezvous of processes that share two cores. `nodes` below 3 leaves no room for both;
     placement then says so.
     """
+    prefill_gangs = max(1, nodes // 4)
+    decode_gangs = max(1, nodes - 2 * prefill_gangs)
     wide = GangSpec(tensor_parallel=2, nodes=2, tensor_across_nodes=True)
-    decode_gangs = max(1, (nodes - max(1, nodes // 4)) // 2)
-    prefill_gangs = max(1, nodes - 2 * decode_gangs)
     return Spec(
         model=ModelSpec(path=model_path, max_model_len=2_048),
         engine=EngineSpec(
@@ -40,8 +45,8 @@ def local_spec(kind: EngineKind, nodes: int, model_path: str) -> Spec:
             start_timeout_s=300.0,
         ),
         pools=(
-            PoolSpec(Role.PREFILL, prefill_gangs),
-            PoolSpec(Role.DECODE, decode_gangs, wide),
+            PoolSpec(Role.PREFILL, prefill_gangs, wide),
+            PoolSpec(Role.DECODE, decode_gangs),
         ),
         gateway=GatewaySpec(host=LOOPBACK),
         fleet=FleetSpec(health_period_s=1.0, start_attempts=1, stuck_after_s=60.0, drain_s=60.0),

@@ -99,7 +99,7 @@ async def _engine(steps: int, batch: int) -> None:
     await server.start()
     async with asyncio.TaskGroup() as group:
         group.create_task(server.serve("127.0.0.1", 0))
-        while not server.address:  # noqa: ASYNC110  once
+        while not server.address:
             await asyncio.sleep(0.01)
         sys.stdout.write(server.address + "\n")
         sys.stdout.flush()

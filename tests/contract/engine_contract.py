@@ -98,7 +98,7 @@ class Rig:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Waits; the scene's own bound ends it."""
-        while not condition():  # noqa: ASYNC110  engines tell their listener, not us
+        while not condition():
             await asyncio.sleep(0.002)
 
     async def first_token(self, request_id: str) -> None:

@@ -37,7 +37,7 @@ class LocalStack:
     """A running `r1-serve up`."""
 
     port: int
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     log_dir: Path
     said: str  # what the command printed until it was ready
 
@@ -95,22 +95,23 @@ def local_stack(tmp_path: Path, *arguments: str) -> Iterator[LocalStack]:
     port = free_port()
     log_dir = tmp_path / "logs"
     before = left_behind()
-    process = subprocess.Popen(
-        command("up", "--port", str(port), "--log-dir", str(log_dir), *arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    said = _until_ready(process, log_dir)
-    stack = LocalStack(port, process, log_dir, said)
-    children = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    output = tmp_path / "output"
+    with output.open("wb") as sink:
+        process = subprocess.Popen(
+            command("up", "--port", str(port), "--log-dir", str(log_dir), *arguments),
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+        )
+    children: list[int] = []
     try:
-        yield stack
+        _until_ready(process, output, log_dir)
+        children += [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+        yield LocalStack(port, process, log_dir, output.read_text())
     finally:
         process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=END_S)
-        print(rest)
-    assert process.returncode == 0, rest
+        process.wait(timeout=END_S)
+        print(output.read_text())
+    assert process.returncode == 0
     assert [pid for pid in children if _lives(pid)] == [], "processes were left behind"
     assert left_behind() - before == set(), "shared memory or folders were left behind"
 
@@ -171,21 +172,12 @@ def printed_gib(said: str) -> float:
     return float(found[1])
 
 
-def _until_ready(process: subprocess.Popen[str], log_dir: Path) -> str:
-    assert process.stdout is not None
-    os.set_blocking(process.stdout.fileno(), False)
+def _until_ready(process: subprocess.Popen[bytes], output: Path, log_dir: Path) -> None:
     deadline = time.monotonic() + START_S
-    said = ""
-    while "Ctrl-C ends it" not in said:
+    while "Ctrl-C ends it" not in (said := output.read_text()):
         if process.poll() is not None or time.monotonic() > deadline:
-            process.terminate()
-            rest, _ = process.communicate(timeout=END_S)
-            raise AssertionError(f"up did not start: {said}{rest}{_logs(log_dir)}")
-        said += process.stdout.read() or ""
+            raise AssertionError(f"up did not start: {said}{_logs(log_dir)}")
         time.sleep(0.2)
-    print(said)
-    os.set_blocking(process.stdout.fileno(), True)
-    return said
 
 
 def _logs(log_dir: Path) -> str:

@@ -50,7 +50,7 @@ def check_transfer(stack: LocalStack) -> None:
     assert '"decision":"transfer"' in logs
     assert '"decision":"prefill-' in logs
     assert '"decision":"decode-' in logs
-    assert len(stack.engine_pids("decode", node=1)) == 1, "the decode gang spans two nodes"
+    assert len(stack.engine_pids("prefill", node=1)) == 1, "the prefill gang spans two nodes"
 
 
 def check_whole_body(stack: LocalStack, recital: Completion) -> None:

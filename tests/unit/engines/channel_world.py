@@ -46,7 +46,7 @@ def play(scene: Coroutine[None, None, None]) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Waits; the test's own bound ends it."""
-    while not condition():  # noqa: ASYNC110  anything may be asked
+    while not condition():
         await asyncio.sleep(0.002)
 
 

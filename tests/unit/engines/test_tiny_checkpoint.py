@@ -58,3 +58,18 @@ def test_the_shape_divides_over_the_layouts_that_tests_use() -> None:
     assert shape.heads % 2 == shape.experts % 2 == shape.layers % 2 == 0
     assert 0 < shape.dense_layers < shape.layers
     assert (shape.kv_lora_rank, shape.rope_dim) == (512, 64)
+
+
+@pytest.mark.vllm
+def test_the_same_seed_gives_the_same_bytes_and_another_others(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed: install r1-serve[cpu] or [gpu]")
+    from orchestrator.engines.tiny_checkpoint import CheckpointKind, write_tiny_checkpoint
+
+    for kind in CheckpointKind:
+        first = write_tiny_checkpoint(tmp_path / "first", kind)
+        again = write_tiny_checkpoint(tmp_path / "again", kind)
+        other = write_tiny_checkpoint(tmp_path / "other", kind, seed=1)
+        assert first.weights_sha256 == again.weights_sha256 != other.weights_sha256
+    index = json.loads((tmp_path / "first/model.safetensors.index.json").read_text("utf-8"))
+    assert all((tmp_path / "first" / shard).exists() for shard in index["weight_map"].values())
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "again", "other"}
