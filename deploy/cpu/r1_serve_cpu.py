@@ -156,7 +156,7 @@ def _let_nixl_rest() -> None:
     `num_threads` 0.
     """
     try:
-        import nixl_cu12._bindings as nixl  # type: ignore[import-not-found]  # binary, no stubs
+        import nixl_cu12._bindings as nixl
     except ImportError:
         return  # no KV transfer on this machine
 

@@ -11,6 +11,8 @@ from ray.cluster_utils import Cluster
 from orchestrator.core import LayoutError, PortInUseError, StartError
 from orchestrator.placement import Impossible, place
 from orchestrator.runtime.application import serve_environment
+from orchestrator.runtime.launch import PORTS_PER_NODE, gang_commands
+from orchestrator.runtime.node_agent import NodeFacts
 from orchestrator.spec import LOOPBACK, Spec
 
 OBJECT_STORE_BYTES = 80 << 20  # nothing large is put there; 75 MiB is Ray's least
@@ -20,10 +22,15 @@ NODE_CPUS = 16
 
 
 def check_layout(spec: Spec) -> None:
-    """Raises LayoutError if the local nodes cannot hold the spec's pools."""
+    """Raises SpecError if the local nodes cannot hold the spec's pools, or their engines could not
+    be given a command line.
+    """
     placed = place(spec.pools, [spec.local.gpus_per_node] * spec.local.nodes)
     if isinstance(placed, Impossible):
         raise LayoutError(placed.cause, placed.cure)
+    for pool in spec.pools:
+        node = NodeFacts("", LOOPBACK, "lo", tuple(range(PORTS_PER_NODE)))
+        gang_commands(spec, pool.role, "dry-run", (node,) * pool.gang.nodes)
 
 
 def check_port(spec: Spec) -> None:

@@ -16,6 +16,8 @@ import httpx
 import openai
 import psutil
 
+from orchestrator.runtime import keeper
+
 MODEL = "deepseek-reasoner"
 START_S = 300.0
 END_S = 60.0
@@ -117,9 +119,10 @@ def local_stack(tmp_path: Path, *arguments: str) -> Iterator[LocalStack]:
 
 
 def left_behind() -> set[str]:
-    """Shared memory and folders of this and other runs that exist now."""
+    """Folders of r1-serve's, and shared memory that no living process has mapped."""
     folders = {str(path) for path in Path("/tmp").glob("r1-*")}
-    return folders | {f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}
+    mapped = {path for pid in psutil.pids() for path in keeper.shared_memory(pid)}
+    return (folders | {f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}) - mapped
 
 
 def stream(

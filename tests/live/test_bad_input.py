@@ -39,11 +39,22 @@ def up(tmp_path: Path, *arguments: str) -> str:
     return ended.stderr
 
 
-def spec(tmp_path: Path, **parts: object) -> str:
-    values = {"model": str(tmp_path), "gang": "{}", "args": "[]", "port": free_port()} | parts
+def spec(tmp_path: Path, model: Path, **parts: object) -> str:
+    """A spec file with these parts."""
+    values = {"model": model, "gang": "{}", "args": "[]", "port": free_port()} | parts
     path = tmp_path / "spec.yaml"
     path.write_text(SPEC.format(**values))
     return str(path)
+
+
+@pytest.fixture
+def model(tmp_path: Path, tokenizer_dir: Path) -> Path:
+    """A folder with a tokenizer and no weights: a gateway starts with it, an engine cannot."""
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (model / name).write_bytes((tokenizer_dir / name).read_bytes())
+    return model
 
 
 def test_an_unreadable_spec(tmp_path: Path) -> None:
@@ -58,8 +69,8 @@ def test_a_spec_with_a_wrong_key(tmp_path: Path) -> None:
     assert "model.pth: unknown key" in up(tmp_path, "--spec", str(path))
 
 
-def test_a_layout_with_more_gpus_than_the_nodes_have(tmp_path: Path) -> None:
-    said = up(tmp_path, "--spec", spec(tmp_path, gang="{tensor_parallel: 16}"))
+def test_a_layout_with_more_gpus_than_the_nodes_have(tmp_path: Path, model: Path) -> None:
+    said = up(tmp_path, "--spec", spec(tmp_path, model, gang="{tensor_parallel: 16}"))
     assert "no room for a gang of 1 nodes x 16 GPUs" in said
     assert "1 x 8 GPUs" in said
 
@@ -79,12 +90,18 @@ def test_a_busy_port(tmp_path: Path) -> None:
     assert "choose another with --port" in said
 
 
-def test_an_engine_that_dies_at_start(tmp_path: Path, tokenizer_dir: Path) -> None:
-    """The folder has a tokenizer but no model: the gateway starts, the engine cannot."""
-    model = tmp_path / "model"
-    model.mkdir()
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (model / name).write_bytes((tokenizer_dir / name).read_bytes())
-    said = up(tmp_path, "--spec", spec(tmp_path, model=str(model)))
-    assert "config.json" in said or "config" in said
+def test_an_engine_that_dies_at_start(tmp_path: Path, model: Path) -> None:
+    said = up(tmp_path, "--spec", spec(tmp_path, model))
+    assert "config" in said
     assert "do:" in said
+
+
+def test_an_engine_flag_that_is_ours_to_set(tmp_path: Path, model: Path) -> None:
+    said = up(tmp_path, "--spec", spec(tmp_path, model, args="[--tensor-parallel-size, '2']"))
+    assert "--tensor-parallel-size" in said
+    assert "remove it" in said
+
+
+def test_a_model_folder_without_a_tokenizer(tmp_path: Path) -> None:
+    said = up(tmp_path, "--spec", spec(tmp_path, tmp_path))
+    assert "there is no tokenizer.json" in said
