@@ -7,9 +7,9 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from orchestrator.core import LayoutError, Role, SpecError
+from orchestrator.spec import Device
 
 CPU_PLUGIN = "r1_serve_cpu"  # the entry point of deploy/cpu
 _KV_ROLES: Mapping[Role, str] = {Role.PREFILL: "kv_producer", Role.DECODE: "kv_consumer"}
@@ -47,13 +47,6 @@ _OUR_FLAGS = (
     "--tensor-parallel-size",
 )
 _OUR_SHORT_FLAGS = ("-dp", "-ep", "-n", "-pp", "-r", "-tp")  # and -dpa, -dpb, ... by prefix
-
-
-class Device(StrEnum):
-    """What the ranks compute on."""
-
-    CPU = "cpu"
-    GPU = "gpu"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """What every `Engine` must do; each engine's own test file runs this suite on it."""
 
 import asyncio
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
@@ -122,13 +121,10 @@ def greedy(max_tokens: int) -> Sampling:
     return Sampling(max_tokens=max_tokens, temperature=0.0, top_p=1.0, stop_token_ids=())
 
 
-class EngineContract(ABC):
-    """Subclasses give the rig: a new one for each test, or one for all, in this order."""
-
-    @pytest.fixture
-    @abstractmethod
-    def rig(self) -> object:
-        """A `Rig` with a started engine."""
+class EngineContract:
+    """A module that subclasses it has a fixture `rig`, a `Rig` with a started engine: a new one for
+    each test, or one for all, in this order.
+    """
 
     def test_the_info_describes_a_usable_engine(self, rig: Rig) -> None:
         info = rig.info

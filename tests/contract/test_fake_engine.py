@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 import uvloop
-from typing_extensions import override
 
 from orchestrator.core import EngineStartError
 from orchestrator.engines import (
@@ -41,11 +40,6 @@ def _rigged(spec: FakeEngineSpec) -> Iterator[Rig]:
 
 class TestFakeEngine(EngineContract):
     """The shared suite."""
-
-    @override
-    @pytest.fixture
-    def rig(self) -> Iterator[Rig]:
-        yield from _rigged(QUICK)
 
 
 @pytest.fixture

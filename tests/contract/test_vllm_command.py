@@ -11,7 +11,6 @@ import pytest
 
 from orchestrator.core import EngineStartError, Role
 from orchestrator.engines.command import (
-    Device,
     EngineCommand,
     GangLaunch,
     NodeLaunch,
@@ -20,6 +19,7 @@ from orchestrator.engines.command import (
 from orchestrator.engines.recitation import TinyShape
 from orchestrator.engines.server import parse
 from orchestrator.engines.tiny_checkpoint import r1_config, write_tokenizer
+from orchestrator.spec import Device
 
 pytest.importorskip("vllm", reason="vLLM is not installed: install r1-serve[cpu] or [gpu]")
 

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from typing_extensions import override
 
 from tests.contract.engine_contract import EngineContract, Rig
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.timeout(900),
+    # vLLM's own, at its end and in torch's compiler
+    pytest.mark.filterwarnings("ignore:Unclosed context <zmq:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
 
 MAX_MODEL_LEN = 1024
 
@@ -29,21 +34,23 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
         *("--block-size", "16"),
         # in full precision: random weights have nearly flat logits, and batches must not matter
         *("--dtype", "float32"),
-        "--enforce-eager",
+        *("--enforce-eager", "--kv-cache-memory-bytes", str(64 << 20)),
+        "--skip-tokenizer-init",
     )
 
 
+@pytest.fixture(scope="module")
+def rig(flags: tuple[str, ...]) -> Iterator[Rig]:
+    """One engine for all tests; the last one stops it."""
+    from orchestrator.engines.vllm_engine import VllmEngine
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        rig = Rig(runner, patience_s=60)
+        rig.engine = VllmEngine(flags)
+        rig.info = runner.run(rig.start(rig.engine))
+        yield rig
+        runner.run(rig.engine.stop())
+
+
 class TestVllmEngine(EngineContract):
-    """The shared suite, on one engine that the last test stops."""
-
-    @override
-    @pytest.fixture(scope="class")
-    def rig(self, flags: tuple[str, ...]) -> Iterator[Rig]:
-        from orchestrator.engines.vllm_engine import VllmEngine
-
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            rig = Rig(runner, patience_s=60)
-            rig.engine = VllmEngine(flags)
-            rig.info = runner.run(rig.start(rig.engine))
-            yield rig
-            runner.run(rig.engine.stop())
+    """The shared suite."""

@@ -7,12 +7,12 @@ import pytest
 
 from orchestrator.core import LayoutError, Role, SpecError
 from orchestrator.engines.command import (
-    Device,
     EngineCommand,
     GangLaunch,
     NodeLaunch,
     engine_commands,
 )
+from orchestrator.spec import Device
 
 NODES = tuple(
     NodeLaunch(host=f"10.0.0.{index}", channel_port=7000, kv_port=5600, interface="eth0")
