@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help up test check format lock venv
+.PHONY: help up test check bench format lock venv
 
 help: ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -21,6 +21,9 @@ check: venv ## format, lint, types, imports, unit tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/unit
+
+bench: venv ## measure, and write docs/performance.md
+	$(BIN)/python -m tests.bench.report
 
 format: venv ## rewrite the code in the one format
 	$(BIN)/ruff check --fix-only .

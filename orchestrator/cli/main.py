@@ -67,9 +67,9 @@ def _add_up(parser: argparse.ArgumentParser) -> None:
 def _up(options: argparse.Namespace) -> int:
     if options.folder is None:
         return _keep(options)
-    from orchestrator.runtime.local import run_local
-
     spec = _up_spec(options)
+    from orchestrator.runtime.local import run_local  # imports Ray: only for what can be read
+
     out = sys.stdout
     Path(spec.log_dir).mkdir(parents=True, exist_ok=True)
     # Ray reports on its workers at length; what matters of it comes as our own errors.
@@ -152,7 +152,7 @@ def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
         "Writes a checkpoint of DeepSeek-R1's exact architecture, small enough for a laptop, with "
         "R1's own tokenizer. The same seed gives the same bytes."
     )
-    parser.add_argument("out", type=Path, help="the folder to write; must not exist")
+    parser.add_argument("out", type=Path, help="the folder to write; replaced if it exists")
     parser.add_argument(
         "--kind",
         default="scripted",
@@ -167,5 +167,8 @@ def _checkpoint(options: argparse.Namespace) -> int:
     from orchestrator.engines.tiny_checkpoint import CheckpointKind, write_tiny_checkpoint
 
     report = write_tiny_checkpoint(options.out, CheckpointKind(options.kind), options.seed)
-    print(f"{options.out}: {report}")
+    print(
+        f"{report.path}: {report.kind}, {report.params / 1e6:.1f} M parameters, "
+        f"{report.weights_bytes / 2**20:.0f} MiB, sha256 {report.weights_sha256[:16]}"
+    )
     return 0

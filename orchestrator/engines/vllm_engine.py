@@ -34,6 +34,7 @@ from vllm.v1.metrics.stats import SchedulerStats
 
 from orchestrator.core import EngineStartError, Finish, KvParams, KvSource
 from orchestrator.engines.engine import End, EngineInfo, EngineLoad, Listener, Submit
+from orchestrator.engines.kv_reference import reference_fault
 from orchestrator.engines.stderr_tail import StderrTail
 
 SUPPORTED_VLLM = ("0.32",)  # releases whose interfaces this file was checked against
@@ -169,6 +170,10 @@ class VllmEngine:
     async def _generate(self, llm: AsyncLLM, submit: Submit) -> End:
         """One request; cancelling it aborts the generation in the engine core."""
         assert self._listener is not None
+        if submit.kv_source is KvSource.TRANSFER and (
+            fault := reference_fault(submit.kv_params or {}, len(submit.prompt_ids))
+        ):
+            return End(Finish.FAILED, cause=fault)
         prompt = tokens_input(list(submit.prompt_ids))
         params = sampling_params(submit)
         kv_params: KvParams | None = None

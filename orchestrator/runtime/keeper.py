@@ -54,18 +54,30 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def shared_memory(pid: int) -> set[str]:
-    """The files in /dev/shm that the process has mapped; semaphores are mapped and not open."""
-    held: set[str] = set()
+def shared_memory(pid: int) -> set[int]:
+    """The inodes in /dev/shm that the process has mapped.
+
+    Not the names: a semaphore is mapped by the name of the temporary file that it was linked from.
+    """
+    held: set[int] = set()
     try:
         with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as maps:
             for line in maps:
-                _, slash, path = line.rstrip("\n").partition(SHM)
-                if slash and not path.endswith(" (deleted)"):
-                    held.add(SHM + path)
+                if SHM in line:
+                    held.add(int(line.split(maxsplit=5)[4]))
     except OSError:
         pass  # ended meanwhile
     return held
+
+
+def remove_shared_memory(inodes: set[int]) -> None:
+    """Removes the files in /dev/shm that have these inodes."""
+    for entry in os.scandir(SHM):
+        try:
+            if entry.inode() in inodes:
+                os.unlink(entry.path)
+        except FileNotFoundError:
+            pass
 
 
 def adopt_orphans() -> None:
@@ -113,7 +125,7 @@ class Keeper:
     def __init__(self, command: list[str], grace_s: float, watch_stdin: bool) -> None:
         self._grace_s = grace_s
         self._watch_stdin = watch_stdin
-        self._files: set[str] = set()
+        self._memory: set[int] = set()
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         signal.set_wakeup_fd(self._waker)
@@ -132,10 +144,10 @@ class Keeper:
     def run(self) -> int:
         """Returns the exit code once nothing is left."""
         while self._child.poll() is None and not self._asked_to_end:
-            self._note_files()
+            self._note_memory()
             reap(self._child.pid)
             self._sleep(SAMPLE_S)
-        self._note_files()  # while they are all there
+        self._note_memory()  # while they are all there
         if self._child.poll() is None:
             self._child.terminate()
             self._await_child()
@@ -161,18 +173,14 @@ class Keeper:
         except subprocess.TimeoutExpired:
             pass
 
-    def _note_files(self) -> None:
+    def _note_memory(self) -> None:
         for pid in descendants(os.getpid()):
-            self._files |= shared_memory(pid)
+            self._memory |= shared_memory(pid)
 
     def _sweep(self) -> None:
-        self._note_files()
+        self._note_memory()
         end_all_below(os.getpid(), self._child.pid)
-        for path in self._files:
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                pass
+        remove_shared_memory(self._memory)
 
 
 def main() -> int:

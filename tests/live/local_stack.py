@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 import httpx
 import openai
 import psutil
+from typing_extensions import override
 
 from orchestrator.runtime import keeper
 
@@ -121,8 +123,8 @@ def local_stack(tmp_path: Path, *arguments: str) -> Iterator[LocalStack]:
 def left_behind() -> set[str]:
     """Folders of r1-serve's, and shared memory that no living process has mapped."""
     folders = {str(path) for path in Path("/tmp").glob("r1-*")}
-    mapped = {path for pid in psutil.pids() for path in keeper.shared_memory(pid)}
-    return (folders | {f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}) - mapped
+    mapped = {inode for pid in psutil.pids() for inode in keeper.shared_memory(pid)}
+    return folders | {e.path for e in os.scandir("/dev/shm") if e.inode() not in mapped}
 
 
 def stream(
@@ -150,6 +152,33 @@ def stream(
             usage = chunk.usage
     assert usage is not None
     return Completion(reasoning, answer, finish, usage.prompt_tokens, usage.completion_tokens)
+
+
+class Asker(threading.Thread):
+    """Asks one question and keeps what became of it."""
+
+    def __init__(self, client: openai.OpenAI, question: str) -> None:
+        super().__init__()
+        self._client = client
+        self._question = question
+        self.heard: list[str] = []
+        self.completion: Completion | None = None
+        self.error: openai.OpenAIError | httpx.HTTPError | None = None
+
+    @override
+    def run(self) -> None:
+        try:
+            self.completion = stream(self._client, self._question, self.heard)
+        except (openai.OpenAIError, httpx.HTTPError) as error:
+            self.error = error
+
+
+def end_of(askers: list[Asker], limit_s: float = 200.0) -> None:
+    """Waits for all; none may hang."""
+    for asker in askers:
+        asker.join(timeout=limit_s)
+        assert not asker.is_alive(), "a request hangs"
+        assert (asker.completion is None) != (asker.error is None), "exactly one end"
 
 
 def until(condition: Callable[[], bool], limit_s: float) -> None:

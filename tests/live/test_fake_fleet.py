@@ -2,16 +2,14 @@
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
-from typing_extensions import override
 
-from tests.live.local_stack import Completion, LocalStack, local_stack, stream, until
+from tests.live.local_stack import Asker, LocalStack, end_of, local_stack, stream, until
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
 
@@ -27,39 +25,13 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
         yield stack
 
 
-class Asker(threading.Thread):
-    """Asks one question and keeps what became of it."""
-
-    def __init__(self, client: openai.OpenAI) -> None:
-        super().__init__()
-        self._client = client
-        self.heard: list[str] = []
-        self.completion: Completion | None = None
-        self.error: openai.OpenAIError | httpx.HTTPError | None = None
-
-    @override
-    def run(self) -> None:
-        try:
-            self.completion = stream(self._client, QUESTION, self.heard)
-        except (openai.OpenAIError, httpx.HTTPError) as error:
-            self.error = error
-
-
 def ask_in_parallel(fleet: LocalStack, count: int) -> list[Asker]:
     """Starts streams and returns when every one has begun."""
-    askers = [Asker(fleet.client()) for _ in range(count)]
+    askers = [Asker(fleet.client(), QUESTION) for _ in range(count)]
     for asker in askers:
         asker.start()
     until(lambda: all(len(a.heard) > 1 or not a.is_alive() for a in askers), 60)
     return askers
-
-
-def end_of(askers: list[Asker], limit_s: float = 200.0) -> None:
-    """Waits for all; none may hang."""
-    for asker in askers:
-        asker.join(timeout=limit_s)
-        assert not asker.is_alive(), "a request hangs"
-        assert (asker.completion is None) != (asker.error is None), "exactly one end"
 
 
 def test_every_gang_serves(fleet: LocalStack) -> None:
@@ -94,7 +66,7 @@ def test_a_killed_process_on_a_gangs_other_node_takes_the_whole_gang_down(
 
 def test_a_killed_prefill_process_costs_no_request(fleet: LocalStack) -> None:
     undisturbed = stream(fleet.client(), QUESTION)
-    askers = [Asker(fleet.client()) for _ in range(8)]
+    askers = [Asker(fleet.client(), QUESTION) for _ in range(8)]
     for asker in askers:
         asker.start()
     os.kill(fleet.engine_pids("prefill")[0], signal.SIGKILL)

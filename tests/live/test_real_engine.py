@@ -11,16 +11,17 @@ import psutil
 import pytest
 
 from tests.live.local_stack import (
+    Asker,
     Completion,
     LocalStack,
     command,
+    end_of,
     local_stack,
     printed_gib,
     printed_seconds,
     stream,
     until,
 )
-from tests.live.test_fake_fleet import Asker, end_of
 
 pytestmark = [pytest.mark.live, pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -69,7 +70,7 @@ def check_whole_body(stack: LocalStack, recital: Completion) -> None:
 
 def check_death_of_decode(stack: LocalStack, recital: Completion) -> None:
     """Streams that a kill interrupts are finished by the gang's successor, word for word."""
-    askers = [Asker(stack.client(timeout_s=400)) for _ in range(4)]
+    askers = [Asker(stack.client(timeout_s=400), QUESTION) for _ in range(4)]
     for asker in askers:
         asker.start()
     until(lambda: all(len(asker.heard) > 3 for asker in askers), 60)

@@ -45,6 +45,7 @@ def stubborn() -> Iterator[tuple[subprocess.Popen[str], Path, int]]:
     assert memory.exists()
     yield process, memory, int(grandchild)
     process.communicate(timeout=20)
+    memory.unlink(missing_ok=True)  # of a command that was killed before the keeper looked
 
 
 def test_ends_all_when_its_parents_pipe_ends(
