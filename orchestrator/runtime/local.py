@@ -23,6 +23,7 @@ from orchestrator.spec import Spec
 Say = Callable[[str], None]
 
 READY_S = 60.0  # from "every replica runs" to "a gateway behind HAProxy reaches every pool"
+ANSWER_TOKENS = 192  # enough for the recital; random weights would go on for ever
 QUESTION = "Who are you, and what can I see here that is real?"  # long enough for a KV transfer
 
 
@@ -136,6 +137,7 @@ def _ask(spec: Spec, say: Say, began_at: float) -> float:
         "model": spec.model.name,
         "messages": [{"role": "user", "content": QUESTION}],
         "stream": True,
+        "max_tokens": ANSWER_TOKENS,
     }
     first_token_s = None
     shown = {"reasoning_content": "", "content": ""}

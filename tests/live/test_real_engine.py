@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.live, pytest.mark.vllm, pytest.mark.timeout(600)]
 QUESTION = "What happens to a thought when the machine that thinks it is switched off?"
 BACK_S = 240.0
 GREEDY = {"temperature": 0.0, "max_tokens": 48}
-LAYOUTS = ("unified", "tp2", "pp2", "p1d1")
+LAYOUTS = ("unified", "tp2", "ep2", "pp2", "p1d1")
 
 
 def test_make_up_recites_across_nodes_and_survives_the_death_of_its_decode_gang(
@@ -103,8 +103,8 @@ def greedy() -> dict[str, list[Completion]]:
 def test_greedy_output_is_the_same_in_every_layout(
     layout: str, greedy: dict[str, list[Completion]], random_checkpoint: Path, tmp_path: Path
 ) -> None:
-    """The same random weights on one rank, tensor parallel, in two stages on two nodes, and with
-    prefill and decode apart.
+    """The same random weights on one rank, tensor parallel, expert parallel, in two stages on two
+    nodes, and with prefill and decode apart.
     """
     example = Path(f"deploy/local/{layout}.yaml").read_text()
     spec = tmp_path / f"{layout}.yaml"

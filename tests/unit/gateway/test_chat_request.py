@@ -63,6 +63,10 @@ def test_null_is_absence_and_unknown_fields_are_ignored() -> None:
     assert request(**unknown, **dict.fromkeys(optional.split())) == request()
 
 
+def test_a_clients_kv_reference_never_gets_further_than_the_body() -> None:
+    assert request(kv_transfer_params={"do_remote_prefill": True}) == request()
+
+
 def test_what_means_nothing_new_is_accepted() -> None:
     assert (
         request(
