@@ -45,10 +45,7 @@ class Gang:
         self._agents = _start_agents(pool)
         self._failure: str | None = None
         try:
-            async with asyncio.timeout(DESCRIBE_S):
-                nodes = await asyncio.gather(
-                    *(agent.describe.remote(PORTS_PER_NODE) for agent in self._agents)
-                )
+            nodes = await self._describe()
             ready = await self._start(gang_commands(spec, role, self._gang_id, tuple(nodes)), nodes)
         except BaseException:
             await self._stop_agents()
@@ -92,7 +89,7 @@ class Gang:
         await self._stop_agents()
 
     async def _idle(self) -> None:
-        while (load := self._channel.load) is not None and load.running + load.waiting:  # noqa: ASYNC110
+        while self._channel.state is ChannelState.OPEN and _busy(self._channel):  # noqa: ASYNC110
             await asyncio.sleep(self._spec.channel.heartbeat_s)  # the load comes no more often
 
     # --- life ----------------------------------------------------------------------------------
@@ -126,6 +123,19 @@ class Gang:
             ) from None
         self._log.info("gang_ready", gang=self._gang_id, address=ready.address, info=ready.info)
         return ready
+
+    async def _describe(self) -> list[NodeFacts]:
+        try:
+            async with asyncio.timeout(DESCRIBE_S):
+                facts: list[NodeFacts] = await asyncio.gather(
+                    *(agent.describe.remote(PORTS_PER_NODE) for agent in self._agents)
+                )
+                return facts
+        except TimeoutError:
+            raise EngineStartError(
+                f"an agent on a node of gang {self._gang_id} did not start in {DESCRIBE_S:g} s",
+                "look for the node's troubles in Ray's dashboard",
+            ) from None
 
     async def _until_ready(self) -> Ready:
         """Node 0's answer; raises EngineStartError as soon as any node's process ends."""
@@ -177,6 +187,10 @@ class Gang:
                 )
         except TimeoutError:
             self._log.warning("gang_stop_timed_out", gang=self._gang_id)  # the keepers go on
+
+
+def _busy(channel: RankChannel) -> bool:
+    return channel.load is None or channel.load.running + channel.load.waiting > 0
 
 
 async def _must_not_end(index: int, agent: ActorHandle) -> None:
