@@ -128,6 +128,8 @@ class Proxy:
         self.carried_bytes = 0
         self._upstream = upstream
         self._writers: list[asyncio.StreamWriter] = []
+        self._carrying = 0
+        self._closed = False
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator["Proxy"]:
@@ -137,8 +139,11 @@ class Proxy:
         try:
             yield self
         finally:
+            self._closed = True
             server.close()
+            self.flowing.set()
             self.cut()
+            await until(lambda: not self._carrying)
 
     def cut(self) -> None:
         """Both ends see their peer gone."""
@@ -153,18 +158,20 @@ class Proxy:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host, _, port = self._upstream.rpartition(":")
-        try:
+        self._carrying += 1
+        self._writers.append(writer)
+        with contextlib.suppress(OSError, ExceptionGroup):
             engine_reader, engine_writer = await asyncio.open_connection(
                 host, int(port), limit=4096
             )
-        except OSError:
-            writer.transport.abort()
-            return
-        self._writers += [writer, engine_writer]
-        with contextlib.suppress(OSError, ExceptionGroup):
+            self._writers.append(engine_writer)
+            if self._closed:  # while we connected
+                self.cut()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._up(reader, engine_writer))
                 group.create_task(self._down(engine_reader, writer))
+        writer.transport.abort()
+        self._carrying -= 1
 
     async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(4096):
