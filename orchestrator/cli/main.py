@@ -57,7 +57,7 @@ def _add_up(parser: argparse.ArgumentParser) -> None:
         "--engine", type=EngineKind, choices=list(EngineKind), help="without --spec"
     )
     parser.add_argument("--nodes", type=_count, metavar="N", help="simulated nodes (default 3)")
-    parser.add_argument("--port", type=int, metavar="PORT", help="of the API (default 8000)")
+    parser.add_argument("--port", type=_port, metavar="PORT", help="of the API (default 8000)")
     parser.add_argument("--log-dir", metavar="DIR", help="default logs/")
     parser.add_argument("--began-at", type=float, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)  # given to the process that is kept
@@ -141,6 +141,12 @@ def _tiny_checkpoint(*, weights: bool) -> Path:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no TCP port: give one from 1 to 65535")
     return int(text)
 
 

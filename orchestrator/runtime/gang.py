@@ -121,7 +121,13 @@ class Gang:
                 f"gang {self._gang_id} was not ready after {limit_s:g} s",
                 f"read {_log_path(self._spec, self._gang_id, 0)} or raise engine.start_timeout_s",
             ) from None
-        self._log.info("gang_ready", gang=self._gang_id, address=ready.address, info=ready.info)
+        self._log.info(
+            "gang_ready",
+            gang=self._gang_id,
+            address=ready.address,
+            metrics=ready.metrics,
+            info=ready.info,
+        )
         return ready
 
     async def _describe(self) -> list[NodeFacts]:

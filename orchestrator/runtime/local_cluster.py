@@ -7,6 +7,7 @@ from pathlib import Path
 import ray
 from ray import serve
 from ray.cluster_utils import Cluster
+from ray.exceptions import RayError
 
 from orchestrator.core import LayoutError, PortInUseError, StartError
 from orchestrator.placement import Impossible, place
@@ -81,12 +82,10 @@ class LocalCluster:
         # `ray.init` replaces a loopback address by the host's own unless it knows its node.
         ray._private.worker._global_node = self._cluster.head_node
         ray.init(address=self._cluster.address, log_to_driver=False, configure_logging=False)
-        if (seen := len(ray.nodes())) != nodes + 1:
-            raise StartError(f"{seen} of {nodes + 1} Ray nodes are up", f"read {self._folder}")
-        serve.start(
-            proxy_location="HeadOnly",
-            http_options={"host": self._spec.gateway.host, "port": self._spec.gateway.port},
-        )
+        alive = sum(node["Alive"] for node in ray.nodes())
+        if alive < nodes + 1:
+            raise StartError(f"{alive} of {nodes + 1} Ray nodes are up", "try again")
+        self._start_serve()
 
     def stop(self) -> None:
         """Ends all of it; what is left is for the keeper."""
@@ -94,6 +93,19 @@ class LocalCluster:
             ray.shutdown()
             self._cluster.shutdown()
             self._cluster = None
+
+    def _start_serve(self) -> None:
+        gateway = self._spec.gateway
+        try:
+            serve.start(
+                proxy_location="HeadOnly",
+                http_options={"host": gateway.host, "port": gateway.port},
+            )
+        except (RuntimeError, RayError) as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise StartError(
+                f"Serve did not start: {lines[-1]}", f"read {self._spec.log_dir}/ray.log"
+            ) from error
 
     def _add_node(self, **settings: object) -> None:
         """Starts a node's processes; Ray gives them 30 s, which a busy machine may need twice."""

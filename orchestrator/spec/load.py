@@ -56,8 +56,8 @@ def _contradictions(spec: Spec) -> Iterator[tuple[str, str]]:
     for name, value in _positive(spec):
         if value <= 0:
             yield f"{name}: {value} is not positive", "give a positive number"
-    if not 0 <= spec.gateway.port <= 65_535:
-        yield f"gateway.port: {spec.gateway.port} is no TCP port", "give one from 0 to 65535"
+    if not 1 <= spec.gateway.port <= 65_535:
+        yield f"gateway.port: {spec.gateway.port} is no TCP port", "give one from 1 to 65535"
 
 
 def _positive(spec: Spec) -> Iterator[tuple[str, float]]:

@@ -16,6 +16,8 @@ from orchestrator.cli import main
         ["up", "--nodes", "many"],
         ["up", "--engine", "steam"],
         ["up", "--port", "http"],
+        ["up", "--port", "0"],
+        ["up", "--port", "99999"],
         ["checkpoint"],
         ["checkpoint", "out", "--kind", "wise"],
     ],
