@@ -10,7 +10,6 @@ class ErrorType(StrEnum):
     """`error.type` of the body."""
 
     INVALID_REQUEST = "invalid_request_error"
-    SERVER_ERROR = "server_error"
     SERVICE_UNAVAILABLE = "service_unavailable_error"
 
 
@@ -31,11 +30,6 @@ def bad_request(message: str) -> ApiError:
 def unprocessable(message: str) -> ApiError:
     """The body is JSON, and not a request."""
     return ApiError(422, f"Failed to deserialize the JSON body into the target type: {message}")
-
-
-def server_error(message: str) -> ApiError:
-    """We failed, and trying again may help."""
-    return ApiError(500, message, ErrorType.SERVER_ERROR)
 
 
 def overloaded(message: str) -> ApiError:

@@ -17,7 +17,7 @@ from ray import serve
 from orchestrator.core import EngineStartError, SpecError, StartError
 from orchestrator.runtime import keeper
 from orchestrator.runtime.application import APPLICATION, application
-from orchestrator.runtime.local_cluster import LocalCluster, check_layout, check_port
+from orchestrator.runtime.local_cluster import LocalCluster, check_layout, check_port, last_line
 from orchestrator.spec import Spec
 
 Say = Callable[[str], None]
@@ -95,8 +95,8 @@ def _cause_of(error: RuntimeError, spec: Spec) -> StartError:
     if found:
         cause, cure = found[-1]
         return EngineStartError(cause, cure or f"read the logs in {spec.log_dir}/")
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return StartError(f"Serve could not start: {lines[-1]}", f"read the logs in {spec.log_dir}/")
+    cause = f"Serve could not start: {last_line(error)}"
+    return StartError(cause, f"read the logs in {spec.log_dir}/")
 
 
 def _await_ready(spec: Spec) -> None:

@@ -47,6 +47,12 @@ def check_port(spec: Spec) -> None:
             ) from error
 
 
+def last_line(error: Exception) -> str:
+    """What a traceback that Ray or Serve made into a message says in the end."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
 class LocalCluster:
     """One head and the spec's simulated nodes, each with its own processes, and Serve on them."""
 
@@ -102,9 +108,8 @@ class LocalCluster:
                 http_options={"host": gateway.host, "port": gateway.port},
             )
         except (RuntimeError, RayError) as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise StartError(
-                f"Serve did not start: {lines[-1]}", f"read {self._spec.log_dir}/ray.log"
+                f"Serve did not start: {last_line(error)}", f"read {self._spec.log_dir}/ray.log"
             ) from error
 
     def _add_node(self, **settings: object) -> None:
