@@ -3,16 +3,17 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help up test check bench format lock venv
+.PHONY: help up test check conformance bench format lock venv clients
 
 help: ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 up: ## serve on this machine: real vLLM on the CPU, simulated nodes
-	@began=$$(date +%s.%N); deploy/bootstrap.sh && exec $(BIN)/r1-serve up --began-at $$began
+	@began=$$(date +%s.%N); deploy/bootstrap.sh && { deploy/page/build.sh || true; } && exec $(BIN)/r1-serve up --began-at $$began
 
-test: venv ## everything: checks, unit, contract and live tests
+test: venv ## everything: checks, unit, conformance, contract and live tests
 	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory conformance
 	$(BIN)/python -m pytest tests/contract tests/live
 
 check: venv ## format, lint, types, imports, unit tests
@@ -21,6 +22,9 @@ check: venv ## format, lint, types, imports, unit tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/unit
+
+conformance: venv clients ## real clients and a browser against the gateway over scripted engines
+	$(BIN)/python -m pytest tests/conformance
 
 bench: venv ## measure, and write docs/performance.md
 	$(BIN)/python -m tests.bench.report
@@ -32,13 +36,24 @@ format: venv ## rewrite the code in the one format
 venv:
 	@deploy/bootstrap.sh
 
+clients: venv
+	@deploy/clients.sh
+
 # Pins for Linux on x86_64 and Python 3.11; newer Pythons take the same versions.
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --python-platform x86_64-manylinux_2_28 \
 	--python-version 3.11 --no-annotate --no-strip-markers --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"
 
-lock: ## compile requirements/*.lock anew
+CLIENTS := tests/conformance/clients
+
+lock: ## compile all pins anew
 	$(COMPILE) --extra cpu --extra dev --override requirements/cpu-overrides.txt \
 		$$(compgen -G "../shared/wheels/torch-*.whl" >/dev/null && echo --find-links ../shared/wheels \
 		|| echo --torch-backend cpu) -o requirements/cpu.lock
 	$(COMPILE) --extra gpu -o requirements/gpu.lock
+	for name in langchain litellm schemathesis; do \
+		$(BIN)/uv pip compile $(CLIENTS)/$$name.in --quiet --python-platform x86_64-manylinux_2_28 \
+		--python-version 3.11 --no-annotate --no-emit-index-url --custom-compile-command "make lock" \
+		-o $(CLIENTS)/$$name.lock; done
+	cd $(CLIENTS)/js && npm install --package-lock-only --loglevel=error
+	cd deploy/page && npm install --package-lock-only --loglevel=error

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from orchestrator import __version__
 from orchestrator.core import R1ServeError, SpecError
+from orchestrator.gateway import key_line, new_key
 from orchestrator.spec import EngineKind, Spec, load_spec, local_spec
 
 STATE = Path(".r1-serve")  # what `up` makes: checkpoints; below the current folder
@@ -40,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_checkpoint(
         commands.add_parser("checkpoint", help="write a tiny checkpoint of R1's architecture")
     )
+    _add_key(commands.add_parser("key", help="make an API key"))
     return parser
 
 
@@ -119,8 +121,10 @@ def _up_spec(options: argparse.Namespace) -> Spec:
     if options.port is not None:
         spec = replace(spec, gateway=replace(spec.gateway, port=options.port))
     log_dir = Path(options.log_dir or spec.log_dir).absolute()
-    model = replace(spec.model, path=str(Path(spec.model.path).absolute()))
-    return replace(spec, log_dir=str(log_dir), model=model)
+    models = tuple(replace(m, path=str(Path(m.path).absolute())) for m in spec.models)
+    keys_path = spec.api.keys_path and str(Path(spec.api.keys_path).absolute())
+    api = replace(spec.api, keys_path=keys_path)
+    return replace(spec, log_dir=str(log_dir), models=models, api=api)
 
 
 def _tiny_checkpoint(*, weights: bool) -> Path:
@@ -177,4 +181,30 @@ def _checkpoint(options: argparse.Namespace) -> int:
         f"{report.path}: {report.kind}, {report.params / 1e6:.1f} M parameters, "
         f"{report.weights_bytes / 2**20:.0f} MiB, sha256 {report.weights_sha256[:16]}"
     )
+    return 0
+
+
+# --- key -----------------------------------------------------------------------------------------
+
+
+def _add_key(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Makes an API key, adds its hash to a file that `api.keys_path` of the spec names, and "
+        "prints the key, which nobody can print again. Running gateways take it up within seconds."
+    )
+    parser.add_argument("account", help="whose key it is; may have several")
+    parser.add_argument("--file", type=Path, required=True, metavar="FILE", help="made if missing")
+    parser.set_defaults(run=_key)
+
+
+def _key(options: argparse.Namespace) -> int:
+    key = new_key()
+    line = key_line(options.account, key)
+    try:
+        with options.file.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+        options.file.chmod(0o600)
+    except OSError as error:
+        raise SpecError(f"cannot write {options.file}: {error.strerror}", "name another") from error
+    print(key)
     return 0

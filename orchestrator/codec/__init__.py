@@ -1,6 +1,17 @@
 """Messages to prompt ids, and generated ids to reasoning, answer and tool calls; no I/O in use."""
 
-from orchestrator.codec.messages import AssistantMessage, Message, SystemMessage, UserMessage
+from orchestrator.codec.grammar import NamedTool, ToolChoice, ToolMode, tool_grammar
+from orchestrator.codec.messages import (
+    AssistantMessage,
+    Conversation,
+    Message,
+    Prefix,
+    SystemMessage,
+    ToolCall,
+    ToolDefinition,
+    ToolMessage,
+    UserMessage,
+)
 from orchestrator.codec.pieces import (
     AnswerText,
     Piece,
@@ -8,24 +19,44 @@ from orchestrator.codec.pieces import (
     ToolCallArguments,
     ToolCallStart,
 )
-from orchestrator.codec.render_r1 import Prompt, SystemPrompt, render_r1
+from orchestrator.codec.render import Begin, Prompt, render, render_fim
 from orchestrator.codec.splitter import Splitter
-from orchestrator.codec.tokenizer import ControlIds, Tokenizer
+from orchestrator.codec.splitter_zero import ZeroSplitter
+from orchestrator.codec.splitters import AnySplitter, splitter_for
+from orchestrator.codec.strict_schema import strict_schema_fault
+from orchestrator.codec.tokenizer import ControlIds, Mark, Tokenizer
+from orchestrator.codec.tokenizer_config import transformers_fault
 
 __all__ = [
     "AnswerText",
+    "AnySplitter",
     "AssistantMessage",
+    "Begin",
     "ControlIds",
+    "Conversation",
+    "Mark",
     "Message",
+    "NamedTool",
     "Piece",
+    "Prefix",
     "Prompt",
     "ReasoningText",
     "Splitter",
     "SystemMessage",
-    "SystemPrompt",
     "Tokenizer",
+    "ToolCall",
     "ToolCallArguments",
     "ToolCallStart",
+    "ToolChoice",
+    "ToolDefinition",
+    "ToolMessage",
+    "ToolMode",
     "UserMessage",
-    "render_r1",
+    "ZeroSplitter",
+    "render",
+    "render_fim",
+    "splitter_for",
+    "strict_schema_fault",
+    "tool_grammar",
+    "transformers_fault",
 ]

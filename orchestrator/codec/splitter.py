@@ -6,6 +6,7 @@ from typing import assert_never
 
 from orchestrator.codec.detokenizer import Detokenizer
 from orchestrator.codec.pieces import AnswerText, Piece, ReasoningText, append
+from orchestrator.codec.render import Begin
 from orchestrator.codec.stops import StopMatcher
 from orchestrator.codec.tokenizer import Tokenizer
 from orchestrator.codec.tool_calls import ToolCallReader
@@ -19,29 +20,66 @@ class _Phase(Enum):
     CALLS = auto()  # inside a block of tool calls
 
 
+_FIRST = {
+    Begin.THOUGHT: _Phase.OPENED,
+    Begin.THOUGHT_ON: _Phase.THINK,
+    Begin.EITHER: _Phase.BEFORE,
+    Begin.ANSWER: _Phase.ANSWER,
+    Begin.ANSWER_ON: _Phase.ANSWER,
+}
+
+
 class Splitter:
     """One request's output, from ids to pieces.
 
     The pieces joined do not depend on how the ids were cut into pushes. Phases turn on token ids,
-    never on text. The reasoning loses its newlines at both ends, the answer those at its beginning.
+    never on text. The reasoning loses its newlines at both ends, the answer those at its beginning,
+    but for beginnings that stand in the prompt already.
     `<think>` before any text opens the reasoning, even if the prompt has opened it already;
     `</think>` closes it, and so does a block of tool calls. Elsewhere the two tags are text.
 
-    Stop strings apply to answer text only. After a match `stopped` holds, further ids are neither
-    read nor counted, and the caller aborts the generation.
+    Without `tools` the marks of tool calls are text as well.
+
+    Stop strings apply to answer text only. After a match `stopped` holds; `exhausted` holds after
+    `answer_tokens_max` ids of the answer, tool calls included. Then further ids are neither read
+    nor counted, and the caller aborts the generation.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, thinking: bool, stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        begin: Begin,
+        stop: Sequence[str] = (),
+        answer_tokens_max: int | None = None,
+        tools: bool = True,
+    ) -> None:
+        assert answer_tokens_max is None or answer_tokens_max > 0
         self._control = tokenizer.control
+        self._tools = tools and tokenizer.has_tools
         self._text = Detokenizer(tokenizer)
         self._calls = ToolCallReader(tokenizer.control)
         self._stops = StopMatcher(stop) if stop else None
         self._blank = ""  # held in BEFORE and OPENED until something decides about it
         self._newlines = 0  # that ended the reasoning so far: trimmed if nothing follows
-        self._bare = True  # the answer has no text yet: leading newlines are trimmed
+        self._bare = begin is not Begin.ANSWER_ON  # leading newlines of the answer are trimmed
+        self._answer_tokens = 0  # counted only if there is a limit
+        self._answer_tokens_max = answer_tokens_max
+        self._one_by_one = bool(stop) or answer_tokens_max is not None
         self.completion_tokens = 0
         self.reasoning_tokens = 0  # including the tag that closed the reasoning
-        self._enter(_Phase.OPENED if thinking else _Phase.BEFORE)
+        self._enter(_FIRST[begin])
+
+    @property
+    def answering(self) -> bool:
+        """Whether the answer has begun; a tool call belongs to it."""
+        return self._phase is _Phase.ANSWER or self._phase is _Phase.CALLS
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the answer has all the ids that it may have."""
+        most = self._answer_tokens_max
+        return most is not None and self.answering and self._answer_tokens >= most
 
     @property
     def stopped(self) -> bool:
@@ -56,13 +94,17 @@ class Splitter:
     def push(self, ids: Sequence[int]) -> tuple[Piece, ...]:
         """The pieces that `ids` complete; neighbours of one kind are joined."""
         pieces: list[Piece] = []
-        if self._stops is None:
+        if not self._one_by_one:
             self._read(ids, pieces)
-        else:  # one by one, so that the count ends with the id that completed a stop string
-            for id_ in ids:
-                if self._stops.matched:
-                    break
-                self._read((id_,), pieces)
+            return tuple(pieces)
+        for id_ in ids:  # so that the counts end with the id that completed a stop string
+            if self.stopped or self.exhausted:
+                break
+            answering = self.answering
+            self._read((id_,), pieces)
+            # A tag that opened or closed the reasoning does not belong to the answer.
+            turned = id_ == self._control.end_think and not answering
+            self._answer_tokens = 0 if self._thinking or turned else self._answer_tokens + 1
         return tuple(pieces)
 
     def end(self) -> tuple[Piece, ...]:
@@ -81,13 +123,14 @@ class Splitter:
     def _turns_of(self, phase: _Phase) -> frozenset[int]:
         """The ids that mean more than their text in `phase`."""
         control = self._control
+        calls = frozenset({control.tool_calls} if self._tools and control.tool_calls else ())
         match phase:
             case _Phase.BEFORE | _Phase.OPENED:
-                return frozenset((control.think, control.end_think, control.tool_calls))
+                return calls | {control.think, control.end_think}
             case _Phase.THINK:
-                return frozenset((control.end_think, control.tool_calls))
+                return calls | {control.end_think}
             case _Phase.ANSWER:
-                return frozenset((control.tool_calls,))
+                return calls
             case _Phase.CALLS:
                 return self._calls.marks
             case _:

@@ -27,7 +27,7 @@ class StopMatcher:
             self.matched = True
             self._held = ""
             return text[: min(ends)[1]]
-        safe = min(_begins_at(stop, text) for stop in self._stops)
+        safe = min(begins_at(stop, text) for stop in self._stops)
         self._held = text[safe:]
         return text[:safe]
 
@@ -37,7 +37,7 @@ class StopMatcher:
         return held
 
 
-def _begins_at(stop: str, text: str) -> int:
+def begins_at(stop: str, text: str) -> int:
     """Where the longest end of `text` begins that `stop` may continue; `len(text)` if none does."""
     at = text.find(stop[0], max(0, len(text) - len(stop) + 1))
     while at >= 0:

@@ -4,8 +4,9 @@ The half that encodes text is built without the added tokens. Thus no text, whoe
 become a control token: the only way to one is `ControlIds`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
@@ -43,9 +44,39 @@ class _File(msgspec.Struct):
     added_tokens: list[_AddedToken]
 
 
+class Mark(StrEnum):
+    """The tokens that structure a conversation, by their names in `tokenizer.json`.
+
+    A member stands for its token only where a `Mark` is asked for. Joined to other text it is text.
+    """
+
+    BEGIN_OF_SENTENCE = "<｜begin▁of▁sentence｜>"
+    END_OF_SENTENCE = "<｜end▁of▁sentence｜>"
+    USER = "<｜User｜>"
+    ASSISTANT = "<｜Assistant｜>"
+    THINK = "<think>"
+    END_THINK = "</think>"
+    TOOL_CALLS = "<｜tool▁calls▁begin｜>"
+    END_TOOL_CALLS = "<｜tool▁calls▁end｜>"
+    TOOL_CALL = "<｜tool▁call▁begin｜>"
+    END_TOOL_CALL = "<｜tool▁call▁end｜>"
+    TOOL_SEP = "<｜tool▁sep｜>"
+    TOOL_OUTPUTS = "<｜tool▁outputs▁begin｜>"
+    END_TOOL_OUTPUTS = "<｜tool▁outputs▁end｜>"
+    TOOL_OUTPUT = "<｜tool▁output▁begin｜>"
+    END_TOOL_OUTPUT = "<｜tool▁output▁end｜>"
+    FIM_BEGIN = "<｜fim▁begin｜>"
+    FIM_HOLE = "<｜fim▁hole｜>"
+    FIM_END = "<｜fim▁end｜>"
+
+
 @dataclass(frozen=True, slots=True)
 class ControlIds:
-    """The ids of the tokens that structure a conversation; each is one token of its own."""
+    """The id of each `Mark`. None is a mark that the vocabulary has not: there it is text.
+
+    The vocabularies of the distilled models, which are those of Qwen and Llama, have neither the
+    marks of tools nor those of filling in the middle.
+    """
 
     begin_of_sentence: int
     end_of_sentence: int
@@ -53,42 +84,51 @@ class ControlIds:
     assistant: int
     think: int
     end_think: int
-    tool_calls: int
-    end_tool_calls: int
-    tool_call: int
-    end_tool_call: int
-    tool_sep: int
+    tool_calls: int | None = None
+    end_tool_calls: int | None = None
+    tool_call: int | None = None
+    end_tool_call: int | None = None
+    tool_sep: int | None = None
+    tool_outputs: int | None = None
+    end_tool_outputs: int | None = None
+    tool_output: int | None = None
+    end_tool_output: int | None = None
+    fim_begin: int | None = None
+    fim_hole: int | None = None
+    fim_end: int | None = None
 
 
-CONTROL_NAMES = {
-    "begin_of_sentence": "<｜begin▁of▁sentence｜>",
-    "end_of_sentence": "<｜end▁of▁sentence｜>",
-    "user": "<｜User｜>",
-    "assistant": "<｜Assistant｜>",
-    "think": "<think>",
-    "end_think": "</think>",
-    "tool_calls": "<｜tool▁calls▁begin｜>",
-    "end_tool_calls": "<｜tool▁calls▁end｜>",
-    "tool_call": "<｜tool▁call▁begin｜>",
-    "end_tool_call": "<｜tool▁call▁end｜>",
-    "tool_sep": "<｜tool▁sep｜>",
-}
+_REQUIRED = (
+    Mark.BEGIN_OF_SENTENCE,
+    Mark.END_OF_SENTENCE,
+    Mark.USER,
+    Mark.ASSISTANT,
+    Mark.THINK,
+    Mark.END_THINK,
+)
+_TOOLS = tuple(mark for mark in Mark if "TOOL" in mark.name)
+_FIM = (Mark.FIM_BEGIN, Mark.FIM_HOLE, Mark.FIM_END)
 
 
 class Tokenizer:
     """Text to ids and back. Made by `load`, then never changed; safe to share between threads."""
 
-    def __init__(self, text: tokenizers.Tokenizer, table: list[bytes], control: ControlIds) -> None:
+    def __init__(
+        self, text: tokenizers.Tokenizer, table: list[bytes], marks: Mapping[Mark, int]
+    ) -> None:
         self._text = text
         self._table = table
-        self.control = control
+        self._marks = marks
+        self.control = ControlIds(**{mark.name.lower(): id_ for mark, id_ in marks.items()})
+        self.has_tools = all(mark in marks for mark in _TOOLS)  # calls, and their results
+        self.has_fim = all(mark in marks for mark in _FIM)  # filling in the middle
 
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Reads `tokenizer.json` and checks it; takes about half a second.
 
-        Raises `SpecError` if the file is missing, is no byte-level BPE, lacks a control token, or
-        does not give text back as it was.
+        Raises `SpecError` if the file is missing, is no byte-level BPE, lacks a control token that
+        every model of the family has, or does not give text back as it was.
         """
         path = directory / "tokenizer.json"
         try:
@@ -104,7 +144,7 @@ class Tokenizer:
             raise SpecError(f"{path} is not a tokenizer: {error}", _CURE) from error
         text.no_truncation()
         text.no_padding()
-        tokenizer = cls(text, _bytes_table(file, path), _control_ids(file, path))
+        tokenizer = cls(text, _bytes_table(file, path), _marks(file, path))
         tokenizer._check(file, path)
         return tokenizer
 
@@ -115,6 +155,26 @@ class Tokenizer:
         ways to encode, this one lets the interpreter go meanwhile.
         """
         return self._text.encode_batch_fast([text], add_special_tokens=False)[0].ids
+
+    def assemble(self, parts: Iterable[str | Mark]) -> list[int]:
+        """The ids of ordinary text and marks in turn: a prompt.
+
+        Only a `Mark` becomes a control token. Neighbouring texts are joined before they are
+        encoded, so that the ids are those of the whole text. A mark that the vocabulary lacks is
+        text.
+        """
+        ids: list[int] = []
+        text: list[str] = []
+        for part in parts:
+            id_ = self._marks.get(part) if isinstance(part, Mark) else None
+            if id_ is None:
+                text.append(part)
+                continue
+            if text:
+                ids += self.encode("".join(text))
+                text.clear()
+            ids.append(id_)
+        return ids + self.encode("".join(text)) if text else ids
 
     def to_bytes(self, ids: Sequence[int]) -> bytes:
         """The bytes of `ids`, which may begin or end inside a UTF-8 character.
@@ -146,16 +206,15 @@ class Tokenizer:
                 )
 
 
-def _control_ids(file: _File, path: Path) -> ControlIds:
+def _marks(file: _File, path: Path) -> dict[Mark, int]:
     by_name = {token.content: token.id for token in file.added_tokens}
-    assert set(CONTROL_NAMES) == {field.name for field in fields(ControlIds)}
-    missing = [name for name in CONTROL_NAMES.values() if name not in by_name]
+    missing = [mark for mark in _REQUIRED if mark not in by_name]
     if missing:
         raise SpecError(
             f"{path} has no single token for {', '.join(missing)}.",
             "Serve a DeepSeek-R1 checkpoint with its own tokenizer; test models need R1's too.",
         )
-    return ControlIds(**{field: by_name[name] for field, name in CONTROL_NAMES.items()})
+    return {mark: by_name[mark] for mark in Mark if mark in by_name}
 
 
 def _bytes_table(file: _File, path: Path) -> list[bytes]:

@@ -10,7 +10,7 @@ import re
 from enum import Enum, auto
 
 from orchestrator.codec.pieces import AnswerText, Piece, ToolCallArguments, ToolCallStart, append
-from orchestrator.codec.tokenizer import CONTROL_NAMES, ControlIds
+from orchestrator.codec.tokenizer import ControlIds, Mark
 
 _TYPE = "function"  # the only one there is
 _CLOSED = "\n```"
@@ -37,9 +37,8 @@ class ToolCallReader:
         self._part = _Part.BETWEEN
         self._held = ""  # text of the current part whose meaning is open
         self.started = 0  # calls seen so far
-        self.marks = frozenset(
-            (control.tool_call, control.end_tool_call, control.tool_sep, control.end_tool_calls)
-        )
+        marks = (control.tool_call, control.end_tool_call, control.tool_sep, control.end_tool_calls)
+        self.marks = frozenset(id_ for id_ in marks if id_ is not None)
 
     def mark(self, id_: int, pieces: list[Piece]) -> None:
         """One of `marks`; a separator outside a call's head is text."""
@@ -48,10 +47,10 @@ class ToolCallReader:
             if id_ == self._control.tool_call:
                 self._part = _Part.HEAD
         elif self._part is _Part.HEAD:
+            self.end(pieces)  # a type that there is not
             self._part = _Part.NAME
-            self._held = ""
         else:
-            self.push(CONTROL_NAMES["tool_sep"], pieces)
+            self.push(str(Mark.TOOL_SEP), pieces)
 
     def push(self, text: str, pieces: list[Piece]) -> None:
         """Text between two marks."""

@@ -8,7 +8,7 @@ from orchestrator.core.errors import (
     SpecError,
     StartError,
 )
-from orchestrator.core.generation import Finish, KvParams, KvSource
+from orchestrator.core.generation import Finish, KvParams, KvSource, TokenLogprob
 from orchestrator.core.ids import GangId, NodeId, RankId, RequestId
 from orchestrator.core.request import Request, Role
 from orchestrator.core.view import FleetView, RankView
@@ -31,4 +31,5 @@ __all__ = [
     "Role",
     "SpecError",
     "StartError",
+    "TokenLogprob",
 ]

@@ -1,6 +1,7 @@
 """Words that every room uses for one generation: where its KV comes from, how it ends."""
 
 from enum import StrEnum
+from typing import NamedTuple
 
 KvParams = dict[str, object]  # what a prefill rank returns and a decode rank takes; opaque to us
 
@@ -22,3 +23,13 @@ class Finish(StrEnum):
     REFUSED = "refused"  # the engine cannot serve this request anywhere (too long, malformed)
     FAILED = "failed"  # the engine could not serve it this time; another rank may
     LOST = "lost"  # the engine or the way to it died; set by the channel, never by an engine
+
+
+class TokenLogprob(NamedTuple):
+    """How probable one token was, of the natural logarithms that it was drawn by.
+
+    `top` has the most probable ids with theirs, best first; the token may be among them or not.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()

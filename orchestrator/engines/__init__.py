@@ -13,16 +13,21 @@ from orchestrator.engines.engine import (
     EngineInfo,
     EngineLoad,
     Finish,
+    Grammar,
+    GrammarKind,
     KvParams,
     KvSource,
     Listener,
     Sampling,
     Submit,
+    TokenLogprob,
 )
-from orchestrator.engines.fake_engine import FakeEngine
+from orchestrator.engines.fake_engine import Author, FakeEngine
 from orchestrator.engines.fake_script import FakeEngineSpec, FakeScript
+from orchestrator.engines.scripted_model import ScriptedModel
 
 __all__ = [
+    "Author",
     "ChannelLimits",
     "ChannelServer",
     "ChannelState",
@@ -34,11 +39,15 @@ __all__ = [
     "FakeEngineSpec",
     "FakeScript",
     "Finish",
+    "Grammar",
+    "GrammarKind",
     "KvParams",
     "KvSource",
     "Listener",
     "RankChannel",
     "Sampling",
+    "ScriptedModel",
     "Submit",
+    "TokenLogprob",
     "TokenSink",
 ]

@@ -43,6 +43,7 @@ _OUR_FLAGS = (
     "--no-enable-expert-parallel",
     "--node-rank",
     "--pipeline-parallel-size",
+    "--reasoning-parser",
     "--served-model-name",
     "--tensor-parallel-size",
 )
@@ -82,6 +83,9 @@ class GangLaunch:
     expert_parallel: bool = False
     block_size: int | None = None  # tokens per KV block; None leaves it to vLLM
     dtype: str = "auto"
+    # vLLM's parser that knows where a thought ends, for models that think: a grammar begins behind
+    # it, and a thinking budget ends it. Not used if `engine_args` say --skip-tokenizer-init.
+    reasoning_parser: str | None = None
     kv_transfer: bool = False  # prefill and decode gangs; their block sizes and dtypes must agree
     start_timeout_s: int = 3600
     engine_args: tuple[str, ...] = ()  # vLLM's flags that are none of our business
@@ -191,6 +195,8 @@ def _vllm_flags(launch: GangLaunch, rank: int) -> tuple[str, ...]:
         flags += ["--enable-expert-parallel"]
     if launch.block_size is not None:
         flags += ["--block-size", str(launch.block_size)]
+    if launch.reasoning_parser is not None and not _skips_tokenizer(launch.engine_args):
+        flags += ["--reasoning-parser", launch.reasoning_parser]
     if len(launch.nodes) > 1:
         flags += [
             *("--nnodes", str(len(launch.nodes))),
@@ -201,6 +207,11 @@ def _vllm_flags(launch: GangLaunch, rank: int) -> tuple[str, ...]:
     if launch.kv_transfer:
         flags += ["--kv-transfer-config", json.dumps(_kv_transfer(launch), sort_keys=True)]
     return (*flags, *launch.engine_args)
+
+
+def _skips_tokenizer(engine_args: tuple[str, ...]) -> bool:
+    """Then vLLM does not start with a reasoning parser, and takes no grammars and no budgets."""
+    return any(arg.replace("_", "-") == "--skip-tokenizer-init" for arg in engine_args)
 
 
 def _kv_transfer(launch: GangLaunch) -> dict[str, object]:

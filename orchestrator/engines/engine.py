@@ -3,11 +3,15 @@
 The vLLM adapter and the fake implement it; `tests/contract/` runs one suite on both.
 """
 
+from collections.abc import Sequence
+from enum import StrEnum
 from typing import Protocol
 
 import msgspec
 
-from orchestrator.core import Finish, KvParams, KvSource
+from orchestrator.core import Finish, KvParams, KvSource, TokenLogprob
+
+LOGPROBS_MAX = 20  # alternatives per token
 
 __all__ = [
     "End",
@@ -15,22 +19,55 @@ __all__ = [
     "EngineInfo",
     "EngineLoad",
     "Finish",
+    "Grammar",
+    "GrammarKind",
     "KvParams",
     "KvSource",
     "Listener",
     "Sampling",
     "Submit",
+    "TokenLogprob",
 ]
 
 
+class GrammarKind(StrEnum):
+    """What the text of a grammar is."""
+
+    JSON_OBJECT = "json_object"  # empty: any JSON object
+    JSON_SCHEMA = "json_schema"  # the schema's JSON
+    STRUCTURAL_TAG = "structural_tag"  # xgrammar's structural tag, as JSON
+
+
+class Grammar(msgspec.Struct, frozen=True, array_like=True):
+    """What the answer must conform to, from its beginning; reasoning before it is free.
+
+    It begins at once if the prompt's last mark of a thought closes it, otherwise after the
+    end-of-thought mark that is drawn.
+    """
+
+    kind: GrammarKind
+    text: str = ""
+
+
 class Sampling(msgspec.Struct, frozen=True, array_like=True):
-    """How tokens are drawn. `max_tokens` >= 1 counts generated ones; `temperature` 0 is greedy."""
+    """How tokens are drawn. `max_tokens` >= 1 counts generated ones; `temperature` 0 is greedy.
+
+    `grammar` and `thinking_budget` are for engines whose `EngineInfo.grammar` holds; the others
+    refuse them.
+    """
 
     max_tokens: int
     temperature: float = 0.6
     top_p: float = 0.95
     seed: int | None = None
     stop_token_ids: tuple[int, ...] = (1,)  # R1's end of sentence
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logprobs: int | None = None  # alternatives to report with each token, 0 to 20; None: nothing
+    grammar: Grammar | None = None
+    # Ids of reasoning, those in the prompt behind its last begin-of-thought mark included, after
+    # which the end-of-thought mark is forced.
+    thinking_budget: int | None = None
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True):
@@ -42,6 +79,7 @@ class Submit(msgspec.Struct, frozen=True, array_like=True):
     kv_source: KvSource = KvSource.LOCAL
     kv_params: KvParams | None = None  # set exactly if `kv_source` is TRANSFER
     trace_id: str = ""  # the client-visible request id, for the engine's own logs
+    cache_salt: str = ""  # KV of different salts is never shared; the empty one is a salt like any
 
 
 class End(msgspec.Struct, frozen=True, array_like=True):
@@ -61,6 +99,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     max_model_len: int  # tokens, prompt plus output
     block_size: int  # tokens per KV block
     kv_blocks: int  # per rank
+    grammar: bool = False  # takes grammars and, for models that think, thinking budgets
 
 
 class EngineLoad(msgspec.Struct, frozen=True, array_like=True):
@@ -75,8 +114,13 @@ class EngineLoad(msgspec.Struct, frozen=True, array_like=True):
 class Listener(Protocol):
     """Receives an engine's output, on the event loop's thread, in the order it was produced."""
 
-    def on_tokens(self, request_id: str, ids: list[int]) -> None:
-        """New token ids of one request; never empty, never after its end."""
+    def on_tokens(
+        self, request_id: str, ids: list[int], logprobs: Sequence[TokenLogprob] = ()
+    ) -> None:
+        """New token ids of one request; never empty, never after its end.
+
+        `logprobs` has one for each id if `Sampling.logprobs` is set, and is empty otherwise.
+        """
         ...
 
     def on_end(self, request_id: str, end: End) -> None:

@@ -7,10 +7,12 @@ one token. It lets requests in up to `max_running` and its KV blocks; the others
 import asyncio
 import random
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core import EngineStartError
 from orchestrator.engines.engine import (
+    LOGPROBS_MAX,
     End,
     EngineInfo,
     EngineLoad,
@@ -20,8 +22,21 @@ from orchestrator.engines.engine import (
     Listener,
     Submit,
 )
-from orchestrator.engines.fake_script import VOCABULARY, FakeEngineSpec, recital
+from orchestrator.engines.fake_prefix import PrefixMemory
+from orchestrator.engines.fake_script import (
+    END_OF_SENTENCE,
+    VOCABULARY,
+    FakeEngineSpec,
+    fake_logprob,
+    grammar_fault,
+    recital,
+    within_budget,
+)
 from orchestrator.engines.fake_transfer import FakeKvStore
+
+# The ids that a model would draw for a submit, up to the end of sentence; a function of nothing but
+# the submit, whose prompt may end in ids that were drawn already.
+Author = Callable[[Submit], Sequence[int]]
 
 _BLOCKED_S = 0.01  # until the next look, if nothing runs and nothing can be let in
 
@@ -40,12 +55,25 @@ class _Request:
 
 
 class FakeEngine:
-    """Implements `Engine`; the same submits in the same order give the same tokens."""
+    """Implements `Engine`; the same submits in the same order give the same tokens.
 
-    def __init__(self, spec: FakeEngineSpec | None = None, engine_id: str = "fake") -> None:
-        """`engine_id` names this engine in the KV parameters it gives out."""
+    It keeps thinking budgets. Only what its author writes keeps to grammars; penalties and
+    temperatures change nothing.
+    """
+
+    def __init__(
+        self,
+        spec: FakeEngineSpec | None = None,
+        engine_id: str = "fake",
+        author: Author | None = None,
+    ) -> None:
+        """`engine_id` names this engine in the KV parameters it gives out. Without an author it
+        recites what `spec` says.
+        """
         self._spec = spec or FakeEngineSpec()
         self._engine_id = engine_id
+        self._author = author
+        self._prefixes = PrefixMemory(self._spec.prefix_blocks, self._spec.block_size)
         self._failing = random.Random(f"{self._spec.seed}/fail_requests")
         self._listener: Listener | None = None
         self._store: FakeKvStore | None = None
@@ -74,13 +102,14 @@ class FakeEngine:
             max_model_len=spec.max_model_len,
             block_size=spec.block_size,
             kv_blocks=spec.kv_blocks,
+            grammar=True,
         )
 
     def submit(self, submit: Submit) -> None:
         assert self._store is not None, "start it first"
         assert submit.request_id not in self._open, "the id of a running request"
         spec = self._spec
-        cycle, at = recital(spec, submit.prompt_ids)
+        cycle, at = self._script(submit)
         tokens_max = min(submit.sampling.max_tokens, spec.max_model_len - len(submit.prompt_ids))
         if submit.kv_source is KvSource.PRODUCE:
             tokens_max = min(tokens_max, 1)
@@ -153,6 +182,20 @@ class FakeEngine:
         if self._store is not None:
             self._store.close()
 
+    def _script(self, submit: Submit) -> tuple[tuple[int, ...], int]:
+        """What is drawn in turn, round and round, and the index of the first one."""
+        if self._author is None:
+            cycle, at = recital(self._spec, submit.prompt_ids)
+            if submit.sampling.thinking_budget is None:
+                return cycle, at
+            script: Sequence[int] = cycle[at:]
+        elif grammar_fault(submit.sampling.grammar):
+            return (END_OF_SENTENCE,), 0  # it will be refused
+        else:
+            script = self._author(submit)
+            assert script, "an author writes at least the end of sentence"
+        return within_budget(script, submit.prompt_ids, submit.sampling.thinking_budget), 0
+
     def _objection(self, request: _Request) -> End | None:
         """Why a request cannot even wait, or None."""
         spec, submit = self._spec, request.submit
@@ -163,6 +206,10 @@ class FakeEngine:
             return End(Finish.REFUSED, cause="the prompt is empty or has unknown token ids")
         if submit.sampling.max_tokens < 1:
             return End(Finish.REFUSED, cause="max_tokens must be at least 1")
+        if not 0 <= (submit.sampling.logprobs or 0) <= LOGPROBS_MAX:
+            return End(Finish.REFUSED, cause=f"logprobs must be at most {LOGPROBS_MAX}")
+        if fault := grammar_fault(submit.sampling.grammar):
+            return End(Finish.REFUSED, cause=fault)
         if len(ids) >= spec.max_model_len:
             cause = f"a prompt of {len(ids)} tokens; the limit is {spec.max_model_len - 1}"
             return End(Finish.REFUSED, cause=cause)
@@ -211,9 +258,16 @@ class FakeEngine:
                     break
                 free -= request.blocks
                 self._running[request.submit.request_id] = request
+                self._recall(request)
                 prefill_tokens += len(request.submit.prompt_ids) - request.cached_tokens
             self._waiting.popleft()
         return prefill_tokens
+
+    def _recall(self, request: _Request) -> None:
+        submit = request.submit
+        if submit.kv_source is not KvSource.TRANSFER:
+            request.cached_tokens = self._prefixes.hit(submit.cache_salt, submit.prompt_ids)
+        self._prefixes.learn(submit.cache_salt, submit.prompt_ids)
 
     def _step(self) -> None:
         self._stepping = None
@@ -236,12 +290,16 @@ class FakeEngine:
             return
         token = request.cycle[request.at]
         request.at = (request.at + 1) % len(request.cycle)
-        if token in request.submit.sampling.stop_token_ids:
+        sampling = request.submit.sampling
+        if token in sampling.stop_token_ids or (
+            token == END_OF_SENTENCE and sampling.grammar is not None
+        ):
             self._end(request, self._finished(request, Finish.STOP))
             return
         request.tokens += 1
         self._tokens += 1
-        self._listener.on_tokens(request.submit.request_id, [token])
+        logprobs = () if sampling.logprobs is None else (fake_logprob(token, sampling.logprobs),)
+        self._listener.on_tokens(request.submit.request_id, [token], logprobs)
         if request.tokens >= request.tokens_max:
             self._end(request, self._finished(request, Finish.LENGTH))
 

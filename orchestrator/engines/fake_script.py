@@ -1,6 +1,11 @@
 """What the fake engine is asked to do: its options, and what it recites for a prompt."""
 
+from collections.abc import Sequence
+
 import msgspec
+
+from orchestrator.core import TokenLogprob
+from orchestrator.engines.engine import Grammar, GrammarKind
 
 VOCABULARY = 129280  # DeepSeek-V3 inference/configs/config_671B.json, vocab_size
 END_OF_SENTENCE = 1  # this and the ids below: deepseek-ai/DeepSeek-R1 tokenizer.json
@@ -11,6 +16,7 @@ THINK_END = 128799
 _NEWLINE = 201
 _PLAIN_IDS = range(3, 128000)  # the rest are special or unused
 _ECHO_OF_NOTHING = (20,)
+_JSON_TYPES = {"object", "array", "string", "number", "integer", "boolean", "null"}
 
 
 class FakeScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +43,7 @@ class FakeEngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_model_len: int = 163840  # DeepSeek-R1 config.json, max_position_embeddings
     block_size: int = 64
     kv_blocks: int = 8192
+    prefix_blocks: int = 0  # of earlier prompts remembered for prefix hits
     max_running: int = 256
     max_waiting: int = 4096  # a submit above it ends FAILED
 
@@ -79,6 +86,58 @@ def recital(spec: FakeEngineSpec, prompt_ids: tuple[int, ...]) -> tuple[tuple[in
     mark = (THINK_END,) if thought else ()
     cycle = (*thought, *mark, *answer, END_OF_SENTENCE)
     return cycle, answered % len(cycle)
+
+
+def within_budget(
+    script: Sequence[int], prompt_ids: tuple[int, ...], budget: int | None
+) -> tuple[int, ...]:
+    """The script with its thought ended by the end-of-thought mark once the budget is used up.
+
+    As in vLLM, the ids behind the begin-of-thought mark of the prompt count too, and a thought that
+    neither the prompt nor the script opens has no budget.
+    """
+    ids = tuple(script)
+    if budget is None:
+        return ids
+    opened = _last(prompt_ids, THINK_START)
+    if opened > _last(prompt_ids, THINK_END):
+        begins, left = 0, max(0, budget - (len(prompt_ids) - 1 - opened))
+    elif THINK_START in ids:
+        begins, left = ids.index(THINK_START) + 1, budget
+    else:
+        return ids
+    ends = ids.index(THINK_END, begins) if THINK_END in ids[begins:] else len(ids) - 1
+    if ends - begins <= left:
+        return ids
+    answer = ids[ends + 1 :] or (END_OF_SENTENCE,)
+    return (*ids[: begins + left], THINK_END, *answer)
+
+
+def grammar_fault(grammar: Grammar | None) -> str | None:
+    """Why a grammar is none, in one sentence, or None. Looks at its outermost part only."""
+    if grammar is None or grammar.kind is GrammarKind.JSON_OBJECT:
+        return None
+    try:
+        parsed = msgspec.json.decode(grammar.text, type=dict[str, object])
+    except msgspec.MsgspecError as error:
+        return f"the grammar is no JSON object: {error}"
+    if grammar.kind is GrammarKind.JSON_SCHEMA:
+        kinds = parsed.get("type", "object")
+        if not set(kinds if isinstance(kinds, list) else [kinds]) <= _JSON_TYPES:
+            return f"the grammar has the unknown type {kinds!r}"
+    return None
+
+
+def fake_logprob(id_: int, alternatives: int) -> TokenLogprob:
+    """The same for every token: it was the best, and each further alternative one nat worse."""
+    others = (other for other in _PLAIN_IDS if other != id_)
+    ids = (id_, *(next(others) for _ in range(alternatives - 1)))[:alternatives]
+    return TokenLogprob(-0.25, tuple((other, -0.25 - rank) for rank, other in enumerate(ids)))
+
+
+def _last(ids: tuple[int, ...], id_: int) -> int:
+    """The index of the last `id_`, or -1."""
+    return len(ids) - 1 - ids[::-1].index(id_) if id_ in ids else -1
 
 
 def _split(prompt_ids: tuple[int, ...]) -> tuple[tuple[int, ...], int]:

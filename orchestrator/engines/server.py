@@ -26,13 +26,15 @@ import msgspec
 import uvloop
 from typing_extensions import override
 
-from orchestrator.core import EngineStartError, PortInUseError, Role, StartError
+from orchestrator.codec import Tokenizer
+from orchestrator.core import EngineStartError, PortInUseError, Role, SpecError, StartError
 from orchestrator.engines.channel.server import ChannelServer
 from orchestrator.engines.channel.sockets import bound_socket, name_of, split_address
 from orchestrator.engines.engine import Engine, EngineInfo
-from orchestrator.engines.fake_engine import FakeEngine
+from orchestrator.engines.fake_engine import Author, FakeEngine
 from orchestrator.engines.fake_script import FakeEngineSpec
 from orchestrator.engines.metrics_http import MetricsResponder
+from orchestrator.engines.scripted_model import ScriptedModel
 
 Result = TypeVar("Result")
 
@@ -52,6 +54,7 @@ class ServerOptions:
     node_rank: int
     nodes: int
     fake: FakeEngineSpec
+    fake_author: Path | None  # the folder of the tokenizer that a scripted model writes with
     token: str
     exit_with_stdin: bool
     flags: tuple[str, ...]  # the engine's own
@@ -113,6 +116,7 @@ def parse(argv: list[str]) -> ServerOptions:
     parser.add_argument("--node-rank", type=int, default=0, metavar="N")
     parser.add_argument("--nnodes", type=int, default=1, metavar="N")
     parser.add_argument("--fake-options", type=_fake_spec, default=FakeEngineSpec(), metavar="JSON")
+    parser.add_argument("--fake-author", type=Path, metavar="TOKENIZER")
     parser.add_argument("--token-file", type=_token, metavar="PATH")
     parser.add_argument("--exit-with-stdin", action="store_true")
     parser.add_argument("flags", nargs="*", metavar="-- FLAG")
@@ -123,6 +127,8 @@ def parse(argv: list[str]) -> ServerOptions:
         parser.error(f"the fake engine has no flags; it was given {known.flags[0]}")
     if known.engine != "fake" and known.fake_options != FakeEngineSpec():
         parser.error("--fake-options are for --engine fake")
+    if known.engine != "fake" and known.fake_author is not None:
+        parser.error("--fake-author is for --engine fake")
     return ServerOptions(
         listen=known.listen,
         metrics=known.metrics,
@@ -132,6 +138,7 @@ def parse(argv: list[str]) -> ServerOptions:
         node_rank=known.node_rank,
         nodes=known.nnodes,
         fake=known.fake_options,
+        fake_author=known.fake_author,
         token=known.token_file or "",
         exit_with_stdin=known.exit_with_stdin,
         flags=tuple(known.flags),
@@ -264,12 +271,21 @@ async def _headless(options: ServerOptions, stop: _Stop) -> None:
 
 def _engine(options: ServerOptions) -> Engine:
     if options.engine == "fake":
-        return FakeEngine(options.fake, options.engine_id)
+        return FakeEngine(options.fake, options.engine_id, _author(options.fake_author))
     try:
         from orchestrator.engines.vllm_engine import VllmEngine  # imports torch
     except ImportError as error:
         raise _no_vllm(error) from error
     return VllmEngine(options.flags)
+
+
+def _author(tokenizer: Path | None) -> Author | None:
+    if tokenizer is None:
+        return None
+    try:
+        return ScriptedModel(Tokenizer.load(tokenizer))
+    except SpecError as error:
+        raise EngineStartError(error.cause, error.cure) from error
 
 
 def _no_vllm(error: ImportError) -> EngineStartError:

@@ -12,18 +12,16 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NoReturn, TypeVar, assert_never, cast
+from typing import NoReturn, TypeVar, cast
 
 import vllm
 import vllm.envs
 from prometheus_client import generate_latest
 from typing_extensions import override
-from vllm import SamplingParams
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
-from vllm.sampling_params import RequestOutputKind
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -36,7 +34,14 @@ from orchestrator.core import EngineStartError, Finish, KvParams, KvSource
 from orchestrator.engines.engine import End, EngineInfo, EngineLoad, Listener, Submit
 from orchestrator.engines.kv_reference import reference_fault
 from orchestrator.engines.stderr_tail import StderrTail
+from orchestrator.engines.vllm_requests import (
+    grammar_fault,
+    prompt_fault,
+    sampling_params,
+    token_logprobs,
+)
 
+_GRAMMAR_BACKEND = "xgrammar"  # whose structural tags `GrammarKind` means
 SUPPORTED_VLLM = ("0.32",)  # releases whose interfaces this file was checked against
 Worked = TypeVar("Worked")
 
@@ -63,6 +68,7 @@ class VllmEngine:
         self._listener: Listener | None = None
         self._load = EngineLoad(running=0, waiting=0, kv_usage=0.0, steps=0)
         self._vocabulary = 0
+        self._grammar = False
         self._tasks: dict[str, asyncio.Task[End]] = {}
 
     async def start(self, listener: Listener) -> EngineInfo:
@@ -78,12 +84,14 @@ class VllmEngine:
         self._llm = llm
         config = llm.vllm_config
         self._vocabulary = config.model_config.get_vocab_size()
+        self._grammar = not config.model_config.skip_tokenizer_init
         return EngineInfo(
             engine=f"vllm {vllm.__version__}",
             model=_served_name(config.model_config.served_model_name),
             max_model_len=config.model_config.max_model_len,
             block_size=config.cache_config.block_size,
             kv_blocks=config.cache_config.num_gpu_blocks,
+            grammar=self._grammar,
         )
 
     def submit(self, submit: Submit) -> None:
@@ -172,15 +180,17 @@ class VllmEngine:
     async def _generate(self, llm: AsyncLLM, submit: Submit) -> End:
         """One request; cancelling it aborts the generation in the engine core."""
         assert self._listener is not None
-        if fault := prompt_fault(submit.prompt_ids, self._vocabulary):
+        fault = prompt_fault(submit.prompt_ids, self._vocabulary)
+        if fault := fault or grammar_fault(submit, self._grammar):
             return End(Finish.REFUSED, cause=fault)
         if submit.kv_source is KvSource.TRANSFER and (
             fault := reference_fault(submit.kv_params or {}, len(submit.prompt_ids))
         ):
             return End(Finish.FAILED, cause=fault)
-        prompt = tokens_input(list(submit.prompt_ids))
+        prompt = tokens_input(list(submit.prompt_ids), cache_salt=submit.cache_salt or None)
         params = sampling_params(submit)
         kv_params: KvParams | None = None
+        begun = False
         async for output in llm.generate(prompt, params, submit.request_id):
             completion = output.outputs[0]
             ids = list(completion.token_ids)
@@ -192,7 +202,11 @@ class VllmEngine:
             ):
                 ids.pop()
             if ids:
-                self._listener.on_tokens(submit.request_id, ids)
+                logprobs = token_logprobs(completion.logprobs, len(ids), params.logprobs)
+                self._listener.on_tokens(submit.request_id, ids, logprobs)
+                begun = True
+            if completion.finish_reason == "error" and not begun and _may_not_compile(submit):
+                return End(Finish.REFUSED, cause="vLLM cannot compile the grammar")
             if completion.finish_reason is not None:
                 return _end(submit, completion.finish_reason, output.num_cached_tokens, kv_params)
         return End(Finish.FAILED, cause="vLLM ended the output without a reason")
@@ -276,6 +290,10 @@ def engine_config(flags: tuple[str, ...], *, headless: bool) -> VllmConfig:
         raise EngineStartError(
             f"{model} has no config.json", "set model.path to the folder of a checkpoint"
         )
+    # "auto" chooses for each request, but the first grammar of an engine's life settles it for all:
+    # after one that only another backend takes, every call of a tool would fail to compile.
+    if arguments.structured_outputs_config.backend == "auto":
+        arguments.structured_outputs_config.backend = _GRAMMAR_BACKEND
     try:
         return AsyncEngineArgs.from_cli_args(arguments).create_engine_config(headless=headless)
     except Exception as error:  # ValueError, pydantic's, OSError, NotImplementedError, ...
@@ -289,45 +307,9 @@ class _Parser(FlexibleArgumentParser):  # type: ignore[misc]  # untyped
         raise EngineStartError(f"vLLM refuses its flags: {message}", "correct engine.args")
 
 
-def sampling_params(submit: Submit) -> SamplingParams:
-    """vLLM's parameters: ids only, one update per step, and no end but those we name."""
-    sampling = submit.sampling
-    max_tokens = sampling.max_tokens
-    extra: dict[str, object] | None = None
-    match submit.kv_source:
-        case KvSource.LOCAL:
-            pass
-        case KvSource.PRODUCE:
-            max_tokens = 1
-            wish = {"do_remote_decode": True, "do_remote_prefill": False}
-            extra = {"kv_transfer_params": wish}
-        case KvSource.TRANSFER:
-            extra = {"kv_transfer_params": dict(submit.kv_params or {})}  # vLLM writes into it
-        case _:
-            assert_never(submit.kv_source)
-    return SamplingParams(
-        max_tokens=max_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        seed=sampling.seed,
-        stop_token_ids=list(sampling.stop_token_ids),
-        ignore_eos=True,  # R1's is among the stop tokens unless the caller wants none
-        detokenize=False,
-        output_kind=RequestOutputKind.DELTA,
-        extra_args=extra,
-    )
-
-
-def prompt_fault(prompt_ids: tuple[int, ...], vocabulary: int) -> str | None:
-    """What no model of that vocabulary can read in the prompt, in one sentence, or None.
-
-    vLLM looks only if it has a tokenizer; without, an id beyond the embedding kills the core.
-    """
-    if not prompt_ids:
-        return "the prompt is empty"
-    if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocabulary:
-        return f"the prompt has ids that are not in 0..{vocabulary - 1}"
-    return None
+def _may_not_compile(submit: Submit) -> bool:
+    """Whether an error before the first token is the grammar's: nothing else of it can fail."""
+    return submit.sampling.grammar is not None and submit.kv_source is KvSource.LOCAL
 
 
 def _end(submit: Submit, reason: str, cached: int | None, kv_params: KvParams | None) -> End:

@@ -1,8 +1,19 @@
 """HTTP: the DeepSeek API over the ranks of a fleet."""
 
 from orchestrator.gateway.app import build_app
+from orchestrator.gateway.keys import Keys, key_line, new_key, read_keys
+from orchestrator.gateway.models import Models, load_tokenizers
 from orchestrator.gateway.ranks import Member
-from orchestrator.gateway.service import Service
 from orchestrator.gateway.supervisor import Supervisor
 
-__all__ = ["Member", "Service", "Supervisor", "build_app"]
+__all__ = [
+    "Keys",
+    "Member",
+    "Models",
+    "Supervisor",
+    "build_app",
+    "key_line",
+    "load_tokenizers",
+    "new_key",
+    "read_keys",
+]

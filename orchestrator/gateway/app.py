@@ -1,81 +1,93 @@
 """The gateway's HTTP routes."""
 
-import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
-from orchestrator.codec import Tokenizer
+from orchestrator.gateway.account import Account, error_response
 from orchestrator.gateway.chat import Chat
-from orchestrator.gateway.chat_request import ChatLimits
-from orchestrator.gateway.errors import ApiError, error_body
-from orchestrator.gateway.service import Service
-from orchestrator.gateway.wire import models_body
+from orchestrator.gateway.endpoint import Endpoint
+from orchestrator.gateway.errors import ApiError, server_error
+from orchestrator.gateway.fim import Fim
+from orchestrator.gateway.keys import Keys
+from orchestrator.gateway.models import Models
+from orchestrator.gateway.openapi import document
+from orchestrator.gateway.page import page_routes
 
 
-def build_app(service: Service, tokenizer: Tokenizer, on_start: Callable[[], None]) -> Starlette:
-    """The application; its lifespan starts and stops the service, `on_start` runs in between.
+def build_app(models: Models, keys: Keys, on_start: Callable[[], None]) -> Starlette:
+    """The application; its lifespan starts and stops the models, `on_start` runs in between.
 
-    Every path of the API answers with and without `/v1`, which DeepSeek says is no version.
+    Every path of the API answers with and without `/v1`, which DeepSeek says is no version, and
+    `/beta` takes all that `/v1` takes.
     """
-    chat = Chat(service, tokenizer, _limits(service), _fingerprint(service))
-    created = int(datetime.now(UTC).timestamp())
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await service.start()
+        await models.start()
+        models.supervisor.spawn(keys.watch())
         on_start()
         yield
-        await service.stop()
-
-    async def models(_: Request) -> Response:
-        body = models_body([service.spec.model.name], created)
-        return Response(body, media_type="application/json")
+        await models.stop()
 
     async def health(_: Request) -> Response:
         """200 if a request that came now could be served, 503 with what is missing otherwise."""
-        ready = service.ready()
-        state = {"ready": ready, "ranks": service.ranks_by_role()}
+        ready = models.ready()
+        state = {"ready": ready, "ranks": models.ranks()}
         return JSONResponse(state, status_code=200 if ready else 503)
 
     async def exposition(_: Request) -> Response:
-        return Response(service.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+        return Response(models.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
-    routes = [Route("/health", health), Route("/metrics", exposition)]
-    for prefix in ("", "/v1"):
-        routes.append(Route(f"{prefix}/chat/completions", chat, methods=["POST"]))
-        routes.append(Route(f"{prefix}/models", models))
+    openapi = document(models.names)
+
+    async def describe(_: Request) -> Response:
+        return Response(openapi, media_type="application/json")
+
     return Starlette(
-        routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error}
+        routes=[
+            Route("/health", health),
+            Route("/metrics", exposition),
+            Route("/openapi.json", describe),
+            *_api_routes(models, keys),
+            *page_routes(),
+        ],
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _http_error, Exception: _fault},
     )
+
+
+def _api_routes(models: Models, keys: Keys) -> list[BaseRoute]:
+    account = Account(models.names, keys)
+    routes: list[BaseRoute] = [Route("/user/balance", account.balance)]
+    for prefix in ("", "/v1", "/beta", "/beta/v1"):
+        beta = prefix.startswith("/beta")
+        chat = Endpoint(models, keys, Chat(models, beta=beta))
+        routes += [
+            Route(f"{prefix}/chat/completions", chat, methods=["POST"]),
+            Route(f"{prefix}/models", account.models),
+            Route(f"{prefix}/models/{{name:path}}", account.model),
+        ]
+        if beta:
+            fim = Endpoint(models, keys, Fim(models))
+            routes.append(Route(f"{prefix}/completions", fim, methods=["POST"]))
+    return routes
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
     """Starlette's own errors, such as an unknown path, in the shape of all others."""
     assert isinstance(error, HTTPException)
-    body = error_body(ApiError(error.status_code, error.detail))
-    return Response(body, error.status_code, media_type="application/json")
+    response = error_response(ApiError(error.status_code, error.detail))
+    response.headers.update(error.headers or {})
+    return response
 
 
-def _limits(service: Service) -> ChatLimits:
-    """DeepSeek's limits, lowered to what a model with a shorter context can hold."""
-    context = service.spec.model.max_model_len
-    official = ChatLimits()
-    return ChatLimits(
-        context,
-        min(official.max_tokens_default, context // 2),
-        min(official.max_tokens_max, context),
-    )
-
-
-def _fingerprint(service: Service) -> str:
-    model = service.spec.model
-    digest = hashlib.sha256(f"{model.path}\n{service.spec.engine.dtype}".encode()).hexdigest()
-    return f"fp_{digest[:10]}"
+async def _fault(_: Request, _error: Exception) -> Response:
+    """A fault of ours before anything was sent; the server logs it."""
+    return error_response(server_error())

@@ -1,89 +1,120 @@
 """The body of a chat completion request: read, checked, and brought into one form.
 
-Lenient where DeepSeek has been strict at some time (`developer` is `system`, text parts for every
-role, `max_completion_tokens`, turns in any order), never silent about what it would change to
-ignore a parameter. Fields that DeepSeek does not know are ignored, and null is absence.
+The order of checks is DeepSeek's: the body's form, the model, ranges, what the model can do. Fields
+that DeepSeek does not know are ignored, and null is absence.
 """
 
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
 
-from orchestrator.codec import AssistantMessage, Message, SystemMessage, UserMessage
-from orchestrator.gateway.errors import ApiError, bad_request, unprocessable
+from orchestrator.codec import Conversation
+from orchestrator.gateway.answer_format import (
+    AnswerFormat,
+    check_format,
+    read_format,
+)
+from orchestrator.gateway.conversation import (
+    Turn,
+    check_forms,
+    check_turns,
+    messages_of,
+    read_turns,
+)
+from orchestrator.gateway.drawing import Drawing, DrawingFields, check_drawing, drawing_of
+from orchestrator.gateway.errors import ApiError, bad_request
+from orchestrator.gateway.reading import NULL, Unreadable, read_whole, unreadable
+from orchestrator.gateway.rules import Limits, Rules, limits_of
+from orchestrator.gateway.tools import ReadTools, Tools, check_tools, read_tools, tools_of
+from orchestrator.spec import ModelSpec
 
-STOPS_MAX = 16  # https://api-docs.deepseek.com/api/create-chat-completion
-STOP_CHARACTERS_MAX = 1024  # our own: bounds the work per token of looking for them
-_SEED_MAX = 2**63 - 1  # what engines take
-
-
-@dataclass(frozen=True, slots=True)
-class ChatLimits:
-    """What a model takes. The defaults are DeepSeek's for R1-0528 and after.
-
-    `context_tokens` is for prompt and output together.
-    """
-
-    context_tokens: int = 131_072
-    max_tokens_default: int = 32_768
-    max_tokens_max: int = 65_536
+_EFFORTS: Mapping[str, int | None] = {  # tokens of reasoning; None: as many as `max_tokens` has
+    "minimal": 4_096,
+    "low": 4_096,
+    "medium": 16_384,
+    "high": None,
+    "xhigh": None,
+    "max": None,
+}
+_NO_EFFORT = "none"  # some clients say so when they want no reasoning
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A chat completion request that is valid but for its length; see `check_context`.
+    """A chat completion request that is valid but for its length; see `check_context`."""
 
-    `temperature` and `top_p` are what was asked for; DeepSeek's reasoner accepts both without
-    effect. So it does with the penalties, which are checked and dropped here.
-    """
-
-    model: str  # the name that the client used, to be repeated to it
-    messages: tuple[Message, ...]
-    max_tokens: int  # reasoning included
-    temperature: float | None
-    top_p: float | None
-    stop: tuple[str, ...]
+    name: str  # the model's name that the client used, to be repeated to it
+    model: ModelSpec
+    conversation: Conversation
+    limits: Limits
+    drawing: Drawing
+    tools: Tools
+    answer_format: AnswerFormat
+    thinks: bool  # the reply has a reasoning part
+    thinking_budget: int | None  # tokens
     stream: bool
-    seed: int | None
+    include_usage: bool
+    user_id: str
+
+
+class _Thinking(msgspec.Struct):
+    type: str
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Body(DrawingFields):
+    model: str
+    messages: list[msgspec.Raw]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    thinking: _Thinking | None = None
+    reasoning_effort: str | None = None
+    response_format: msgspec.Raw = NULL
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: list[msgspec.Raw] | None = None
+    tool_choice: msgspec.Raw = NULL
+
+
+_body = msgspec.json.Decoder(_Body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The body with its parts read."""
+
+    raw: _Body
+    turns: tuple[Turn, ...]
+    tools: ReadTools
+    answer_format: AnswerFormat
+    thinking: bool | None  # None: not said
 
 
 def parse_chat_request(
-    body: bytes, models: Collection[str], limits: ChatLimits
+    body: bytes, names: Mapping[str, ModelSpec], rules: Rules, *, beta: bool
 ) -> ChatRequest | ApiError:
-    """The request in `body`, or the first thing wrong with it.
-
-    The order of checks is DeepSeek's: the body's form, the model, ranges, what the model can do.
-    """
-    raw = _read(body)
-    if isinstance(raw, ApiError):
-        return raw
-    messages: list[Message] = []
-    for at, data in enumerate(raw.messages):
-        message = _message(data, f"messages[{at}]")
-        if isinstance(message, ApiError):
-            return message
-        messages.append(message)
-    if raw.model not in models:
-        return bad_request("Model Not Exist")
-    stop = _stops(raw.stop)
-    error = _check_ranges(raw, stop, limits) or _check_abilities(raw)
+    """The request in `body`, or the first thing wrong with it."""
+    try:
+        asked = _read(body, rules)
+    except Unreadable as refusal:
+        return refusal.error
+    if error := check_forms(asked.turns, rules):
+        return error
+    model = _model_of(asked, names)
+    if isinstance(model, ApiError):
+        return model
+    limits = limits_of(model, rules)
+    error = check_drawing(asked.raw, limits) or _check(asked, model, rules, beta=beta)
     if error is not None:
         return error
-    return ChatRequest(
-        model=raw.model,
-        messages=tuple(messages),
-        max_tokens=_max_tokens(raw, limits),
-        temperature=raw.temperature,
-        top_p=raw.top_p,
-        stop=stop,
-        stream=bool(raw.stream),
-        seed=raw.seed,
-    )
+    return _request(asked, model, limits, rules, beta=beta)
 
 
-def check_context(prompt_tokens: int, max_tokens: int, limits: ChatLimits) -> ApiError | None:
+def check_context(prompt_tokens: int, max_tokens: int, limits: Limits) -> ApiError | None:
     """Whether prompt and output fit. What was asked for counts, not what will be generated."""
     asked = prompt_tokens + max_tokens
     if asked <= limits.context_tokens:
@@ -95,183 +126,101 @@ def check_context(prompt_tokens: int, max_tokens: int, limits: ChatLimits) -> Ap
     )
 
 
-# What the body may hold: only the fields that mean something to us, all but two optional.
+def _read(body: bytes, rules: Rules) -> _Asked:
+    raw = read_whole(body, _body)
+    return _Asked(
+        raw,
+        read_turns(raw.messages),
+        read_tools(raw.tools or (), raw.tool_choice),
+        read_format(raw.response_format),
+        _thinking(raw) if rules.switch else None,
+    )
 
 
-class _Typed(msgspec.Struct):
-    type: str
+def _thinking(raw: _Body) -> bool | None:
+    if raw.reasoning_effort not in {None, _NO_EFFORT, *_EFFORTS}:
+        expected = ", ".join(f"`{effort}`" for effort in _EFFORTS)
+        what = f"unknown variant `{raw.reasoning_effort}`, expected one of {expected}"
+        raise unreadable("reasoning_effort", what)
+    if raw.thinking is None:
+        return False if raw.reasoning_effort == _NO_EFFORT else None
+    if raw.thinking.type not in {"enabled", "disabled"}:
+        what = f"unknown variant `{raw.thinking.type}`, expected `enabled` or `disabled`"
+        raise unreadable("thinking.type", what)
+    return raw.thinking.type == "enabled"
 
 
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
+def _model_of(asked: _Asked, names: Mapping[str, ModelSpec]) -> ModelSpec | ApiError:
+    """The model that serves the name; `thinking` moves an alias between the chat model and R1."""
+    name = asked.raw.model
+    model = names.get(name)
+    if model is None:
+        return bad_request("Model Not Exist")
+    if asked.thinking is None or asked.thinking == model.profile.thinks or name == model.name:
+        other: ModelSpec | None = model
+    else:
+        other = names.get("deepseek-reasoner" if asked.thinking else "deepseek-chat")
+        if other is not None and other.profile.thinks is not asked.thinking:
+            other = None
+    if asked.thinking and not (other or model).profile.thinks:
+        return bad_request(f"{name} does not support the parameter `thinking` of type 'enabled'")
+    return other or model
 
 
-class _Part(msgspec.Struct):
-    type: str
-    text: str | None = None
-
-
-class _Message(msgspec.Struct):
-    role: str
-    content: str | list[_Part] | None = None
-    prefix: bool | None = None
-    tool_calls: list[msgspec.Raw] | None = None
-
-
-class _Body(msgspec.Struct):
-    model: str
-    messages: list[msgspec.Raw]
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    n: int | None = None
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-    thinking: _Typed | None = None
-    response_format: _Typed | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
-    tools: list[msgspec.Raw] | None = None
-    tool_choice: str | dict[str, msgspec.Raw] | None = None
-
-
-_body = msgspec.json.Decoder(_Body)
-_one_message = msgspec.json.Decoder(_Message)
-
-
-def _read(body: bytes) -> _Body | ApiError:
-    try:
-        return _body.decode(body)
-    except _UNREADABLE as error:
-        return _unreadable(error, "")
-
-
-def _message(data: msgspec.Raw, path: str) -> Message | ApiError:
-    try:
-        raw = _one_message.decode(data)
-    except _UNREADABLE as error:
-        return _unreadable(error, path)
-    if raw.role not in _ROLES:
-        return unprocessable(
-            f"{path}.role: unknown variant `{raw.role}`, expected one of `system`, `user`, "
-            "`assistant`, `tool`"
-        )
-    if raw.role == "tool" or raw.tool_calls:
-        return bad_request(f"{path}: tool calls are not supported by this server")
-    if raw.prefix:
-        return bad_request(f"{path}: the parameter `prefix` is not supported by this server")
-    if raw.content is None:
-        if raw.role == "assistant":
-            return bad_request("Invalid assistant message: content or tool_calls must be set")
-        return unprocessable(f"{path}: missing field `content`")
-    content = raw.content if isinstance(raw.content, str) else _flat(raw.content, path)
-    if isinstance(content, ApiError):
-        return content
-    match raw.role:
-        case "user":
-            return UserMessage(content)
-        case "assistant":
-            return AssistantMessage(content)
-        case _:
-            return SystemMessage(content)
-
-
-_ROLES = ("system", "developer", "user", "assistant", "tool")
-
-
-def _flat(parts: Sequence[_Part], path: str) -> str | ApiError:
-    """The text of parts, a line break between them as in vLLM's chat renderer."""
-    texts = []
-    for at, part in enumerate(parts):
-        if part.type != "text":
-            return unprocessable(
-                f"{path}.content[{at}].type: unknown variant `{part.type}`, expected `text`"
-            )
-        if part.text is None:
-            return unprocessable(f"{path}.content[{at}]: missing field `text`")
-        texts.append(part.text)
-    return "\n".join(texts)
-
-
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-def _unreadable(error: Exception, path: str) -> ApiError:
-    """What the decoder says of the value at `path`, the place first, as DeepSeek has it."""
-    if not isinstance(error, msgspec.ValidationError):
-        return bad_request(f"Failed to parse the request body as JSON: {error}")
-    text, _, place = str(error).partition(" - at `$")
-    path = f"{path}{place.rstrip('`')}".strip(".")
-    text = re.sub(r"Object missing required (field `\w+`)", r"missing \1", text)
-    return unprocessable(f"{path}: {text}" if path else text)
-
-
-def _max_tokens(raw: _Body, limits: ChatLimits) -> int:
-    for asked in (raw.max_tokens, raw.max_completion_tokens):
-        if asked is not None:
-            return asked
-    return limits.max_tokens_default
-
-
-def _stops(raw: str | list[str] | None) -> tuple[str, ...]:
-    stops = [raw] if isinstance(raw, str) else raw or []
-    return tuple(stop for stop in stops if stop)  # an empty string cannot stop anything
-
-
-def _check_ranges(raw: _Body, stop: tuple[str, ...], limits: ChatLimits) -> ApiError | None:
-    if not raw.messages:
-        return bad_request("Invalid messages value, there must be at least one message")
-    if not 1 <= _max_tokens(raw, limits) <= limits.max_tokens_max:
-        return _out_of_range("max_tokens", f"[1, {limits.max_tokens_max}]")
-    if raw.temperature is not None and not 0 <= raw.temperature <= 2:
-        return _out_of_range("temperature", "[0, 2.0]")
-    if raw.top_p is not None and not 0 < raw.top_p <= 1:
-        return _out_of_range("top_p", "(0, 1.0]")
-    for name, penalty in (
-        ("presence_penalty", raw.presence_penalty),
-        ("frequency_penalty", raw.frequency_penalty),
-    ):
-        if penalty is not None and not -2 <= penalty <= 2:
-            return _out_of_range(name, "[-2.0, 2.0]")
-    if raw.n not in (None, 1):
-        return bad_request("Invalid n value (currently only n = 1 is supported)")
-    if raw.seed is not None and not -_SEED_MAX <= raw.seed <= _SEED_MAX:
-        return _out_of_range("seed", f"[-{_SEED_MAX}, {_SEED_MAX}]")
-    if len(stop) > STOPS_MAX or any(len(text) > STOP_CHARACTERS_MAX for text in stop):
-        return bad_request(
-            f"Invalid stop value, there may be {STOPS_MAX} strings of {STOP_CHARACTERS_MAX} "
-            "characters at most"
-        )
-    return None
-
-
-def _out_of_range(name: str, valid: str) -> ApiError:
-    return bad_request(f"Invalid {name} value, the valid range of {name} is {valid}")
-
-
-def _check_abilities(raw: _Body) -> ApiError | None:
+def _check(asked: _Asked, model: ModelSpec, rules: Rules, *, beta: bool) -> ApiError | None:
+    """What the model, the profile or the endpoint does not do."""
+    raw, thinks = asked.raw, model.profile.thinks
     if raw.stream_options is not None and not raw.stream:
         return bad_request("stream_options should be set along with stream = true")
-    if raw.thinking is not None and raw.thinking.type != "enabled":
-        return _unable(raw, "thinking", raw.thinking.type)
-    if raw.response_format is not None and raw.response_format.type != "text":
-        return _unable(raw, "response_format", raw.response_format.type)
-    if raw.logprobs:
-        return _unable(raw, "logprobs")
-    if raw.top_logprobs is not None:
-        return _unable(raw, "top_logprobs")
-    if raw.tools:
-        return _unable(raw, "tools")
-    if raw.tool_choice not in (None, "none", "auto"):
-        return _unable(raw, "tool_choice")
+    if problem := check_turns(asked.turns, rules, thinks=thinks, beta=beta):
+        return bad_request(problem)
+    if thinks and not rules.tools and asked.tools.functions:
+        return bad_request(f"{raw.model} does not support Function Calling")
+    if error := check_tools(asked.tools, beta=beta, strict_api=rules.strict):
+        return error
+    texts = [turn.content or "" for turn in asked.turns]
+    if problem := check_format(asked.answer_format, texts, strict=rules.strict):
+        return bad_request(problem)
+    if thinks and not rules.json_object and asked.answer_format.json:
+        return bad_request(f"{raw.model} does not support Json Output")
+    return _check_logprobs(raw, thinks=thinks)
+
+
+def _check_logprobs(raw: _Body, *, thinks: bool) -> ApiError | None:
+    for name, wanted in (
+        ("logprobs", bool(raw.logprobs)),
+        ("top_logprobs", raw.top_logprobs is not None),
+    ):
+        if wanted and thinks:
+            return bad_request(f"{raw.model} does not support the parameter `{name}`")
+    if raw.top_logprobs is not None and not raw.logprobs:
+        return bad_request("top_logprobs should be set along with logprobs = true")
+    if raw.top_logprobs is not None and not 0 <= raw.top_logprobs <= 20:
+        return bad_request("Invalid top_logprobs value, the valid range of top_logprobs is [0, 20]")
     return None
 
 
-def _unable(raw: _Body, name: str, value: str | None = None) -> ApiError:
-    what = f"`{name}`" if value is None else f"`{name}` of type '{value}'"
-    return bad_request(f"{raw.model} does not support the parameter {what}")
+def _request(
+    asked: _Asked, model: ModelSpec, limits: Limits, rules: Rules, *, beta: bool
+) -> ChatRequest:
+    raw = asked.raw
+    suppressed = asked.thinking is False and model.profile.thinks
+    tools = tools_of(asked.tools, beta=beta)
+    messages, prefix = messages_of(asked.turns)
+    effort = raw.reasoning_effort if rules.switch else None
+    budget = _EFFORTS.get(effort or "")
+    logprobs = (raw.top_logprobs or 0) if raw.logprobs else None
+    return ChatRequest(
+        name=raw.model,
+        model=model,
+        conversation=Conversation(messages, tools.definitions, prefix, suppressed),
+        limits=limits,
+        drawing=drawing_of(raw, limits, logprobs),
+        tools=tools,
+        answer_format=asked.answer_format,
+        thinks=model.profile.thinks and not suppressed,
+        thinking_budget=limits.thought_tokens or budget,
+        stream=bool(raw.stream),
+        include_usage=bool(raw.stream_options and raw.stream_options.include_usage),
+        user_id=raw.user_id or "",
+    )

@@ -1,9 +1,10 @@
 """One request on its way through the gateway: what the HTTP side reads, what the service fills."""
 
 import asyncio
+from collections.abc import Sequence
 
 from orchestrator.admission import Shed
-from orchestrator.core import Request
+from orchestrator.core import Request, TokenLogprob
 from orchestrator.engines import Sampling
 from orchestrator.handoff import Finished, Handoff
 
@@ -20,16 +21,19 @@ class Passage:
         prompt_ids: tuple[int, ...],
         sampling: Sampling,
         handoff: Handoff,
+        cache_salt: str,
     ) -> None:
         self.request = request
         self.prompt_ids = prompt_ids
         self.sampling = sampling
         self.handoff = handoff
+        self.cache_salt = cache_salt
         self.finished: Finished | None = None
         self.shed: Shed | None = None
         self.gone = False  # the client has left
         self.attempts: dict[int, tuple[str, str]] = {}  # attempt -> (rank id, submission id)
         self._ids: list[int] = []
+        self._logprobs: list[TokenLogprob] = []
         self._awake = asyncio.Event()
 
     @property
@@ -43,25 +47,30 @@ class Passage:
         self._awake.clear()
         return ids
 
-    async def wait(self, timeout_s: float) -> bool:
-        """True when there is something to take or the end has come, False after the time."""
+    def take_logprobs(self) -> list[TokenLogprob]:
+        """Those of the ids that the next `take` returns: to be called before it."""
+        logprobs, self._logprobs = self._logprobs, []
+        return logprobs
+
+    async def wait(self, until: float) -> None:
+        """Returns when there is something to take, the end has come, or at the instant `until`."""
         if self._ids or self.ended or self.gone:
-            return True
+            return
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout_at(until):
                 await self._awake.wait()
         except TimeoutError:
-            return False
-        return True
+            pass
 
     def leave(self) -> None:
         """The client has left: nobody will read any more."""
         self.gone = True
         self._awake.set()
 
-    def put(self, ids: list[int]) -> None:
+    def put(self, ids: list[int], logprobs: Sequence[TokenLogprob]) -> None:
         """More output."""
         self._ids.extend(ids)
+        self._logprobs.extend(logprobs)
         self._awake.set()
 
     def finish(self, end: Finished | Shed) -> None:

@@ -1,4 +1,4 @@
-"""Hosts the deciding code for the requests of one gateway: admission, routing, handoff.
+"""Hosts the deciding code for the requests of one model: admission, routing, handoff.
 
 All of it runs on one event loop and never waits: events come from the HTTP side, the channels, the
 fleet's list and a clock tick; decisions are logged with their inputs and done at once.
@@ -8,31 +8,43 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from msgspec.structs import replace
+
 from orchestrator import admission, handoff, routing
 from orchestrator.admission import Admission
-from orchestrator.core import KvSource, RankId, Request, Role
+from orchestrator.core import KvSource, RankId, Request, Role, TokenLogprob
 from orchestrator.engines import ChannelLimits, End, Sampling, Submit
 from orchestrator.gateway.passage import Passage
 from orchestrator.gateway.ranks import Member, Ranks
 from orchestrator.gateway.supervisor import Supervisor
 from orchestrator.handoff import Handoff
-from orchestrator.spec import Spec
+from orchestrator.spec import ModelSpec, Spec
 from orchestrator.telemetry import Log, Metrics, metrics
 
 TICK_S = 0.5  # how late a deadline may be noticed
 
 
 class Service:
-    """The requests of one gateway replica."""
+    """The requests of one model at one gateway replica."""
 
-    def __init__(self, spec: Spec, gateway_id: str, log: Log, decisions: Log) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        model: ModelSpec,
+        gateway_id: str,
+        *,
+        supervisor: Supervisor,
+        metrics: Metrics,
+        log: Log,
+        decisions: Log,
+    ) -> None:
         self.spec = spec
-        self.gateway_id = gateway_id
-        self.metrics = Metrics()
-        self.supervisor = Supervisor()
+        self.model = model
+        self.metrics = metrics
+        self._supervisor = supervisor
         self._log = log
         self._decisions = decisions
-        self._decoder = Role.UNIFIED if spec.pool(Role.UNIFIED) else Role.DECODE
+        self._decoder = Role.UNIFIED if model.pool(Role.UNIFIED) else Role.DECODE
         self._admission = Admission(spec.admission.queue_requests_max)
         self._passages: dict[str, Passage] = {}  # until the last submission has ended
         limits = ChannelLimits(
@@ -40,22 +52,18 @@ class Service:
             lost_after_s=spec.channel.lost_after_s,
             max_requests=spec.channel.max_requests,
         )
-        self.ranks = Ranks(gateway_id, limits, self.supervisor, self._fleet_changed)
+        self.ranks = Ranks(gateway_id, limits, supervisor, self._fleet_changed)
         self._slots = 0
         self._changed = False
 
-    async def start(self) -> None:
-        """Returns when requests can be opened; ranks come and go with `ranks.update`."""
-        await self.supervisor.start()
-        self.supervisor.spawn(self._tick())
-
-    async def stop(self) -> None:
-        """Ends every channel; open requests end as failed."""
-        await self.supervisor.stop()
+    def start(self) -> None:
+        """From now on requests can be opened; ranks come and go with `update_pool`."""
+        self._supervisor.spawn(self._tick())
 
     def update_pool(self, role: Role, members: Sequence[Member]) -> None:
         """The fleet's list of one pool's ranks."""
-        self._log.info("pool_listed", role=role, ranks=[member.rank_id for member in members])
+        ranks = [member.rank_id for member in members]
+        self._log.info("pool_listed", model=self.model.name, role=role, ranks=ranks)
         self.ranks.update(role, members)
 
     def ready(self) -> bool:
@@ -65,17 +73,27 @@ class Service:
     def ranks_by_role(self) -> dict[str, int]:
         """How many ranks of each pool can be reached now."""
         view = self.ranks.view(_now())
-        return {pool.role.value: len(view.of(pool.role)) for pool in self.spec.pools}
+        return {pool.role.value: len(view.of(pool.role)) for pool in self.model.pools}
 
     # --- requests ------------------------------------------------------------------------------
 
-    def open(self, request: Request, prompt_ids: tuple[int, ...], sampling: Sampling) -> Passage:
+    def open(
+        self,
+        request: Request,
+        prompt_ids: tuple[int, ...],
+        sampling: Sampling,
+        cache_salt: str = "",
+    ) -> Passage:
         """Starts a request; its output and its one end arrive at the passage."""
         machine = Handoff(self.spec.handoff, self._decoder, len(prompt_ids), sampling.max_tokens)
-        passage = Passage(request, prompt_ids, sampling, machine)
+        passage = Passage(request, prompt_ids, sampling, machine, cache_salt)
         self._passages[request.request_id] = passage
         self._admit(admission.Arrived(request))
         return passage
+
+    def pin(self, passage: Passage) -> None:
+        """What has been emitted cannot be continued elsewhere: the answer's grammar has begun."""
+        self._do(passage, passage.handoff.on(handoff.Pinned(), _now()))
 
     def close(self, passage: Passage) -> None:
         """The HTTP side is done with the request, whether it has ended or not. Never waits."""
@@ -102,8 +120,8 @@ class Service:
                     passage.finish(decision)
                 case admission.Queue():
                     pass
-        self.metrics.set(metrics.IN_FLIGHT, self._admission.held)
-        self.metrics.set(metrics.WAITING, self._admission.waiting)
+        self.metrics.set(metrics.IN_FLIGHT, self._admission.held, self.model.name)
+        self.metrics.set(metrics.WAITING, self._admission.waiting, self.model.name)
 
     def _begin(self, passage: Passage) -> None:
         tokens = len(passage.prompt_ids)
@@ -117,8 +135,8 @@ class Service:
             prompt_tokens=tokens,
             prefill_ranks=len(view.of(Role.PREFILL)),
         )
-        self.metrics.count(metrics.PATHS, 1, choice.path, choice.reason)
-        self.metrics.count(metrics.PROMPT_TOKENS, tokens)
+        self.metrics.count(metrics.PATHS, 1, self.model.name, choice.path, choice.reason)
+        self.metrics.count(metrics.PROMPT_TOKENS, tokens, self.model.name)
         self._do(passage, passage.handoff.on(handoff.Begun(choice.path), _now()))
 
     # --- handoff -------------------------------------------------------------------------------
@@ -126,8 +144,8 @@ class Service:
     def _do(self, passage: Passage, actions: list[handoff.Action]) -> None:
         for action in actions:
             match action:
-                case handoff.Emit(ids):
-                    passage.put(ids)
+                case handoff.Emit(ids, logprobs):
+                    passage.put(ids, logprobs)
                 case handoff.Choose(role, excluded):
                     answer = self._route(passage, role, excluded)
                     self._do(passage, passage.handoff.on(answer, _now()))
@@ -162,16 +180,13 @@ class Service:
         submission = f"{passage.request.request_id}-{send.attempt}"
         passage.attempts[send.attempt] = (send.rank_id, submission)
         if send.attempt > 1 and send.kv_source is not KvSource.TRANSFER:
-            self.metrics.count(metrics.RESUMED)
-        drawn = passage.sampling
-        sampling = Sampling(
-            max_tokens=send.max_tokens,
-            temperature=drawn.temperature,
-            top_p=drawn.top_p,
-            seed=drawn.seed,
-            # A prefill that stopped at once would leave no KV to transfer.
-            stop_token_ids=() if send.kv_source is KvSource.PRODUCE else drawn.stop_token_ids,
-        )
+            self.metrics.count(metrics.RESUMED, 1, self.model.name)
+        sampling = replace(passage.sampling, max_tokens=send.max_tokens)
+        if send.kv_source is KvSource.PRODUCE:
+            # Its one token is drawn again. A prefill that stopped at once would leave no KV.
+            sampling = replace(
+                sampling, stop_token_ids=(), logprobs=None, grammar=None, thinking_budget=None
+            )
         submit = Submit(
             submission,
             passage.prompt_ids + send.emitted,
@@ -179,6 +194,7 @@ class Service:
             send.kv_source,
             send.kv_params,
             passage.request.request_id,
+            passage.cache_salt,
         )
         self.ranks.submit(send.rank_id, submit, _Sink(self, passage, send.attempt))
 
@@ -204,7 +220,7 @@ class Service:
     def _look_again(self) -> None:
         self._changed = False
         for role, ranks in self.ranks_by_role().items():
-            self.metrics.set(metrics.RANKS, ranks, role)
+            self.metrics.set(metrics.RANKS, ranks, self.model.name, role)
         view = self.ranks.view(_now())
         slots = sum(rank.requests_max for rank in view.of(self._decoder))
         if slots != self._slots:
@@ -234,9 +250,9 @@ class _Sink:
         self._passage = passage
         self._attempt = attempt
 
-    def on_tokens(self, ids: list[int]) -> None:
+    def on_tokens(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
         passage = self._passage
-        event = handoff.Tokens(self._attempt, ids)
+        event = handoff.Tokens(self._attempt, ids, logprobs)
         self._service._do(passage, passage.handoff.on(event, 0.0))  # tokens are not judged by time
 
     def on_end(self, end: End) -> None:

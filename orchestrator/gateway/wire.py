@@ -1,8 +1,8 @@
 """The bytes of a chat completion, key for key as the official DeepSeek API sends them.
 
-The shapes are those of recorded streams of `deepseek-reasoner`: repository vercel/ai,
-packages/deepseek/src/chat/__fixtures__. A stream carries the usage on its last chunk only, and
-always: there is no extra chunk for it.
+The shapes are those of recorded streams of `deepseek-reasoner` and `deepseek-chat`: repository
+vercel/ai, packages/deepseek/src/chat/__fixtures__. A stream carries the usage on its last chunk
+only, and always: there is no extra chunk for it.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import msgspec
 
 from orchestrator.codec import AnswerText, Piece, ReasoningText, ToolCallArguments, ToolCallStart
 from orchestrator.core import Finish
+from orchestrator.spec import ApiSpec, FirstDelta, StreamUsage
 
 DONE = b"data: [DONE]\n\n"
 CACHE_UNIT_TOKENS = 64  # https://api-docs.deepseek.com/guides/kv_cache
@@ -50,12 +51,15 @@ def finish_reason(finish: Finish, *, stopped: bool, tool_calls: int) -> FinishRe
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one completion. `cached_tokens` is the engine's own count of the prefix hit."""
+    """Tokens of one completion. `cached_tokens` is the engine's own count of the prefix hit.
+
+    `reasoning_tokens` None: the completion has no reasoning part, and says nothing of one.
+    """
 
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int  # reasoning included
-    reasoning_tokens: int
+    reasoning_tokens: int | None
 
     @property
     def hit_tokens(self) -> int:
@@ -65,17 +69,17 @@ class Usage:
     def to_json(self) -> bytes:
         """The value of `usage`."""
         hit = self.hit_tokens
-        return msgspec.json.encode(
-            {
-                "prompt_tokens": self.prompt_tokens,
-                "completion_tokens": self.completion_tokens,
-                "total_tokens": self.prompt_tokens + self.completion_tokens,
-                "prompt_tokens_details": {"cached_tokens": hit},
-                "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
-                "prompt_cache_hit_tokens": hit,
-                "prompt_cache_miss_tokens": self.prompt_tokens - hit,
-            }
-        )
+        body: dict[str, object] = {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": hit},
+        }
+        if self.reasoning_tokens is not None:
+            body["completion_tokens_details"] = {"reasoning_tokens": self.reasoning_tokens}
+        body["prompt_cache_hit_tokens"] = hit
+        body["prompt_cache_miss_tokens"] = self.prompt_tokens - hit
+        return msgspec.json.encode(body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +92,46 @@ class ReplyHead:
     system_fingerprint: str
 
 
+@dataclass(frozen=True, slots=True)
+class ReplyShape:
+    """Which of the official shapes a reply has, and what the operator added to it."""
+
+    thinks: bool = True
+    first_content: str | None = None  # of a thinking stream's first chunk
+    reasoning_alias: bool = False  # `reasoning` beside `reasoning_content`
+    usage_chunk: bool | None = None  # a chunk of its own for the usage, or none; None: on the last
+
+
+def shape_of(api: ApiSpec, *, thinks: bool, include_usage: bool) -> ReplyShape:
+    """The shape that the operator's settings give a reply."""
+    return ReplyShape(
+        thinks=thinks,
+        first_content="" if api.stream_first_delta is FirstDelta.EMPTY_STRING else None,
+        reasoning_alias=api.reasoning_alias,
+        usage_chunk=include_usage if api.stream_usage is StreamUsage.OPENAI else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredToken:
+    """One token of the answer with its logarithm of probability, and the likeliest alternatives.
+
+    `top` is best first.
+    """
+
+    data: bytes  # what the token stands for; it may begin or end inside a character
+    logprob: float
+    top: tuple[tuple[bytes, float], ...] = ()
+
+
 class Reply(Protocol):
     """Turns one completion into bytes: any number of `push`, then one `end`."""
 
     content_type: str
     keep_alive: bytes  # may be sent at any time before `end`, between two results of `push`
 
-    def push(self, pieces: Sequence[Piece]) -> bytes:
-        """The bytes to send now, which may be none."""
+    def push(self, pieces: Sequence[Piece], scored: Sequence[ScoredToken] = ()) -> bytes:
+        """The bytes to send now, which may be none. `scored` are the tokens of the answer text."""
         ...
 
     def end(self, reason: FinishReason, usage: Usage) -> bytes:
@@ -109,67 +145,107 @@ class StreamReply:
     content_type = "text/event-stream; charset=utf-8"
     keep_alive = b": keep-alive\n\n"
 
-    def __init__(self, head: ReplyHead) -> None:
+    def __init__(self, head: ReplyHead, shape: ReplyShape = ReplyShape()) -> None:
         self._id = head.id
+        self._shape = shape
         self._opened = False
-        self._chunk = b"".join(
+        self._head = b"".join(
             (
                 b'data: {"id":',
-                _json(head.id),
+                to_json(head.id),
                 b',"object":"chat.completion.chunk","created":',
-                _json(head.created),
+                to_json(head.created),
                 b',"model":',
-                _json(head.model),
+                to_json(head.model),
                 b',"system_fingerprint":',
-                _json(head.system_fingerprint),
-                b',"choices":[{"index":0,"delta":',
+                to_json(head.system_fingerprint),
             )
         )
+        self._chunk = self._head + b',"choices":[{"index":0,"delta":'
         self._reasoning = self._chunk + b'{"content":null,"reasoning_content":'
         self._answer = self._chunk + b'{"content":'
+        # The other part is always there, as null, in a stream that thinks.
+        self._no_reasoning = b',"reasoning_content":null' if shape.thinks else b""
+        if shape.thinks and shape.reasoning_alias:
+            self._no_reasoning += b',"reasoning":null'
 
-    def push(self, pieces: Sequence[Piece]) -> bytes:
+    def push(self, pieces: Sequence[Piece], scored: Sequence[ScoredToken] = ()) -> bytes:
         """One chunk for each piece."""
         chunks = [] if self._opened else [self._open()]
         for piece in pieces:
             match piece:
                 case ReasoningText(text):
-                    chunks += (self._reasoning, _json(text), _NEXT)
+                    data = to_json(text)
+                    chunks += (self._reasoning, data)
+                    if self._shape.reasoning_alias:
+                        chunks += (b',"reasoning":', data)
+                    chunks.append(_NEXT)
                 case AnswerText(text):
-                    chunks += (self._answer, _json(text), b',"reasoning_content":null', _NEXT)
+                    chunks += (self._answer, to_json(text), self._no_reasoning)
+                    chunks.append(_scored_next(scored) if scored else _NEXT)
                 case ToolCallStart(index, name):
                     call = _tool_call(self._id, index, name, "")
                     chunks += (self._chunk, b'{"tool_calls":[', call, b"]", _NEXT)
                 case ToolCallArguments(index, text):
-                    call = b'{"index":%d,"function":{"arguments":%b}}' % (index, _json(text))
+                    call = b'{"index":%d,"function":{"arguments":%b}}' % (index, to_json(text))
                     chunks += (self._chunk, b'{"tool_calls":[', call, b"]", _NEXT)
                 case _:
                     assert_never(piece)
         return b"".join(chunks)
 
     def end(self, reason: FinishReason, usage: Usage) -> bytes:
-        """The chunk with reason and usage, and the end of the stream."""
+        """The chunk with the reason, the usage where the shape has it, and the stream's end."""
+        apart = self._shape.usage_chunk
         return b"".join(
             (
                 b"" if self._opened else self._open(),
                 self._answer,
-                b'"","reasoning_content":null},"logprobs":null,"finish_reason":',
-                _json(reason.value),
+                b'""',
+                self._no_reasoning,
+                b'},"logprobs":null,"finish_reason":',
+                to_json(reason.value),
                 b'}],"usage":',
-                usage.to_json(),
+                usage.to_json() if apart is None else b"null",
                 b"}\n\n",
+                self._usage_chunk(usage) if apart else b"",
                 DONE,
             )
         )
 
+    def _usage_chunk(self, usage: Usage) -> bytes:
+        return b'%b,"choices":[],"usage":%b}\n\n' % (self._head, usage.to_json())
+
     def _open(self) -> bytes:
         self._opened = True
-        return b"".join(
-            (self._chunk, b'{"role":"assistant","content":null,"reasoning_content":""', _NEXT)
-        )
+        if not self._shape.thinks:
+            return b'%b{"role":"assistant","content":""%b' % (self._chunk, _NEXT)
+        first = to_json(self._shape.first_content)
+        alias = b',"reasoning":""' if self._shape.reasoning_alias else b""
+        delta = b'{"role":"assistant","content":%b,"reasoning_content":""%b' % (first, alias)
+        return b"".join((self._chunk, delta, _NEXT))
 
 
 _NEXT = b'},"logprobs":null,"finish_reason":null}],"usage":null}\n\n'
+
+
+def _scored_next(scored: Sequence[ScoredToken]) -> bytes:
+    content = to_json({"content": scored_tokens(scored)})
+    return b'},"logprobs":%b,"finish_reason":null}],"usage":null}\n\n' % content
+
+
+def scored_tokens(scored: Sequence[ScoredToken]) -> list[dict[str, object]]:
+    """The value of `logprobs.content`."""
+    return [
+        _scored(token.data, token.logprob)
+        | {"top_logprobs": [_scored(data, logprob) for data, logprob in token.top]}
+        for token in scored
+    ]
+
+
+def _scored(data: bytes, logprob: float) -> dict[str, object]:
+    text = data.decode("utf-8", "replace")
+    # JSON has no infinity; OpenAI's own value for a token of no probability.
+    return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(data)}
 
 
 class BodyReply:
@@ -178,14 +254,17 @@ class BodyReply:
     content_type = "application/json"
     keep_alive = b"\n"
 
-    def __init__(self, head: ReplyHead) -> None:
+    def __init__(self, head: ReplyHead, shape: ReplyShape = ReplyShape()) -> None:
         self._head = head
+        self._shape = shape
         self._reasoning: list[str] = []
         self._answer: list[str] = []
         self._calls: list[tuple[str, list[str]]] = []  # name, arguments
+        self._scored: list[ScoredToken] = []
 
-    def push(self, pieces: Sequence[Piece]) -> bytes:
+    def push(self, pieces: Sequence[Piece], scored: Sequence[ScoredToken] = ()) -> bytes:
         """No bytes."""
+        self._scored += scored
         for piece in pieces:
             match piece:
                 case ReasoningText(text):
@@ -202,47 +281,49 @@ class BodyReply:
 
     def end(self, reason: FinishReason, usage: Usage) -> bytes:
         """The whole body."""
-        calls = [
-            _tool_call(self._head.id, index, name, "".join(arguments))
-            for index, (name, arguments) in enumerate(self._calls)
-        ]
+        logprobs = {"content": scored_tokens(self._scored)} if self._scored else None
         return b"".join(
             (
                 b'{"id":',
-                _json(self._head.id),
+                to_json(self._head.id),
                 b',"object":"chat.completion","created":',
-                _json(self._head.created),
+                to_json(self._head.created),
                 b',"model":',
-                _json(self._head.model),
-                b',"choices":[{"index":0,"message":{"role":"assistant","content":',
-                _json("".join(self._answer)),
-                b',"reasoning_content":',
-                _json("".join(self._reasoning)),
-                b',"tool_calls":[' + b",".join(calls) + b"]" if calls else b"",
-                b'},"logprobs":null,"finish_reason":',
-                _json(reason.value),
+                to_json(self._head.model),
+                b',"choices":[{"index":0,"message":',
+                self._message(),
+                b',"logprobs":',
+                to_json(logprobs),
+                b',"finish_reason":',
+                to_json(reason.value),
                 b'}],"usage":',
                 usage.to_json(),
                 b',"system_fingerprint":',
-                _json(self._head.system_fingerprint),
+                to_json(self._head.system_fingerprint),
                 b"}",
             )
         )
 
-
-def models_body(models: Sequence[str], created: int) -> bytes:
-    """The body of `GET /models`. DeepSeek sends no `created`; OpenAI's strict types need it."""
-    data = [
-        {"id": model, "object": "model", "created": created, "owned_by": "deepseek"}
-        for model in models
-    ]
-    return msgspec.json.encode({"object": "list", "data": data})
+    def _message(self) -> bytes:
+        parts = [b'{"role":"assistant","content":', to_json("".join(self._answer))]
+        if self._shape.thinks:
+            reasoning = to_json("".join(self._reasoning))
+            parts += (b',"reasoning_content":', reasoning)
+            if self._shape.reasoning_alias:
+                parts += (b',"reasoning":', reasoning)
+        if self._calls:
+            calls = [
+                _tool_call(self._head.id, index, name, "".join(arguments))
+                for index, (name, arguments) in enumerate(self._calls)
+            ]
+            parts.append(b',"tool_calls":[' + b",".join(calls) + b"]")
+        return b"".join((*parts, b"}"))
 
 
 def _tool_call(reply_id: str, index: int, name: str, arguments: str) -> bytes:
     """One call in full; its id is the same whenever it is asked for."""
     digest = hashlib.sha256(f"{reply_id}/{index}".encode()).hexdigest()[:24]
-    return _json(
+    return to_json(
         {
             "index": index,
             "id": f"call_{index:02}_{digest}",
@@ -252,7 +333,7 @@ def _tool_call(reply_id: str, index: int, name: str, arguments: str) -> bytes:
     )
 
 
-def _json(value: object) -> bytes:
+def to_json(value: object) -> bytes:
     """JSON that no line reader can break: the line ends that JSON allows in strings are escaped."""
     data = msgspec.json.encode(value)
     if not data.isascii():

@@ -5,14 +5,16 @@ whatever order: exactly one `Finished` unless the request was cancelled, and the
 after it; a KV reference is used for one decode submission and never again, since an engine answers
 a stale one with wrong tokens; at most `attempts_max` submissions.
 
-A rank that dies in mid-stream is survived: prompt plus emitted tokens go to another rank.
+A rank that dies in mid-stream is survived: prompt plus emitted tokens go to another rank, unless
+the host has said that these cannot be continued.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import assert_never
 
-from orchestrator.core import Finish, KvParams, KvSource, RankId, Role
+from orchestrator.core import Finish, KvParams, KvSource, RankId, Role, TokenLogprob
 from orchestrator.handoff.path import Path
 from orchestrator.spec import HandoffSpec
 
@@ -47,10 +49,18 @@ class Woken:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """New ids of one submission."""
+    """New ids of one submission; their logprobs, if there are any, are passed on unread."""
 
     attempt: int
     ids: list[int]
+    logprobs: Sequence[TokenLogprob] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """What has been emitted cannot be continued on another rank: a grammar has begun, and another
+    engine would begin it anew in the middle of its text.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +79,7 @@ class Cancelled:
     """The client went away, or the host has all it wants."""
 
 
-Event = Begun | Routed | NotRouted | Woken | Tokens | Ended | Cancelled
+Event = Begun | Routed | NotRouted | Woken | Tokens | Pinned | Ended | Cancelled
 
 # --- actions -----------------------------------------------------------------------------------
 
@@ -99,6 +109,7 @@ class Emit:
     """These ids are the request's next output."""
 
     ids: list[int]
+    logprobs: Sequence[TokenLogprob] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,9 @@ class Finished:
 
 
 Action = Choose | Send | Emit | Abort | Finished
+
+
+_PINNED = "an answer that a grammar constrains is not continued on another rank"
 
 
 class _Phase(Enum):
@@ -147,6 +161,7 @@ class Handoff:
         self._kv_params: KvParams | None = None  # held between the legs only
         self._waits_since: float | None = None
         self._cause = ""
+        self._pinned = False
         self._cached_tokens: int | None = None
         self.emitted: list[int] = []
 
@@ -170,8 +185,8 @@ class Handoff:
         if self._phase is _Phase.OVER:
             return []
         match event:
-            case Tokens(attempt, ids):
-                return self._tokens(attempt, ids)
+            case Tokens():
+                return self._tokens(event)
             case Ended():
                 return self._ended(event)
             case Begun(path):
@@ -183,6 +198,8 @@ class Handoff:
                 return self._not_routed(all_excluded, now)
             case Woken():
                 return self._woken(now)
+            case Pinned():
+                return self._pin()
             case Cancelled():
                 return self._cancelled()
             case _:
@@ -236,11 +253,18 @@ class Handoff:
             return self._finish(Finish.FAILED, self._cause or "no rank can be reached")
         return self._choose(self._phase)
 
-    def _tokens(self, attempt: int, ids: list[int]) -> list[Action]:
-        if attempt != self._attempt or self._phase is not _Phase.DECODING:
+    def _tokens(self, tokens: Tokens) -> list[Action]:
+        if tokens.attempt != self._attempt or self._phase is not _Phase.DECODING:
             return []  # the prefill leg's one token is drawn again by the decode rank
-        self.emitted.extend(ids)
-        return [Emit(ids)]
+        self.emitted.extend(tokens.ids)
+        return [Emit(tokens.ids, tokens.logprobs)]
+
+    def _pin(self) -> list[Action]:
+        self._pinned = True
+        if not self.emitted or self._phase is _Phase.DECODING:
+            return []
+        aborts = self._cancelled()  # it is being resumed already
+        return [*aborts, *self._finish(Finish.FAILED, f"{self._cause}; {_PINNED}")]
 
     def _ended(self, end: Ended) -> list[Action]:
         if end.attempt != self._attempt:
@@ -272,6 +296,8 @@ class Handoff:
             self._failed |= {self._rank}
         if len(self.emitted) >= self._max_tokens:
             return self._finish(Finish.LENGTH, "")
+        if self._pinned and self.emitted:
+            return self._finish(Finish.FAILED, f"{cause}; {_PINNED}")
         if self._attempt >= self._spec.attempts_max:
             return self._finish(Finish.FAILED, cause)
         return self._restart()

@@ -9,7 +9,8 @@ from orchestrator.placement import spread
 from orchestrator.runtime import fleet_watch
 from orchestrator.runtime.gang import Gang
 from orchestrator.runtime.gateway import Gateway
-from orchestrator.spec import PoolSpec, Spec
+from orchestrator.runtime.launch import pool_name
+from orchestrator.spec import ModelSpec, PoolSpec, Spec
 
 APPLICATION = "r1-serve"
 HEALTH_TIMEOUT_S = 30.0
@@ -19,7 +20,11 @@ REPLICA_CPUS = 0.1  # Serve's actors mostly wait
 
 def application(spec: Spec) -> Application:
     """The application to hand to `serve.run`."""
-    pools = {pool.role.value: _pool(spec, pool) for pool in spec.pools}
+    pools = {
+        pool_name(model, pool.role): _pool(spec, model, pool)
+        for model in spec.models
+        for pool in model.pools
+    }
     ingress = serve.deployment(
         name="gateway",
         num_replicas=spec.gateway.replicas,
@@ -32,10 +37,10 @@ def application(spec: Spec) -> Application:
     return ingress.bind(spec, pools)
 
 
-def _pool(spec: Spec, pool: PoolSpec) -> Application:
+def _pool(spec: Spec, model: ModelSpec, pool: PoolSpec) -> Application:
     bundle = {"CPU": NODE_CPUS, "GPU": pool.gang.gpus_per_node}
     deployment = serve.deployment(
-        name=pool.role.value,
+        name=pool_name(model, pool.role),
         num_replicas=pool.replicas,
         ray_actor_options={"num_cpus": REPLICA_CPUS},
         placement_group_bundles=[bundle] * pool.gang.nodes,
@@ -48,7 +53,7 @@ def _pool(spec: Spec, pool: PoolSpec) -> Application:
             request_router_class=f"{fleet_watch.__name__}:{fleet_watch.FleetWatch.__name__}"
         ),
     )(Gang)
-    return deployment.bind(spec, Role(pool.role))
+    return deployment.bind(spec, model.name, Role(pool.role))
 
 
 def serve_environment(spec: Spec) -> dict[str, str]:

@@ -34,19 +34,23 @@ class Gang:
     """Holds a placement group with a bundle per node and one engine process in each."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, spec: Spec, role: Role
+        self, spec: Spec, model_name: str, role: Role
     ) -> None:
-        pool = spec.pool(role)
+        model = spec.model(model_name)
+        pool = model.pool(role)
         assert pool is not None
         self._spec = spec
-        self._gang_id = f"{role}-{serve.get_replica_context().replica_id.unique_id}"
+        self._model = model
+        self._gang_id = f"{model.name}-{role}-{serve.get_replica_context().replica_id.unique_id}"
         self._log: Log = open_log(self._gang_id, _log_path(spec, self._gang_id))
         self._supervisor = Supervisor()
         self._agents = _start_agents(pool)
         self._failure: str | None = None
         try:
             nodes = await self._describe()
-            ready = await self._start(gang_commands(spec, role, self._gang_id, tuple(nodes)), nodes)
+            ready = await self._start(
+                gang_commands(model, role, self._gang_id, tuple(nodes)), nodes
+            )
         except BaseException:
             await self._stop_agents()
             raise
@@ -112,7 +116,7 @@ class Gang:
                 for index, (agent, command) in enumerate(zip(self._agents, commands, strict=True))
             )
         )
-        limit_s = self._spec.engine.start_timeout_s
+        limit_s = self._model.engine.start_timeout_s
         try:
             async with asyncio.timeout(limit_s):
                 ready = await self._until_ready()

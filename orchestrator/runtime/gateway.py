@@ -7,10 +7,9 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
-from orchestrator.codec import Tokenizer
-from orchestrator.core import Role
-from orchestrator.gateway import Member, Service, build_app
+from orchestrator.gateway import Keys, Member, Models, build_app, load_tokenizers
 from orchestrator.runtime import fleet_feed
+from orchestrator.runtime.launch import pool_name
 from orchestrator.spec import Spec
 from orchestrator.telemetry import open_log
 
@@ -21,27 +20,35 @@ class Gateway:
     def __init__(self, spec: Spec, pools: dict[str, DeploymentHandle]) -> None:
         gateway_id = f"gateway-{serve.get_replica_context().replica_id.unique_id}"
         logs = Path(spec.log_dir)
-        self._service = Service(
+        log = open_log(gateway_id, logs / f"{gateway_id}.log")
+        self._models = Models(
             spec,
             gateway_id,
-            open_log(gateway_id, logs / f"{gateway_id}.log"),
+            load_tokenizers(spec),
+            log,
             open_log(gateway_id, logs / f"decisions-{gateway_id}.jsonl"),
         )
-        self._tokenizer = Tokenizer.load(Path(spec.model.path))
+        self._keys = Keys(spec.api.keys_path, log)
+        self._pools = {
+            pool_name(model, pool.role): (model.name, pool.role)
+            for model in spec.models
+            for pool in model.pools
+        }
         # Serve lists a pool's replicas to a handle only once the handle has been used or copied.
         self._handles = [handle.options() for handle in pools.values()]
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """Serve asks for the application after the constructor."""
-        return build_app(self._service, self._tokenizer, on_start=self._listen)
+        return build_app(self._models, self._keys, on_start=self._listen)
 
     def check_health(self) -> None:
         """Raises if a background task has died; Serve then replaces the replica."""
-        if cause := self._service.supervisor.failure():
+        if cause := self._models.supervisor.failure():
             raise RuntimeError(cause)
 
     def _listen(self) -> None:
         fleet_feed.listen(self._pool_changed)
 
     def _pool_changed(self, pool: str, members: Sequence[Member]) -> None:
-        self._service.update_pool(Role(pool), members)
+        name, role = self._pools[pool]
+        self._models.update_pool(name, role, members)

@@ -1,4 +1,4 @@
-"""From a spec and the nodes a gang was given to the command line of each node's engine process."""
+"""From a model and the nodes a gang was given to the command line of each node's engine process."""
 
 import sys
 
@@ -8,29 +8,36 @@ from orchestrator.core import Role
 from orchestrator.engines import FakeEngineSpec
 from orchestrator.engines.command import EngineCommand, GangLaunch, NodeLaunch, engine_commands
 from orchestrator.runtime.node_agent import NodeFacts
-from orchestrator.spec import EngineKind, GangSpec, Spec
+from orchestrator.spec import EngineKind, GangSpec, ModelSpec
 
+# Where vLLM's grammars begin and thinking budgets end; what it parses we never ask for.
+REASONING_PARSER = "deepseek_r1"
 PORTS_PER_NODE = 4  # token channel, metrics, KV side channel, rendezvous
 
 
+def pool_name(model: ModelSpec, role: Role) -> str:
+    """The name of the Serve deployment that is this pool."""
+    return f"{model.name}-{role}"
+
+
 def gang_commands(
-    spec: Spec, role: Role, gang_id: str, nodes: tuple[NodeFacts, ...]
+    model: ModelSpec, role: Role, gang_id: str, nodes: tuple[NodeFacts, ...]
 ) -> tuple[EngineCommand, ...]:
     """One command per node, in the order of `nodes`; node 0 serves the token channel."""
-    pool = spec.pool(role)
+    pool = model.pool(role)
     assert pool is not None
     assert len(nodes) == pool.gang.nodes
-    match spec.engine.kind:
+    match model.engine.kind:
         case EngineKind.FAKE:
             return tuple(
-                _fake_command(spec, role, gang_id, nodes, rank) for rank in range(len(nodes))
+                _fake_command(model, role, gang_id, nodes, rank) for rank in range(len(nodes))
             )
         case EngineKind.VLLM:
-            return engine_commands(_launch(spec, role, gang_id, pool.gang, nodes))
+            return engine_commands(_launch(model, role, gang_id, pool.gang, nodes))
 
 
 def _launch(
-    spec: Spec, role: Role, gang_id: str, gang: GangSpec, nodes: tuple[NodeFacts, ...]
+    model: ModelSpec, role: Role, gang_id: str, gang: GangSpec, nodes: tuple[NodeFacts, ...]
 ) -> GangLaunch:
     launched = []
     for node in nodes:
@@ -38,33 +45,34 @@ def _launch(
         launched.append(NodeLaunch(node.host, channel, kv, node.interface, metrics))
     return GangLaunch(
         engine_id=gang_id,
-        model_path=spec.model.path,
-        served_model_name=spec.model.name,
+        model_path=model.path,
+        served_model_name=model.name,
         role=role,
         nodes=tuple(launched),
         master_port=nodes[0].free_ports[-1],
-        device=spec.engine.device,
-        max_model_len=spec.model.max_model_len,
+        device=model.engine.device,
+        max_model_len=model.max_model_len,
         tensor_parallel=gang.tensor_parallel,
         pipeline_parallel=gang.pipeline_parallel,
         expert_parallel=gang.expert_parallel,
-        block_size=spec.engine.block_size,
-        dtype=spec.engine.dtype,
+        block_size=model.engine.block_size,
+        dtype=model.engine.dtype,
         kv_transfer=role is not Role.UNIFIED,
-        start_timeout_s=int(spec.engine.start_timeout_s),
-        engine_args=spec.engine.args,
+        start_timeout_s=int(model.engine.start_timeout_s),
+        engine_args=model.engine.args,
+        reasoning_parser=REASONING_PARSER if model.profile.thinks else None,
     )
 
 
 def _fake_command(
-    spec: Spec, role: Role, gang_id: str, nodes: tuple[NodeFacts, ...], rank: int
+    model: ModelSpec, role: Role, gang_id: str, nodes: tuple[NodeFacts, ...], rank: int
 ) -> EngineCommand:
     options = FakeEngineSpec(
-        max_model_len=spec.model.max_model_len,
-        step_s=spec.engine.fake_step_s,
-        prefill_s_per_token=spec.engine.fake_prefill_s_per_token,
+        max_model_len=model.max_model_len,
+        step_s=model.engine.fake_step_s,
+        prefill_s_per_token=model.engine.fake_prefill_s_per_token,
         kv_host=nodes[rank].host,
-        model=spec.model.name,
+        model=model.name,
     )
     argv = (
         *(sys.executable, "-m", "orchestrator.engines.server"),

@@ -14,11 +14,12 @@ from typing import NoReturn
 
 from ray import serve
 
-from orchestrator.core import EngineStartError, SpecError, StartError
+from orchestrator.core import EngineStartError, StartError
+from orchestrator.gateway import load_tokenizers, read_keys
 from orchestrator.runtime import keeper
 from orchestrator.runtime.application import APPLICATION, application
 from orchestrator.runtime.local_cluster import LocalCluster, check_layout, check_port, last_line
-from orchestrator.spec import Spec
+from orchestrator.spec import PUBLISHER, Spec, public_names
 
 Say = Callable[[str], None]
 
@@ -37,7 +38,9 @@ def run_local(spec: Spec, folder: Path, say: Say, began_at: float) -> None:
     `began_at` is the instant of the wall clock that the printed times count from; `folder`, whose
     path must be short, is for sockets and Ray's logs, and belongs to the caller.
     """
-    _check_model(spec)
+    load_tokenizers(spec)
+    if spec.api.keys_path is not None:
+        read_keys(Path(spec.api.keys_path))
     check_layout(spec)
     check_port(spec)
     _quiet()
@@ -47,8 +50,10 @@ def run_local(spec: Spec, folder: Path, say: Say, began_at: float) -> None:
     try:
         say(f"starting Ray: a head and {spec.local.nodes} simulated nodes ...")
         cluster.start()
-        gangs = ", ".join(f"{pool.replicas} x {pool.role}" for pool in spec.pools)
-        say(f"starting gangs: {gangs}; their logs are in {spec.log_dir}/ ...")
+        for model in spec.models:
+            gangs = ", ".join(f"{pool.replicas} x {pool.role}" for pool in model.pools)
+            say(f"starting {model.name} ({model.profile.licence}): {gangs} ...")
+        say(f"the gangs' logs are in {spec.log_dir}/")
         _deploy(spec)
         _await_ready(spec)
         first_token_s = _ask(spec, say, began_at)
@@ -59,15 +64,6 @@ def run_local(spec: Spec, folder: Path, say: Say, began_at: float) -> None:
     finally:
         say("ending every process ...")
         cluster.stop()
-
-
-def _check_model(spec: Spec) -> None:
-    folder = Path(spec.model.path)
-    if not (folder / "tokenizer.json").is_file():
-        raise SpecError(
-            f"model.path: there is no tokenizer.json in {folder}",
-            "name a checkpoint's folder, or make a tiny one with `r1-serve checkpoint`",
-        )
 
 
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -109,13 +105,17 @@ def _await_ready(spec: Spec) -> None:
         except (OSError, HTTPException, ValueError) as error:
             answer = error
         else:
-            if status == 200 and isinstance(answer, dict) and all(answer["ranks"].values()):
+            if status == 200 and isinstance(answer, dict) and _complete(answer["ranks"]):
                 return
         time.sleep(0.2)
     raise StartError(
         f"the gateway is not ready after {READY_S:g} s: {answer}",
         f"read the logs in {spec.log_dir}/",
     )
+
+
+def _complete(ranks: dict[str, dict[str, int]]) -> bool:
+    return all(count for roles in ranks.values() for count in roles.values())
 
 
 def _get(spec: Spec, path: str) -> tuple[int, object]:
@@ -134,7 +134,7 @@ def _ask(spec: Spec, say: Say, began_at: float) -> float:
     """
     say(f"asking it: {QUESTION}")
     body = {
-        "model": spec.model.name,
+        "model": next(iter(public_names(spec.models))),
         "messages": [{"role": "user", "content": QUESTION}],
         "stream": True,
         "max_tokens": ANSWER_TOKENS,
@@ -168,14 +168,18 @@ def _ask(spec: Spec, say: Say, began_at: float) -> float:
 def _announce(spec: Spec, cluster: LocalCluster, say: Say, first_token_s: float) -> None:
     url = f"http://{spec.gateway.host}:{spec.gateway.port}"
     count, memory_bytes = _memory()
+    names = [name for name in public_names(spec.models) if not name.startswith(PUBLISHER)]
+    keys = "any key: it is OPEN, set api.keys_path" if spec.api.keys_path is None else "needs a key"
     say(
         f"first streamed token {first_token_s:.0f} s after the command; "
         f"{count} processes hold {memory_bytes / 2**30:.1f} GiB\n"
         f"\n"
-        f"  API            {url}  (DeepSeek's and OpenAI's; any key)\n"
+        f"  chat page      {url}/\n"
+        f"  API            {url}  (DeepSeek's and OpenAI's; {keys})\n"
+        f"  models         {', '.join(names)}\n"
         f"  Ray dashboard  {cluster.dashboard_url}\n"
         f"  try            curl -N {url}/chat/completions -d "
-        f'\'{{"model":"{spec.model.name}","stream":true,'
+        f'\'{{"model":"{names[0]}","stream":true,'
         f'"messages":[{{"role":"user","content":"{QUESTION}"}}]}}\'\n'
         f"\n"
         f"Ctrl-C ends it."

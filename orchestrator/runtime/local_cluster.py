@@ -26,12 +26,14 @@ def check_layout(spec: Spec) -> None:
     """Raises SpecError if the local nodes cannot hold the spec's pools, or their engines could not
     be given a command line.
     """
-    placed = place(spec.pools, [spec.local.gpus_per_node] * spec.local.nodes)
+    pools = [pool for model in spec.models for pool in model.pools]
+    placed = place(pools, [spec.local.gpus_per_node] * spec.local.nodes)
     if isinstance(placed, Impossible):
         raise LayoutError(placed.cause, placed.cure)
-    for pool in spec.pools:
-        node = NodeFacts("", LOOPBACK, "lo", tuple(range(PORTS_PER_NODE)))
-        gang_commands(spec, pool.role, "dry-run", (node,) * pool.gang.nodes)
+    node = NodeFacts("", LOOPBACK, "lo", tuple(range(PORTS_PER_NODE)))
+    for model in spec.models:
+        for pool in model.pools:
+            gang_commands(model, pool.role, "dry-run", (node,) * pool.gang.nodes)
 
 
 def check_port(spec: Spec) -> None:

@@ -1,5 +1,6 @@
 """Reads a spec from YAML; unknown keys, wrong types and contradictions are errors with a path."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from orchestrator.core import Role, SpecError
-from orchestrator.spec.spec import Spec
+from orchestrator.spec.catalogue import CATALOGUE
+from orchestrator.spec.spec import ModelSpec, Spec
 
 
 def load_spec(path: Path) -> Spec:
@@ -45,29 +47,47 @@ def parse_spec(text: str, origin: str = "spec") -> Spec:
 
 
 def _contradictions(spec: Spec) -> Iterator[tuple[str, str]]:
-    roles = [pool.role for pool in spec.pools]
-    if len(set(roles)) != len(roles):
-        yield "pools: a role is named twice", "give each role one pool and raise its replicas"
-    if set(roles) not in ({Role.UNIFIED}, {Role.PREFILL, Role.DECODE}):
-        yield (
-            f"pools: the roles {', '.join(sorted(roles)) or 'none'} cannot serve a request",
-            "give one pool `unified`, or the two pools `prefill` and `decode`",
-        )
-    for name, value in _positive(spec):
+    if not spec.models:
+        yield "models: there is none", "name at least one model"
+    for at, model in enumerate(spec.models):
+        yield from _model_contradictions(f"models.{at}", model)
+    names = Counter(model.name for model in spec.models)
+    aliases = Counter(alias for model in spec.models for alias in model.aliases or ())
+    for name, count in (names + aliases).items():
+        if count > 1:
+            yield f"models: {name} is given {count} times", "let each name lead to one model"
+    for key, value in _positive(spec):
         if value <= 0:
-            yield f"{name}: {value} is not positive", "give a positive number"
+            yield f"{key}: {value} is not positive", "give a positive number"
     if not 1 <= spec.gateway.port <= 65_535:
         yield f"gateway.port: {spec.gateway.port} is no TCP port", "give one from 1 to 65535"
 
 
+def _model_contradictions(path: str, model: ModelSpec) -> Iterator[tuple[str, str]]:
+    if model.name not in CATALOGUE:
+        yield (
+            f"{path}.name: {model.name} is not in the catalogue",
+            f"give one of {', '.join(CATALOGUE)}; `aliases` may hold any public name",
+        )
+    roles = [pool.role for pool in model.pools]
+    if len(set(roles)) != len(roles):
+        yield f"{path}.pools: a role is named twice", "give each role one pool, more replicas"
+    if set(roles) not in ({Role.UNIFIED}, {Role.PREFILL, Role.DECODE}):
+        yield (
+            f"{path}.pools: the roles {', '.join(sorted(roles)) or 'none'} cannot serve a request",
+            "give one pool `unified`, or the two pools `prefill` and `decode`",
+        )
+
+
 def _positive(spec: Spec) -> Iterator[tuple[str, float]]:
-    for pool in spec.pools:
-        name, gang = f"pools.{pool.role}", pool.gang
-        yield f"{name}.replicas", pool.replicas
-        yield f"{name}.gang.tensor_parallel", gang.tensor_parallel
-        yield f"{name}.gang.pipeline_parallel", gang.pipeline_parallel
-        yield f"{name}.gang.nodes", gang.nodes
-    yield "model.max_model_len", spec.model.max_model_len
+    for at, model in enumerate(spec.models):
+        yield f"models.{at}.max_model_len", model.max_model_len
+        for pool in model.pools:
+            name, gang = f"models.{at}.pools.{pool.role}", pool.gang
+            yield f"{name}.replicas", pool.replicas
+            yield f"{name}.gang.tensor_parallel", gang.tensor_parallel
+            yield f"{name}.gang.pipeline_parallel", gang.pipeline_parallel
+            yield f"{name}.gang.nodes", gang.nodes
     yield "channel.heartbeat_s", spec.channel.heartbeat_s
     yield "channel.lost_after_s", spec.channel.lost_after_s
     yield "channel.max_requests", spec.channel.max_requests

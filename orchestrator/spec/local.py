@@ -15,12 +15,8 @@ from orchestrator.spec.spec import (
 )
 
 LOOPBACK = "127.0.0.1"
-# Compiling would take minutes; without a size vLLM takes 92 % of the memory for KV; and a tokenizer
-# in the engine costs 0.25 GiB for nothing.
-CPU_VLLM_ARGS = (
-    *("--enforce-eager", "--kv-cache-memory-bytes", str(64 << 20)),
-    "--skip-tokenizer-init",
-)
+# Compiling would take minutes, and without a size vLLM takes 92 % of the memory for KV.
+CPU_VLLM_ARGS = ("--enforce-eager", "--kv-cache-memory-bytes", str(64 << 20))
 
 
 def local_spec(kind: EngineKind, nodes: int, model_path: str) -> Spec:
@@ -35,19 +31,19 @@ def local_spec(kind: EngineKind, nodes: int, model_path: str) -> Spec:
     prefill_gangs = max(1, nodes // 4)
     decode_gangs = max(1, nodes - 2 * prefill_gangs)
     wide = GangSpec(tensor_parallel=2, nodes=2, tensor_across_nodes=True)
+    engine = EngineSpec(
+        kind=kind,
+        device=Device.CPU,
+        args=CPU_VLLM_ARGS if kind is EngineKind.VLLM else (),
+        dtype="float32",
+        start_timeout_s=300.0,
+    )
+    pools = (
+        PoolSpec(Role.PREFILL, prefill_gangs, wide),
+        PoolSpec(Role.DECODE, decode_gangs),
+    )
     return Spec(
-        model=ModelSpec(path=model_path, max_model_len=2_048),
-        engine=EngineSpec(
-            kind=kind,
-            device=Device.CPU,
-            args=CPU_VLLM_ARGS if kind is EngineKind.VLLM else (),
-            dtype="float32",
-            start_timeout_s=300.0,
-        ),
-        pools=(
-            PoolSpec(Role.PREFILL, prefill_gangs, wide),
-            PoolSpec(Role.DECODE, decode_gangs),
-        ),
+        models=(ModelSpec(model_path, pools, "DeepSeek-R1", max_model_len=2_048, engine=engine),),
         gateway=GatewaySpec(host=LOOPBACK),
         fleet=FleetSpec(health_period_s=1.0, start_attempts=1, stuck_after_s=60.0, drain_s=60.0),
         local=LocalSpec(nodes=nodes),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from orchestrator.core import Role
+from orchestrator.spec.catalogue import CATALOGUE, ModelProfile, SystemPrompt
 
 
 class EngineKind(StrEnum):
@@ -21,15 +22,6 @@ class Device(StrEnum):
 
     GPU = "gpu"
     CPU = "cpu"  # development and tests; needs the `cpu` extra
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """The checkpoint and the name clients ask for."""
-
-    path: str  # a folder with config.json, weights and tokenizer.json
-    name: str = "deepseek-reasoner"
-    max_model_len: int = 131_072  # tokens, prompt plus output; R1's advertised context
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +72,28 @@ class PoolSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model: its checkpoint, what clients call it, and the pools that serve it."""
+
+    path: str  # a folder with config.json, weights and tokenizer.json
+    pools: tuple[PoolSpec, ...]
+    name: str = "DeepSeek-R1-0528"  # of the catalogue, which knows its template and limits
+    aliases: tuple[str, ...] | None = None  # public names; None: those of the catalogue
+    system_prompt: SystemPrompt | None = None  # None: as the catalogue has it
+    max_model_len: int = 131_072  # tokens, prompt plus output; R1's advertised context
+    engine: EngineSpec = field(default_factory=EngineSpec)
+
+    def pool(self, role: Role) -> PoolSpec | None:
+        """The pool of that role, if the model has one."""
+        return next((pool for pool in self.pools if pool.role is role), None)
+
+    @property
+    def profile(self) -> ModelProfile:
+        """What the catalogue knows of it."""
+        return CATALOGUE[self.name]
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelSpec:
     """The token channel between a gateway and an engine process."""
 
@@ -115,7 +129,41 @@ class GatewaySpec:
     keep_alive_s: float = 10.0  # below the tightest common idle limit of proxies
     stream_s_max: float = 7_200.0  # the longest stream that a configuration reload may not cut
     max_body_bytes: int = 8 << 20
+
+
+class ApiProfile(StrEnum):
+    """Which rules of the official API apply; each is named after the month it came with."""
+
+    DEEPSEEK_2501 = "deepseek-2501"  # R1
+    DEEPSEEK_2505 = "deepseek-2505"  # R1-0528
+    DEEPSEEK_2512 = "deepseek-2512"  # V3.2: `thinking`, tools while thinking
+
+
+class StreamUsage(StrEnum):
+    """Where a stream carries its usage."""
+
+    WIRE = "wire"  # on the last chunk, always, as the official API does
+    OPENAI = "openai"  # on a chunk of its own without choices, if the client asks for it
+
+
+class FirstDelta(StrEnum):
+    """What the first chunk of a thinking stream has as content."""
+
+    WIRE = "wire"  # null, as the official API does
+    EMPTY_STRING = "empty_string"  # for clients that add content up without looking
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSpec:
+    """What clients are promised."""
+
+    profile: ApiProfile = ApiProfile.DEEPSEEK_2512
+    strict: bool = False  # refuse what the profile refuses, where we would understand it
     honor_sampling: bool = False  # the official reasoner ignores a client's temperature and top_p
+    reasoning_alias: bool = False  # send `reasoning` beside `reasoning_content`
+    stream_usage: StreamUsage = StreamUsage.WIRE
+    stream_first_delta: FirstDelta = FirstDelta.WIRE
+    keys_path: str | None = None  # a file of hashed API keys, or a folder of such; None: open
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +188,16 @@ class LocalSpec:
 class Spec:
     """Everything the operator asked for."""
 
-    model: ModelSpec
-    pools: tuple[PoolSpec, ...]
-    engine: EngineSpec = field(default_factory=EngineSpec)
+    models: tuple[ModelSpec, ...]
     channel: ChannelSpec = field(default_factory=ChannelSpec)
     admission: AdmissionSpec = field(default_factory=AdmissionSpec)
     handoff: HandoffSpec = field(default_factory=HandoffSpec)
     gateway: GatewaySpec = field(default_factory=GatewaySpec)
+    api: ApiSpec = field(default_factory=ApiSpec)
     fleet: FleetSpec = field(default_factory=FleetSpec)
     local: LocalSpec = field(default_factory=LocalSpec)
     log_dir: str = "logs"
 
-    def pool(self, role: Role) -> PoolSpec | None:
-        """The pool of that role, if the spec has one."""
-        return next((pool for pool in self.pools if pool.role is role), None)
+    def model(self, name: str) -> ModelSpec:
+        """The model of that name, which there must be."""
+        return next(model for model in self.models if model.name == name)

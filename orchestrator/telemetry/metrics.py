@@ -33,21 +33,45 @@ _TTFT = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 _E2E = (1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 
 REQUESTS = Metric(
-    "r1_requests_total", Kind.COUNTER, "Requests that ended, by how they ended.", ("outcome",)
+    "r1_requests_total",
+    Kind.COUNTER,
+    "Requests that ended, by how they ended.",
+    ("model", "outcome"),
 )
-IN_FLIGHT = Metric("r1_requests_in_flight", Kind.GAUGE, "Requests admitted and not yet ended.")
-WAITING = Metric("r1_requests_queued", Kind.GAUGE, "Requests waiting for admission.")
-TOKENS = Metric("r1_output_tokens_total", Kind.COUNTER, "Tokens generated for clients.", ("part",))
+IN_FLIGHT = Metric(
+    "r1_requests_in_flight", Kind.GAUGE, "Requests admitted and not yet ended.", ("model",)
+)
+WAITING = Metric("r1_requests_queued", Kind.GAUGE, "Requests waiting for admission.", ("model",))
+TOKENS = Metric(
+    "r1_output_tokens_total", Kind.COUNTER, "Tokens generated for clients.", ("model", "part")
+)
 PROMPT_TOKENS = Metric(
-    "r1_prompt_tokens_total", Kind.COUNTER, "Prompt tokens of admitted requests."
+    "r1_prompt_tokens_total", Kind.COUNTER, "Prompt tokens of admitted requests.", ("model",)
 )
-TTFT = Metric("r1_ttft_seconds", Kind.HISTOGRAM, "Arrival to first token sent.", (), _TTFT)
-E2E = Metric("r1_request_seconds", Kind.HISTOGRAM, "Arrival to last token sent.", (), _E2E)
+TTFT = Metric("r1_ttft_seconds", Kind.HISTOGRAM, "Arrival to first token sent.", ("model",), _TTFT)
+E2E = Metric("r1_request_seconds", Kind.HISTOGRAM, "Arrival to last token sent.", ("model",), _E2E)
 PATHS = Metric(
-    "r1_prefill_paths_total", Kind.COUNTER, "How prompts were prefilled.", ("path", "reason")
+    "r1_prefill_paths_total",
+    Kind.COUNTER,
+    "How prompts were prefilled.",
+    ("model", "path", "reason"),
 )
-RESUMED = Metric("r1_requests_resumed_total", Kind.COUNTER, "Submissions after a rank failed.")
-RANKS = Metric("r1_ranks_open", Kind.GAUGE, "Ranks that this gateway can reach.", ("role",))
+RESUMED = Metric(
+    "r1_requests_resumed_total", Kind.COUNTER, "Submissions after a rank failed.", ("model",)
+)
+RANKS = Metric("r1_ranks_open", Kind.GAUGE, "Ranks that this gateway can reach.", ("model", "role"))
+EMPTY_ANSWERS = Metric(
+    "r1_empty_answers_total",
+    Kind.COUNTER,
+    "Completions that ended inside their reasoning, by finish reason.",
+    ("model", "reason"),
+)
+INVALID_JSON = Metric(
+    "r1_invalid_json_total",
+    Kind.COUNTER,
+    "Answers that a grammar should have made JSON and that are none.",
+    ("model",),
+)
 
 CATALOGUE = (
     REQUESTS,
@@ -60,6 +84,8 @@ CATALOGUE = (
     PATHS,
     RESUMED,
     RANKS,
+    EMPTY_ANSWERS,
+    INVALID_JSON,
 )
 
 
@@ -103,9 +129,10 @@ class Metrics:
         gauge = self._gauges[metric.name]
         (gauge.labels(*labels) if labels else gauge).set(value)
 
-    def observe(self, metric: Metric, value: float) -> None:
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
         """Adds an observation to a histogram."""
-        self._histograms[metric.name].observe(value)
+        histogram = self._histograms[metric.name]
+        (histogram.labels(*labels) if labels else histogram).observe(value)
 
     def exposition(self) -> bytes:
         """All of them in Prometheus text format."""

@@ -10,11 +10,11 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import uvloop
 
-from orchestrator.core import Role
+from orchestrator.core import Role, TokenLogprob
 from orchestrator.engines import (
     ChannelServer,
     ChannelState,
@@ -85,7 +85,7 @@ class Count:
     def __init__(self, on_done: Callable[[], None]) -> None:
         self._on_done = on_done
 
-    def on_tokens(self, ids: list[int]) -> None:
+    def on_tokens(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
         self.tokens += len(ids)
 
     def on_end(self, end: End) -> None:

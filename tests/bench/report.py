@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-from orchestrator.codec import Splitter, Tokenizer, UserMessage, render_r1
+from orchestrator.codec import Begin, Conversation, Splitter, Tokenizer, UserMessage, render
 from orchestrator.gateway.wire import FinishReason, ReplyHead, StreamReply, Usage
+from orchestrator.spec import SystemPrompt, TemplateKind
 from tests.live.local_stack import local_stack, printed_gib, printed_seconds, stream
 
 ROUNDS = 3
@@ -59,14 +60,20 @@ def codec_rows(tokenizer: Tokenizer) -> list[str]:
     encoded = []
     for _ in range(ROUNDS):
         began_s = time.process_time()
-        prompt = render_r1(tokenizer, [UserMessage(TEXT * 4)])
+        prompt = render(
+            tokenizer,
+            TemplateKind.R1,
+            Conversation((UserMessage(TEXT * 4),)),
+            system_prompt=SystemPrompt.FOLD,
+            force_think=True,
+        )
         encoded.append(1e6 * (time.process_time() - began_s) / len(prompt.ids))
     rows.append(f"| messages to prompt ids | {spread(encoded)} |")
     return rows
 
 
 def _split_us(tokenizer: Tokenizer, ids: list[int], batch: int) -> float:
-    splitter = Splitter(tokenizer, thinking=True)
+    splitter = Splitter(tokenizer, begin=Begin.THOUGHT)
     reply = StreamReply(ReplyHead("id", 1, "deepseek-reasoner", "fp"))
     began_s = time.process_time()
     for at in range(0, len(ids), batch):

@@ -1,20 +1,35 @@
 """What every `Engine` must do; each engine's own test file runs this suite on it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import json
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 
+from orchestrator.codec import (
+    Begin,
+    NamedTool,
+    Splitter,
+    Tokenizer,
+    ToolCallArguments,
+    ToolCallStart,
+    ToolDefinition,
+    tool_grammar,
+)
 from orchestrator.engines import (
     End,
     Engine,
     EngineInfo,
     Finish,
+    Grammar,
+    GrammarKind,
     KvParams,
     KvSource,
     Sampling,
     Submit,
+    TokenLogprob,
 )
 
 
@@ -23,6 +38,7 @@ class Output:
     """What one request gave."""
 
     ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     end: End | None = None
 
 
@@ -33,13 +49,18 @@ class NotingListener:
         self.outputs: dict[str, Output] = {}
         self.wrong: list[str] = []
 
-    def on_tokens(self, request_id: str, ids: list[int]) -> None:
+    def on_tokens(
+        self, request_id: str, ids: list[int], logprobs: Sequence[TokenLogprob] = ()
+    ) -> None:
         output = self.outputs[request_id]
         if output.end is not None:
             self.wrong.append(f"{request_id}: tokens after the end")
         if not ids:
             self.wrong.append(f"{request_id}: an empty update")
+        if len(logprobs) not in (0, len(ids)):
+            self.wrong.append(f"{request_id}: {len(logprobs)} logprobs of {len(ids)} ids")
         output.ids += ids
+        output.logprobs += logprobs
 
     def on_end(self, request_id: str, end: End) -> None:
         output = self.outputs[request_id]
@@ -83,6 +104,7 @@ class Rig:
         sampling: Sampling,
         kv_source: KvSource = KvSource.LOCAL,
         kv_params: KvParams | None = None,
+        cache_salt: str = "",
     ) -> str:
         """Submits a request of a new id."""
         self._made += 1
@@ -92,7 +114,9 @@ class Rig:
         if kv_source is KvSource.TRANSFER:
             assert self.decoder is not None
             engine = self.decoder
-        engine.submit(Submit(request_id, prompt_ids, sampling, kv_source, kv_params))
+        engine.submit(
+            Submit(request_id, prompt_ids, sampling, kv_source, kv_params, cache_salt=cache_salt)
+        )
         return request_id
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -195,6 +219,58 @@ class EngineContract:
 
         rig.play(scene())
 
+    def test_logprobs_come_with_each_id_if_they_are_wanted(self, rig: Rig) -> None:
+        async def scene() -> None:
+            wishes = (None, 0, 3, 20)
+            asked = [
+                rig.ask(prompt(20), msgspec.structs.replace(greedy(4), logprobs=wish))
+                for wish in wishes
+            ]
+            ends = [await rig.ended(request_id) for request_id in asked]
+            assert all(ids == ends[0][0] for ids, _ in ends), "they change no id"
+            for wish, request_id in zip(wishes, asked, strict=True):
+                output = rig.listener.outputs[request_id]
+                assert len(output.logprobs) == (0 if wish is None else 4)
+                for id_, logprob in zip(output.ids, output.logprobs, strict=False):
+                    assert logprob.logprob < 0
+                    assert len(logprob.top) == wish
+                    values = [value for _, value in logprob.top]
+                    assert values == sorted(values, reverse=True), output
+                    if wish:
+                        assert logprob.top[0] == (id_, logprob.logprob), "greedy draws the best"
+
+        rig.play(scene())
+
+    def test_too_many_logprobs_are_refused(self, rig: Rig) -> None:
+        async def scene() -> None:
+            sampling = msgspec.structs.replace(greedy(4), logprobs=21)
+            ids, end = await rig.ended(rig.ask(prompt(20), sampling))
+            assert (ids, end.finish) == ([], Finish.REFUSED)
+            assert end.cause
+
+        rig.play(scene())
+
+    def test_a_stop_token_has_no_logprob(self, rig: Rig) -> None:
+        async def scene() -> None:
+            ids, _ = await rig.ended(rig.ask(prompt(20), greedy(12)))
+            stop = ids[6]
+            sampling = msgspec.structs.replace(greedy(12), stop_token_ids=(stop,), logprobs=1)
+            request_id = rig.ask(prompt(20), sampling)
+            stopped, _ = await rig.ended(request_id)
+            assert len(rig.listener.outputs[request_id].logprobs) == len(stopped)
+
+        rig.play(scene())
+
+    def test_penalties_are_taken(self, rig: Rig) -> None:
+        async def scene() -> None:
+            sampling = msgspec.structs.replace(
+                greedy(3), presence_penalty=1.5, frequency_penalty=-1.5
+            )
+            ids, end = await rig.ended(rig.ask(prompt(20), sampling))
+            assert (len(ids), end.finish) == (3, Finish.LENGTH)
+
+        rig.play(scene())
+
     @pytest.mark.parametrize("excess", [0, 1, 100])
     def test_a_prompt_that_leaves_no_room_is_refused(self, rig: Rig, excess: int) -> None:
         async def scene() -> None:
@@ -283,5 +359,172 @@ class EngineContract:
                 assert output.end is not None
                 assert output.end.finish is Finish.ABORTED
             await rig.engine.stop()
+
+        rig.play(scene())
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"sure": {"type": "boolean"}, "colour": {"enum": ["red", "green"]}},
+    "required": ["sure", "colour"],
+    "additionalProperties": False,
+}
+BY_SCHEMA = Grammar(GrammarKind.JSON_SCHEMA, json.dumps(SCHEMA))
+THINK, END_THINK = 128798, 128799
+ANSWER_TOKENS = 120  # random weights write blanks wherever JSON lets them
+
+
+def _constrained(**changes: object) -> Sampling:
+    sampling = Sampling(ANSWER_TOKENS, temperature=0.0, top_p=1.0)
+    return msgspec.structs.replace(sampling, **changes)
+
+
+def _asked(tokenizer: Tokenizer, *, closed: bool) -> tuple[int, ...]:
+    """A question, and an open or an empty thought."""
+    question = (0, 128803, *tokenizer.encode("Which colour?"), 128804)
+    if closed:
+        blank = tokenizer.encode("\n\n")
+        return (*question, THINK, *blank, END_THINK, *blank)
+    return (*question, THINK, *tokenizer.encode("\n"))
+
+
+def _check_schema(text: str) -> None:
+    answer = json.loads(text)
+    assert sorted(answer) == ["colour", "sure"]
+    assert isinstance(answer["sure"], bool)
+    assert answer["colour"] in ("red", "green")
+
+
+class ConstraintContract:
+    """What an engine whose `EngineInfo.grammar` holds must do. As `EngineContract`, with a fixture
+    `tokenizer`: R1's.
+    """
+
+    def test_a_grammar_begins_at_once_behind_a_thought_that_the_prompt_closes(
+        self, rig: Rig, tokenizer: Tokenizer
+    ) -> None:
+        async def scene() -> None:
+            sampling = _constrained(grammar=BY_SCHEMA)
+            ids, end = await rig.ended(rig.ask(_asked(tokenizer, closed=True), sampling))
+            assert end.finish is Finish.STOP
+            _check_schema(tokenizer.decode(ids))
+
+        rig.play(scene())
+
+    def test_a_thinking_budget_closes_the_thought_and_the_grammar_begins_behind_it(
+        self, rig: Rig, tokenizer: Tokenizer
+    ) -> None:
+        async def scene() -> None:
+            sampling = _constrained(grammar=BY_SCHEMA, thinking_budget=5)
+            ids, end = await rig.ended(rig.ask(_asked(tokenizer, closed=False), sampling))
+            assert end.finish is Finish.STOP
+            assert ids.index(END_THINK) == 4, "the newline of the prompt is a part of the thought"
+            _check_schema(tokenizer.decode(ids[5:]))
+
+        rig.play(scene())
+
+    def test_a_budget_that_the_prompt_has_used_up_closes_the_thought_at_once(
+        self, rig: Rig, tokenizer: Tokenizer
+    ) -> None:
+        async def scene() -> None:
+            asked = _asked(tokenizer, closed=False)
+            for budget in (0, 1):
+                ids, _ = await rig.ended(rig.ask(asked, _constrained(thinking_budget=budget)))
+                assert ids[0] == END_THINK
+            resumed = (*asked, 1000, 1001, 1002)
+            ids, _ = await rig.ended(rig.ask(resumed, _constrained(thinking_budget=4)))
+            assert ids[0] == END_THINK
+
+        rig.play(scene())
+
+    def test_a_budget_is_for_thoughts_only(self, rig: Rig, tokenizer: Tokenizer) -> None:
+        async def scene() -> None:
+            asked = _asked(tokenizer, closed=True)
+            free, _ = await rig.ended(rig.ask(asked, greedy(8)))
+            ids, _ = await rig.ended(
+                rig.ask(asked, msgspec.structs.replace(greedy(8), thinking_budget=2))
+            )
+            assert ids == free
+
+        rig.play(scene())
+
+    def test_json_of_any_kind_is_an_object(self, rig: Rig, tokenizer: Tokenizer) -> None:
+        async def scene() -> None:
+            sampling = _constrained(grammar=Grammar(GrammarKind.JSON_OBJECT))
+            ids, end = await rig.ended(rig.ask(_asked(tokenizer, closed=True), sampling))
+            text = tokenizer.decode(ids)
+            assert text.lstrip().startswith("{")
+            if end.finish is Finish.STOP:  # random weights may write a key without end
+                assert isinstance(json.loads(text), dict)
+
+        rig.play(scene())
+
+    def test_a_structural_tag_makes_tool_calls(self, rig: Rig, tokenizer: Tokenizer) -> None:
+        tool = ToolDefinition("paint", "Paints.", json.dumps(SCHEMA))
+        tag = tool_grammar(tokenizer, [tool], NamedTool("paint"))
+
+        async def scene() -> None:
+            # more tokens: vLLM cannot forbid blanks inside of tags
+            grammar = Grammar(GrammarKind.STRUCTURAL_TAG, tag)
+            sampling = _constrained(grammar=grammar, max_tokens=600)
+            ids, end = await rig.ended(rig.ask(_asked(tokenizer, closed=True), sampling))
+            assert end.finish is Finish.STOP
+            splitter = Splitter(tokenizer, begin=Begin.ANSWER)
+            pieces = (*splitter.push(ids), *splitter.end())
+            assert pieces[0] == ToolCallStart(0, "paint")
+            arguments = [piece.text for piece in pieces if isinstance(piece, ToolCallArguments)]
+            assert len(arguments) == len(pieces) - 1
+            _check_schema("".join(arguments))
+
+        rig.play(scene())
+
+
+class RefusalContract:
+    """How every engine that takes constraints refuses bad ones. As `ConstraintContract`."""
+
+    @pytest.mark.parametrize(
+        "grammar",
+        [
+            Grammar(GrammarKind.JSON_SCHEMA, ""),
+            Grammar(GrammarKind.JSON_SCHEMA, "{"),
+            Grammar(GrammarKind.JSON_SCHEMA, '{"type": "nonsense"}'),
+            Grammar(GrammarKind.STRUCTURAL_TAG, "{"),
+        ],
+        ids=["empty", "no JSON", "no schema", "no tag"],
+    )
+    def test_a_bad_grammar_is_refused_and_harms_nobody_else(
+        self, rig: Rig, grammar: Grammar
+    ) -> None:
+        async def scene() -> None:
+            other = rig.ask(prompt(8), greedy(40))
+            ids, end = await rig.ended(rig.ask(prompt(8), _constrained(grammar=grammar)))
+            assert (ids, end.finish) == ([], Finish.REFUSED)
+            assert end.cause
+            assert (await rig.ended(other))[1].finish is Finish.LENGTH
+            assert rig.engine.failure() is None
+
+        rig.play(scene())
+
+
+class PrefixContract:
+    """What an engine that keeps the KV of earlier prompts must do."""
+
+    def test_prefix_hits_are_reported_and_kept_apart_by_salt(self, rig: Rig) -> None:
+        async def scene() -> None:
+            tokens = 4 * rig.info.block_size
+            cached: list[tuple[str, bool]] = []
+            for salt in ("", "", "a", "a", "b", ""):
+                request_id = rig.ask(prompt(tokens, salt=9), greedy(2), cache_salt=salt)
+                _, end = await rig.ended(request_id)
+                assert 0 <= end.cached_tokens < tokens
+                cached.append((salt, end.cached_tokens > 0))
+            assert cached == [
+                ("", False),
+                ("", True),
+                ("a", False),
+                ("a", True),
+                ("b", False),
+                ("", True),
+            ]
 
         rig.play(scene())

@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 import uvloop
 
+from orchestrator.codec import Tokenizer
 from orchestrator.core import EngineStartError
 from orchestrator.engines import (
+    Author,
     FakeEngine,
     FakeEngineSpec,
     FakeScript,
@@ -15,9 +18,18 @@ from orchestrator.engines import (
     KvParams,
     KvSource,
     Sampling,
+    ScriptedModel,
 )
 from orchestrator.engines.fake_script import recital
-from tests.contract.engine_contract import EngineContract, Rig, greedy, prompt
+from tests.contract.engine_contract import (
+    ConstraintContract,
+    EngineContract,
+    PrefixContract,
+    RefusalContract,
+    Rig,
+    greedy,
+    prompt,
+)
 
 QUICK = FakeEngineSpec(
     step_s=0.001, prefill_s_per_token=0, max_model_len=1024, block_size=16, max_running=16
@@ -26,11 +38,11 @@ CHAT = (0, 128803, 3000, 3001, 3002, 128804, 128798, 201)  # "<User>abc<Assistan
 STOP = Sampling(100)
 
 
-def _rigged(spec: FakeEngineSpec) -> Iterator[Rig]:
+def _rigged(spec: FakeEngineSpec, author: Author | None = None) -> Iterator[Rig]:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         rig = Rig(runner, patience_s=5)
-        rig.engine = FakeEngine(spec, "producer")
-        rig.decoder = FakeEngine(spec, "consumer")
+        rig.engine = FakeEngine(spec, "producer", author)
+        rig.decoder = FakeEngine(spec, "consumer", author)
         rig.info = runner.run(rig.start(rig.engine))
         runner.run(rig.start(rig.decoder))
         yield rig
@@ -40,6 +52,22 @@ def _rigged(spec: FakeEngineSpec) -> Iterator[Rig]:
 
 class TestFakeEngine(EngineContract):
     """The shared suite."""
+
+
+class TestFakeEngineWithAuthor(ConstraintContract, RefusalContract, EngineContract):
+    """The same with what a scripted model writes."""
+
+    @pytest.fixture
+    def rig(self, tokenizer: Tokenizer) -> Iterator[Rig]:
+        yield from _rigged(QUICK, ScriptedModel(tokenizer))
+
+
+class TestFakeEngineWithMemory(PrefixContract, EngineContract):
+    """The same with a memory of prompts."""
+
+    @pytest.fixture
+    def rig(self) -> Iterator[Rig]:
+        yield from _rigged(msgspec.structs.replace(QUICK, prefix_blocks=256))
 
 
 @pytest.fixture
@@ -78,6 +106,16 @@ def test_a_script_is_recited_whatever_the_prompt(rig: Rig) -> None:
         for prompt_ids in (CHAT, prompt(5)):
             ids, end = await rig.ended(rig.ask(prompt_ids, STOP))
             assert (ids, end.finish) == ([7, 8, 128799, 9], Finish.STOP)
+
+    rig.play(scene())
+
+
+@with_spec(thought_tokens=100)
+def test_a_recital_keeps_to_a_thinking_budget(rig: Rig) -> None:
+    async def scene() -> None:
+        ids, _ = await rig.ended(rig.ask(CHAT, Sampling(100, thinking_budget=7)))
+        assert ids.index(128799) == 6, "the newline of the prompt is a part of the thought"
+        assert len(ids) == 6 + 1 + 32
 
     rig.play(scene())
 

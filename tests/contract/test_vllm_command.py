@@ -60,6 +60,7 @@ TINY = GangLaunch(
     max_model_len=1024,
     block_size=16,
     dtype="bfloat16",
+    reasoning_parser="deepseek_r1",
     engine_args=("--enforce-eager", "--kv-cache-memory-bytes", "33554432"),
 )
 
@@ -137,6 +138,10 @@ def test_the_model_fields_arrive(tiny: GangLaunch) -> None:
     assert config.model_config.use_mla
     assert config.cache_config.block_size == 16
     assert config.kv_transfer_config is None
+    assert config.reasoning_config.enabled
+    assert config.reasoning_config.reasoning_end_token_ids == [128799]
+    assert config.structured_outputs_config.reasoning_parser == "deepseek_r1"
+    assert config.structured_outputs_config.backend == "xgrammar"
 
 
 def test_a_prefill_and_a_decode_gang_transfer_by_nixl(tiny: GangLaunch) -> None:

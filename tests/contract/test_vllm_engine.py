@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from tests.contract.engine_contract import EngineContract, Rig
+from tests.contract.engine_contract import (
+    ConstraintContract,
+    EngineContract,
+    RefusalContract,
+    Rig,
+)
 
 pytestmark = [
     pytest.mark.vllm,
@@ -35,7 +40,9 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
         # in full precision: random weights have nearly flat logits, and batches must not matter
         *("--dtype", "float32"),
         *("--enforce-eager", "--kv-cache-memory-bytes", str(64 << 20)),
-        "--skip-tokenizer-init",
+        *("--reasoning-parser", "deepseek_r1"),
+        # random weights write blanks for as long as JSON lets them
+        *("--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}'),
     )
 
 
@@ -50,6 +57,10 @@ def rig(flags: tuple[str, ...]) -> Iterator[Rig]:
         rig.info = runner.run(rig.start(rig.engine))
         yield rig
         runner.run(rig.engine.stop())
+
+
+class TestConstraints(ConstraintContract, RefusalContract):
+    """The shared suite of engines that take constraints."""
 
 
 class TestVllmEngine(EngineContract):

@@ -55,9 +55,13 @@ class LocalStack:
         return openai.OpenAI(base_url=self.url, api_key="sk-any", max_retries=0, timeout=timeout_s)
 
     def ranks(self) -> dict[str, int]:
-        """The ranks that the gateway asked can reach, by role; empty if none answers."""
+        """The ranks that the gateway asked can reach, by role; empty if none answers.
+
+        Of the first model, where there are several.
+        """
         try:
-            ranks: dict[str, int] = httpx.get(f"{self.url}/health", timeout=5).json()["ranks"]
+            models = httpx.get(f"{self.url}/health", timeout=5).json()["ranks"]
+            ranks: dict[str, int] = next(iter(models.values()))
         except (httpx.HTTPError, ValueError):
             return {}
         return ranks

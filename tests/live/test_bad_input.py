@@ -1,5 +1,6 @@
 """What an operator gets wrong: one clear message, a non-zero exit, and no process left behind."""
 
+import json
 import socket
 import subprocess
 from pathlib import Path
@@ -12,9 +13,11 @@ from tests.live.local_stack import command, free_port, left_behind
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
 
 SPEC = """
-model: {{path: {model}, max_model_len: 512}}
-engine: {{kind: vllm, device: cpu, dtype: float32, start_timeout_s: 120, args: {args}}}
-pools: [{{role: unified, gang: {gang}}}]
+models:
+  - path: {model}
+    max_model_len: 512
+    engine: {{kind: vllm, device: cpu, dtype: float32, start_timeout_s: 120, args: {args}}}
+    pools: [{{role: unified, gang: {gang}}}]
 gateway: {{host: 127.0.0.1, port: {port}, replicas: 1}}
 fleet: {{start_attempts: 1}}
 local: {{nodes: 1, gpus_per_node: 8}}
@@ -65,8 +68,8 @@ def test_an_unreadable_spec(tmp_path: Path) -> None:
 
 def test_a_spec_with_a_wrong_key(tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
-    path.write_text("model: {path: x, pth: y}\npools: [{role: unified}]")
-    assert "model.pth: unknown key" in up(tmp_path, "--spec", str(path))
+    path.write_text("models: [{path: x, pth: y, pools: [{role: unified}]}]")
+    assert "models.0.pth: unknown key" in up(tmp_path, "--spec", str(path))
 
 
 def test_a_layout_with_more_gpus_than_the_nodes_have(tmp_path: Path, model: Path) -> None:
@@ -100,6 +103,25 @@ def test_an_engine_flag_that_is_ours_to_set(tmp_path: Path, model: Path) -> None
     said = up(tmp_path, "--spec", spec(tmp_path, model, args="[--tensor-parallel-size, '2']"))
     assert "--tensor-parallel-size" in said
     assert "remove it" in said
+
+
+def test_a_tokenizer_that_loses_text_is_never_served_with(tmp_path: Path, model: Path) -> None:
+    file = json.loads((model / "tokenizer.json").read_text())
+    file["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}
+    (model / "tokenizer.json").write_text(json.dumps(file))
+    said = up(tmp_path, "--spec", spec(tmp_path, model))
+    assert "tokenizer.json turns the text" in said
+    assert "Serve the tokenizer.json that was published with the checkpoint" in said
+
+
+def test_keys_that_are_none(tmp_path: Path, model: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("sk-plain\n")
+    path = Path(spec(tmp_path, model))
+    path.write_text(path.read_text() + f"api: {{keys_path: {keys}}}\n")
+    said = up(tmp_path, "--spec", str(path))
+    assert "line 1 is no `ACCOUNT sha256:HEX`" in said
+    assert "r1-serve key" in said
 
 
 def test_a_model_folder_without_a_tokenizer(tmp_path: Path) -> None:

@@ -9,19 +9,43 @@ import httpx
 import openai
 import pytest
 
+from orchestrator.engines.tiny_checkpoint import write_tokenizer
 from tests.live.local_stack import Asker, LocalStack, end_of, local_stack, stream, until
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
 
 QUESTION = "Say something long about the weather of the last hundred years, please. " * 8
 BACK_S = 120.0
+SPEC = """
+models:
+  - path: {path}
+    name: DeepSeek-R1
+    max_model_len: 2048
+    engine: {{kind: fake, device: cpu}}
+    pools:
+      - {{role: prefill, gang: {{tensor_parallel: 2, nodes: 2, tensor_across_nodes: true}}}}
+      - {{role: decode, replicas: 4}}
+  - path: {path}
+    name: DeepSeek-V3-0324
+    max_model_len: 2048
+    engine: {{kind: fake, device: cpu}}
+    pools: [{{role: unified}}]
+gateway: {{host: 127.0.0.1}}
+fleet: {{health_period_s: 1, start_attempts: 1, stuck_after_s: 60, drain_s: 60}}
+local: {{nodes: 7}}
+"""
 WHOLE = {"prefill": 1, "decode": 4}
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """Six nodes: a prefill gang of two, four decode gangs of one."""
-    with local_stack(tmp_path_factory.mktemp("fleet"), "--engine", "fake", "--nodes", "6") as stack:
+    """Six nodes for R1: a prefill gang of two, four decode gangs of one; and one for V3."""
+    folder = tmp_path_factory.mktemp("fleet")
+    checkpoint = folder / "tokenizer"
+    write_tokenizer(checkpoint)
+    spec = folder / "spec.yaml"
+    spec.write_text(SPEC.format(path=checkpoint))
+    with local_stack(folder, "--spec", str(spec)) as stack:
         yield stack
 
 
@@ -40,6 +64,19 @@ def test_every_gang_serves(fleet: LocalStack) -> None:
     assert whole.finish == "stop"
     assert whole.reasoning
     assert whole.answer
+
+
+def test_models_stand_side_by_side(fleet: LocalStack) -> None:
+    names = ["deepseek-reasoner", "deepseek-chat", "DeepSeek-R1", "DeepSeek-V3-0324"]
+    assert sorted(model.id for model in fleet.client().models.list()) == sorted(names)
+    answer = fleet.client().chat.completions.create(
+        model="deepseek-chat", messages=[{"role": "user", "content": QUESTION}]
+    )
+    assert answer.choices[0].message.content
+    assert "reasoning_content" not in (answer.choices[0].message.model_extra or {})
+    page = httpx.get(fleet.url)
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "DeepThink" in page.text
 
 
 def test_a_killed_decode_process_costs_no_request_and_its_gang_comes_back(

@@ -1,12 +1,15 @@
 """Real vLLM on the CPU under the real Ray Serve stack, driven by the official client."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import httpx
+import openai
 import psutil
 import pytest
 
@@ -43,6 +46,7 @@ def test_make_up_recites_across_nodes_and_survives_the_death_of_its_decode_gang(
         assert "recitation" in recital.answer
         check_transfer(stack)
         check_whole_body(stack, recital)
+        check_grammars(stack)
         check_death_of_decode(stack, recital)
 
 
@@ -50,8 +54,8 @@ def check_transfer(stack: LocalStack) -> None:
     """The KV of the prompt came from the prefill gang: the decision log and vLLM agree."""
     logs = "".join(path.read_text() for path in stack.log_dir.glob("decisions-*.jsonl"))
     assert '"decision":"transfer"' in logs
-    assert '"decision":"prefill-' in logs
-    assert '"decision":"decode-' in logs
+    assert '"decision":"DeepSeek-R1-prefill-' in logs
+    assert '"decision":"DeepSeek-R1-decode-' in logs
     assert len(stack.engine_pids("prefill", node=1)) == 1, "the prefill gang spans two nodes"
 
 
@@ -66,6 +70,43 @@ def check_whole_body(stack: LocalStack, recital: Completion) -> None:
     assert message.model_extra["reasoning_content"] == recital.reasoning
     assert whole.usage is not None
     assert whole.usage.completion_tokens == recital.output_tokens
+
+
+def check_grammars(stack: LocalStack) -> None:
+    """A schema and a demanded call hold even weights that can only recite, behind a transfer."""
+    schema = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Bonn", "Köln"]}, "sure": {"type": "boolean"}},
+        "required": ["city", "sure"],
+        "additionalProperties": False,
+    }
+    asked = [{"role": "user", "content": QUESTION}]
+    body = {
+        "model": "deepseek-reasoner",
+        "messages": asked,
+        "thinking": {"type": "disabled"},
+        "max_tokens": 1000,
+    }
+    client = stack.client().with_options(max_retries=0)
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    answer = client.post("/chat/completions", body=body | {"response_format": form}, cast_to=object)
+    assert set(json.loads(message_of(answer)["content"])) == {"city", "sure"}
+    tool = {"type": "function", "function": {"name": "weather", "parameters": schema}}
+    tools = {"tools": [tool], "tool_choice": {"type": "function", "function": {"name": "weather"}}}
+    answer = client.post("/chat/completions", body=body | tools, cast_to=object)
+    [call] = message_of(answer)["tool_calls"]
+    assert call["function"]["name"] == "weather"
+    assert set(json.loads(call["function"]["arguments"])) == {"city", "sure"}
+    broken = {"type": "json_schema", "json_schema": {"schema": {"type": "array", "contains": {}}}}
+    with pytest.raises(openai.BadRequestError, match="response_format"):
+        client.post("/chat/completions", body=body | {"response_format": broken}, cast_to=object)
+
+
+def message_of(completion: object) -> dict[str, Any]:
+    """The message of a body."""
+    assert isinstance(completion, dict)
+    message: dict[str, Any] = completion["choices"][0]["message"]
+    return message
 
 
 def check_death_of_decode(stack: LocalStack, recital: Completion) -> None:

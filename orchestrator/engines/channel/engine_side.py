@@ -6,10 +6,11 @@ own `max_tokens` however slowly the gateway reads.
 
 import hmac
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
-from orchestrator.core import Role
+from orchestrator.core import Role, TokenLogprob
 from orchestrator.engines.channel import frames
 from orchestrator.engines.channel.limits import ChannelLimits
 from orchestrator.engines.channel.liveness import Liveness, Phase
@@ -65,6 +66,7 @@ class EngineSide:
         self._running: set[int] = set()  # in the engine
         self._control: list[bytes] = []
         self._tokens: dict[int, list[int]] = {}  # not sent yet, by handle
+        self._logprobs: dict[int, list[TokenLogprob]] = {}  # one for each of those, if wanted
         self._ended: deque[bytes] = deque()  # frames not sent yet; their requests count as open
 
     @property
@@ -77,7 +79,7 @@ class EngineSide:
         """Tokens that wait for the gateway to read."""
         return sum(map(len, self._tokens.values()))
 
-    def on_tokens(self, handle: int, ids: list[int]) -> None:
+    def on_tokens(self, handle: int, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
         """New ids of a running request, to be sent with the others of this turn."""
         tokens = self._tokens
         if not tokens:
@@ -86,6 +88,9 @@ class EngineSide:
             self._host.wake()
         held = tokens.get(handle)
         tokens[handle] = ids if held is None else held + ids  # the engine may still own `ids`
+        if logprobs:
+            self._logprobs[handle] = [*self._logprobs.get(handle, ()), *logprobs]
+            assert len(self._logprobs[handle]) == len(tokens[handle]), "one logprob for each id"
 
     def on_end(self, handle: int, end: End) -> None:
         """The end of a running request; sent after its tokens."""
@@ -130,7 +135,8 @@ class EngineSide:
             return b""
         parts: list[bytes] = []
         if self._tokens:
-            step = frames.split_tokens(self._tokens, self._limits.max_frame_bytes)
+            frame_max = self._limits.max_frame_bytes
+            step = frames.split_tokens(self._tokens, self._logprobs, frame_max)
             parts.append(frames.frame(step))
             if self._tokens:
                 return parts[0]
@@ -156,6 +162,7 @@ class EngineSide:
         self.phase = Phase.CLOSED
         self.cause = cause
         self._tokens.clear()
+        self._logprobs.clear()
         self._ended.clear()
         self._control = [frames.frame(frames.Refuse(cause[:_CAUSE_CHARS_MAX]))]
         running = sorted(self._running)

@@ -9,12 +9,12 @@ anything else is a new `VERSION`.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
 
-from orchestrator.core import Role
+from orchestrator.core import Role, TokenLogprob
 from orchestrator.engines.engine import End, EngineInfo, EngineLoad, Submit
 
 VERSION = 1
@@ -24,6 +24,8 @@ _LENGTH_BYTES = 4
 _INT_BYTES = 9  # the most that MessagePack takes for an int
 _UPDATE_BYTES = 2 * _INT_BYTES  # a handle and an array header
 _TOKENS_BYTES = 64  # a Tokens frame without its updates
+_LOGPROB_BYTES = 15  # an array of a float and an array
+_ALTERNATIVE_BYTES = 1 + _INT_BYTES + 9  # an array of an id and a float
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -69,10 +71,15 @@ class Refuse(msgspec.Struct, frozen=True, array_like=True, tag=12):
 
 
 class Tokens(msgspec.Struct, frozen=True, array_like=True, tag=13, gc=False):
-    """The new tokens of one engine step: `ids[i]` belong to request `handles[i]`; equal lengths."""
+    """The new tokens of one engine step: `ids[i]` belong to request `handles[i]`; equal lengths.
+
+    `logprobs` is empty if no request of the step wants any; otherwise `logprobs[i]` is empty or as
+    long as `ids[i]`.
+    """
 
     handles: list[int]
     ids: list[list[int]]
+    logprobs: list[list[TokenLogprob]] = []
 
 
 class Ended(msgspec.Struct, frozen=True, array_like=True, tag=14):
@@ -91,6 +98,7 @@ class Beat(msgspec.Struct, frozen=True, array_like=True, tag=15):
 FromGateway = Hello | Open | Cancel | Pulse
 FromEngine = Welcome | Refuse | Tokens | Ended | Beat
 Message = TypeVar("Message")
+Item = TypeVar("Item")
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -110,10 +118,17 @@ def payload_bytes(framed: bytes) -> int:
     return len(framed) - _LENGTH_BYTES
 
 
-def split_tokens(pending: dict[int, list[int]], max_frame_bytes: int) -> Tokens:
-    """Takes from `pending` what surely fits one frame, at least one id, in order."""
+def split_tokens(
+    pending: dict[int, list[int]], logprobs: dict[int, list[TokenLogprob]], max_frame_bytes: int
+) -> Tokens:
+    """Takes from `pending` what surely fits one frame, at least one id, in order.
+
+    `logprobs` has those of the requests that want them, one for each pending id.
+    """
     assert pending
     room = max_frame_bytes - _TOKENS_BYTES
+    if logprobs:
+        return _split_with_logprobs(pending, logprobs, room)
     if len(pending) * _UPDATE_BYTES + sum(map(len, pending.values())) * _INT_BYTES <= room:
         taken = Tokens(list(pending), list(pending.values()))
         pending.clear()
@@ -124,15 +139,56 @@ def split_tokens(pending: dict[int, list[int]], max_frame_bytes: int) -> Tokens:
         ids_max = (room - _UPDATE_BYTES) // _INT_BYTES
         if handles and ids_max < 1:
             break
-        ids = pending.pop(handle)
-        part, rest = ids[: max(1, ids_max)], ids[max(1, ids_max) :]
+        part = _cut(pending, handle, max(1, ids_max))
         handles.append(handle)
         parts.append(part)
         room -= _UPDATE_BYTES + len(part) * _INT_BYTES
-        if rest:
-            pending[handle] = rest
+        if handle in pending:
             break
     return Tokens(handles, parts)
+
+
+def _split_with_logprobs(
+    pending: dict[int, list[int]], logprobs: dict[int, list[TokenLogprob]], room: int
+) -> Tokens:
+    handles: list[int] = []
+    parts: list[list[int]] = []
+    logprob_parts: list[list[TokenLogprob]] = []
+    for handle, ids in list(pending.items()):
+        room -= _UPDATE_BYTES + _INT_BYTES  # and the header of its logprobs
+        of_ids = logprobs.get(handle, ())
+        fitting, room = _fitting(len(ids), of_ids, room)
+        if handles and not fitting:
+            break
+        fitting = max(1, fitting)
+        handles.append(handle)
+        parts.append(_cut(pending, handle, fitting))
+        logprob_parts.append(_cut(logprobs, handle, fitting) if of_ids else [])
+        if handle in pending:
+            break
+    return Tokens(handles, parts, logprob_parts)
+
+
+def _fitting(ids: int, logprobs: Sequence[TokenLogprob], room: int) -> tuple[int, int]:
+    """How many of a request's ids surely fit, and the room that they leave."""
+    if not logprobs:
+        fitting = max(0, min(ids, room // _INT_BYTES))
+        return fitting, room - fitting * _INT_BYTES
+    for at, logprob in enumerate(logprobs):
+        size = _INT_BYTES + _LOGPROB_BYTES + len(logprob.top) * _ALTERNATIVE_BYTES
+        if size > room:
+            return at, room
+        room -= size
+    return ids, room
+
+
+def _cut(held: dict[int, list[Item]], handle: int, most: int) -> list[Item]:
+    """Takes the first `most` of what a request has, and its entry if nothing is left."""
+    items = held.pop(handle)
+    if len(items) > most:
+        held[handle] = items[most:]
+        return items[:most]
+    return items
 
 
 class FrameReader(Generic[Message]):

@@ -4,10 +4,11 @@ No I/O, no clock. Its life is HELLO -> OPEN -> CLOSED; a lost connection is neve
 makes a new one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
+from orchestrator.core import TokenLogprob
 from orchestrator.engines.channel import frames
 from orchestrator.engines.channel.limits import ChannelLimits
 from orchestrator.engines.channel.liveness import Liveness, Phase
@@ -17,8 +18,11 @@ from orchestrator.engines.engine import End, EngineLoad, Finish, Submit
 class TokenSink(Protocol):
     """Takes one request's output. May call any method of any channel; must not raise."""
 
-    def on_tokens(self, ids: list[int]) -> None:
-        """New ids: never empty, never after `cancel`, never after the end."""
+    def on_tokens(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
+        """New ids: never empty, never after `cancel`, never after the end.
+
+        `logprobs` has one for each id if the request asked for any, and is empty otherwise.
+        """
         ...
 
     def on_end(self, end: End) -> None:
@@ -193,10 +197,24 @@ class GatewaySide:
         if len(step.handles) != len(step.ids):
             raise frames.FrameError("a token frame whose arrays differ in length")
         sinks = self._sinks
+        if step.logprobs:
+            self._take_logprobs(step)
+            return
         for handle, ids in zip(step.handles, step.ids, strict=True):
             sink = sinks.get(handle)
             if sink is not None and ids:
                 sink.on_tokens(ids)
+
+    def _take_logprobs(self, step: frames.Tokens) -> None:
+        if len(step.logprobs) != len(step.handles) or any(
+            logprobs and len(logprobs) != len(ids)
+            for ids, logprobs in zip(step.ids, step.logprobs, strict=False)
+        ):
+            raise frames.FrameError("a token frame whose logprobs differ from its ids in length")
+        for handle, ids, logprobs in zip(step.handles, step.ids, step.logprobs, strict=True):
+            sink = self._sinks.get(handle)
+            if sink is not None and ids:
+                sink.on_tokens(ids, logprobs)
 
     def _take_welcome(self, welcome: frames.Welcome) -> None:
         if self.phase is not Phase.HELLO:

@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import msgspec
 from typing_extensions import override
 
-from orchestrator.core import Role
+from orchestrator.core import Role, TokenLogprob
 from orchestrator.engines.channel.engine_side import Callee, EngineSide
 from orchestrator.engines.channel.limits import ChannelLimits
 from orchestrator.engines.channel.liveness import Phase
@@ -121,11 +121,13 @@ class ChannelServer:
                 await self._empty.wait()
         return not self._connections
 
-    def on_tokens(self, request_id: str, ids: list[int]) -> None:
+    def on_tokens(
+        self, request_id: str, ids: list[int], logprobs: Sequence[TokenLogprob] = ()
+    ) -> None:
         """From the engine. The hot path."""
         route = self._routes.get(request_id)
         if route is not None:
-            route[0](route[1], ids)
+            route[0](route[1], ids, logprobs)
 
     def on_end(self, request_id: str, end: End) -> None:
         """From the engine. A second end of a request, which no engine should give, is ignored."""
@@ -277,4 +279,4 @@ class _Connection(asyncio.Protocol):
             self._loop.call_later(self._limits.connect_s, transport.abort)
 
 
-_Route = tuple[Callable[[int, list[int]], None], int, _Connection]
+_Route = tuple[Callable[[int, list[int], Sequence[TokenLogprob]], None], int, _Connection]

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
+from orchestrator.gateway import read_keys
+from orchestrator.gateway.keys import digest
 
 
 @pytest.mark.parametrize(
@@ -19,6 +21,8 @@ from orchestrator.cli import main
         ["up", "--port", "0"],
         ["up", "--port", "99999"],
         ["checkpoint"],
+        ["key"],
+        ["key", "ada"],
         ["checkpoint", "out", "--kind", "wise"],
     ],
 )
@@ -38,6 +42,21 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "up" in said
     assert "checkpoint" in said
+
+
+def test_a_key_is_printed_once_and_its_hash_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "keys"
+    for account in ("ada", "bob"):
+        assert main(["key", account, "--file", str(path)]) == 0
+    printed = capsys.readouterr().out.split()
+    accounts = read_keys(path)
+    assert [accounts[digest(key)].name for key in printed] == ["ada", "bob"]
+    assert path.stat().st_mode & 0o077 == 0
+    assert main(["key", "a b", "--file", str(path)]) == 1
+    assert main(["key", "ada", "--file", str(tmp_path)]) == 1
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_an_error_is_one_cause_and_one_cure(

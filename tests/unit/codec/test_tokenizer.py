@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.codec import Tokenizer
-from orchestrator.codec.tokenizer import CONTROL_NAMES
+from orchestrator.codec import Mark, Tokenizer
 from orchestrator.core import SpecError
 
 # Text in which control tokens are likely, whole and in part.
 hostile_text = st.lists(
     st.one_of(
-        st.sampled_from([*CONTROL_NAMES.values(), "<｜place▁holder▁no▁7｜>", "<|EOT|>"]),
+        st.sampled_from([*Mark, "<｜place▁holder▁no▁7｜>", "<|EOT|>"]),
         st.sampled_from(["<", "｜", "▁", "</", "think", ">", "\n", " "]),
         st.text(max_size=6),
     ),
@@ -37,7 +36,34 @@ def test_control_tokens_have_the_ids_of_r1(tokenizer: Tokenizer) -> None:
     assert (control.begin_of_sentence, control.end_of_sentence) == (0, 1)
     assert (control.think, control.end_think) == (128798, 128799)
     assert (control.user, control.assistant) == (128803, 128804)
+    assert (control.fim_hole, control.fim_begin, control.fim_end) == (128800, 128801, 128802)
+    assert (control.tool_calls, control.end_tool_output) == (128806, 128813)
     assert tokenizer.encode("\n") == [201]
+    assert tokenizer.has_tools
+    assert tokenizer.has_fim
+
+
+def test_a_vocabulary_without_tools_and_fim_is_served_without(distill_tokenizer: Tokenizer) -> None:
+    assert not distill_tokenizer.has_tools
+    assert not distill_tokenizer.has_fim
+    assert distill_tokenizer.control.tool_calls is None
+    assert distill_tokenizer.control.end_think == 128799
+
+
+def test_a_mark_that_the_vocabulary_lacks_is_text(distill_tokenizer: Tokenizer) -> None:
+    ids = distill_tokenizer.assemble(["a", Mark.TOOL_SEP, "b", Mark.THINK])
+    assert ids == [*distill_tokenizer.encode(f"a{Mark.TOOL_SEP}b"), 128798]
+
+
+@given(parts=st.lists(st.sampled_from(Mark) | st.text(max_size=5), max_size=8))
+def test_assembles_marks_and_text_as_the_published_tokenizer_does_their_join(
+    tokenizer: Tokenizer,
+    published_encode: Callable[[str], list[int]],
+    parts: list[str | Mark],
+) -> None:
+    spelled = any("<" in part or "｜" in part for part in parts if not isinstance(part, Mark))
+    ids = tokenizer.assemble(parts)
+    assert ids == published_encode("".join(parts)) or spelled
 
 
 @given(text=hostile_text)

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from orchestrator.codec import (
     AnswerText,
+    Begin,
+    Mark,
     Piece,
     Splitter,
     Tokenizer,
@@ -17,20 +19,18 @@ ARGUMENTS = '{\n  "city": "Zürich",\n  "code": "```x```"\n}'
 
 
 def call(tokenizer: Tokenizer, body: str, *, kind: str = "function") -> list[int]:
-    control = tokenizer.control
-    text = [*tokenizer.encode(kind), control.tool_sep, *tokenizer.encode(body)]
-    return [control.tool_call, *text, control.end_tool_call]
+    return tokenizer.assemble([Mark.TOOL_CALL, kind, Mark.TOOL_SEP, body, Mark.END_TOOL_CALL])
 
 
 def block(tokenizer: Tokenizer, *calls: list[int]) -> list[int]:
-    control = tokenizer.control
     newline = tokenizer.encode("\n")
     body = [id_ for at, ids in enumerate(calls) for id_ in [*newline * bool(at), *ids]]
-    return [control.tool_calls, *body, control.end_tool_calls]
+    begin = tokenizer.assemble([Mark.TOOL_CALLS])
+    return [*begin, *body, *tokenizer.assemble([Mark.END_TOOL_CALLS])]
 
 
 def split(tokenizer: Tokenizer, ids: list[int], size: int = 1) -> list[Piece]:
-    splitter = Splitter(tokenizer, thinking=False)
+    splitter = Splitter(tokenizer, begin=Begin.EITHER)
     chunks = [ids[at : at + size] for at in range(0, len(ids), size)]
     return [piece for chunk in chunks for piece in splitter.push(chunk)] + [*splitter.end()]
 
@@ -92,8 +92,7 @@ def test_a_call_that_does_not_fit_the_format_is_not_lost(
 
 
 def test_text_without_a_name_is_answer(tokenizer: Tokenizer) -> None:
-    control = tokenizer.control
-    ids = [control.tool_calls, *tokenizer.encode("hm"), control.end_tool_calls]
+    ids = tokenizer.assemble([Mark.TOOL_CALLS, "hm", Mark.END_TOOL_CALLS])
     assert split(tokenizer, ids) == [AnswerText("hm")]
 
 
@@ -105,3 +104,10 @@ def test_arguments_cut_short_are_a_prefix(tokenizer: Tokenizer, length: int) -> 
     for name, arguments in calls_of(pieces):
         assert "weather".startswith(name)
         assert ARGUMENTS.startswith(arguments.removesuffix("\ufffd").rstrip("`\n"))
+
+
+def test_a_type_that_there_is_not_is_answer(tokenizer: Tokenizer) -> None:
+    ids = block(tokenizer, call(tokenizer, "f\n```json\n{}\n```", kind="retrieval"))
+    pieces = split(tokenizer, ids)
+    assert pieces[0] == AnswerText("retrieval")
+    assert calls_of(pieces) == [("f", "{}")]

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
 import uvloop
 
@@ -20,6 +20,7 @@ from orchestrator.engines import (
     RankChannel,
     Sampling,
     Submit,
+    TokenLogprob,
 )
 
 PATIENCE_S = 10.0  # a bound, never a measure
@@ -71,9 +72,11 @@ class Puppet:
         self.aborted.append(request_id)
         self.end(request_id, End(Finish.ABORTED))
 
-    def tokens(self, request_id: str, ids: list[int]) -> None:
+    def tokens(
+        self, request_id: str, ids: list[int], logprobs: Sequence[TokenLogprob] = ()
+    ) -> None:
         assert self.listener is not None
-        self.listener.on_tokens(request_id, ids)
+        self.listener.on_tokens(request_id, ids, logprobs)
 
     def end(self, request_id: str, end: End) -> None:
         assert self.listener is not None
@@ -97,12 +100,15 @@ class NotingSink:
 
     def __init__(self) -> None:
         self.ids: list[int] = []
+        self.logprobs: list[TokenLogprob] = []
         self.end: End | None = None
 
-    def on_tokens(self, ids: list[int]) -> None:
+    def on_tokens(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
         assert ids
+        assert len(logprobs) in (0, len(ids))
         assert self.end is None
         self.ids += ids
+        self.logprobs += logprobs
 
     def on_end(self, end: End) -> None:
         assert self.end is None

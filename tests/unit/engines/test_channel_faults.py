@@ -243,7 +243,7 @@ def test_a_sink_that_raises_costs_its_connection_and_loses_no_end() -> None:
     async def scene() -> None:
         class Broken(NotingSink):
             @override
-            def on_tokens(self, ids: list[int]) -> None:
+            def on_tokens(self, ids: list[int], logprobs: object = ()) -> None:
                 raise AssertionError("a bug in the gateway")
 
         reported: list[str] = []

@@ -1,6 +1,7 @@
 """The two sides of the token channel, without I/O: bytes are carried by hand, time is a number."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import msgspec
@@ -17,8 +18,11 @@ from orchestrator.engines import (
     EngineInfo,
     EngineLoad,
     Finish,
+    Grammar,
+    GrammarKind,
     Sampling,
     Submit,
+    TokenLogprob,
 )
 from orchestrator.engines.channel import frames
 from orchestrator.engines.channel.engine_side import Callee, EngineSide
@@ -35,14 +39,16 @@ class Sink:
 
     def __init__(self) -> None:
         self.ids: list[int] = []
+        self.logprobs: list[TokenLogprob] = []
         self.ends: list[End] = []
         self.cancelled_at: int | None = None  # tokens
 
-    def on_tokens(self, ids: list[int]) -> None:
+    def on_tokens(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
         assert ids, "an empty update"
         assert not self.ends, "tokens after the end"
         assert self.cancelled_at is None, "tokens after the cancel"
         self.ids += ids
+        self.logprobs += logprobs
 
     def on_end(self, end: End) -> None:
         assert not self.ends, "a second end"
@@ -176,12 +182,106 @@ def test_split_tokens_loses_nothing_and_fits(pending: dict[int, list[int]], fram
     expected = {handle: list(ids) for handle, ids in pending.items()}
     seen: dict[int, list[int]] = {}
     while pending:
-        step = frames.split_tokens(pending, frame_max)
+        step = frames.split_tokens(pending, {}, frame_max)
+        assert step.logprobs == []
         assert frames.payload_bytes(frames.frame(step)) <= frame_max
         for handle, ids in zip(step.handles, step.ids, strict=True):
             assert ids
             seen.setdefault(handle, []).extend(ids)
     assert seen == expected
+
+
+LOGPROB = st.builds(
+    TokenLogprob,
+    st.floats(-9, 0),
+    st.lists(st.tuples(st.integers(0, 2**40), st.floats(-9, 0)), max_size=20).map(tuple),
+)
+
+
+@given(
+    requests=st.dictionaries(
+        st.integers(0, 2**40),
+        st.tuples(
+            st.lists(st.tuples(st.integers(0, 2**40), LOGPROB), min_size=1, max_size=9),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=9,
+    ),
+    frame_max=st.integers(600, 2000),
+)
+def test_split_tokens_keeps_logprobs_beside_their_ids_and_fits(
+    requests: dict[int, tuple[list[tuple[int, TokenLogprob]], bool]], frame_max: int
+) -> None:
+    expected = {
+        handle: (
+            [id_ for id_, _ in tokens],
+            [logprob for _, logprob in tokens] if asked else [],
+        )
+        for handle, (tokens, asked) in requests.items()
+    }
+    pending = {handle: list(ids) for handle, (ids, _) in expected.items()}
+    logprobs = {handle: list(theirs) for handle, (_, theirs) in expected.items() if theirs}
+    seen: dict[int, tuple[list[int], list[TokenLogprob]]] = {}
+    reader = frames.engine_reader(frame_max)
+    while pending:
+        framed = frames.frame(frames.split_tokens(pending, logprobs, frame_max))
+        assert frames.payload_bytes(framed) <= frame_max
+        (step,) = reader.feed(framed)
+        assert isinstance(step, frames.Tokens)
+        theirs = step.logprobs or [[] for _ in step.handles]
+        for handle, ids, part in zip(step.handles, step.ids, theirs, strict=True):
+            assert ids
+            assert len(part) in (0, len(ids))
+            held = seen.setdefault(handle, ([], []))
+            held[0].extend(ids)
+            held[1].extend(part)
+    assert seen == expected
+    assert not logprobs
+
+
+def test_logprobs_are_coalesced_and_arrive_with_their_ids() -> None:
+    pair = Pair().opened()
+    sinks = [pair.submit("wants"), pair.submit("does not")]
+    pair.up()
+    pair.engine.pause(0.0)
+    best = TokenLogprob(-0.5, ((7, -0.5), (8, -1.5)))
+    pair.engine.on_tokens(0, [7], [best])
+    pair.engine.on_tokens(1, [9])
+    pair.engine.on_tokens(0, [8, 7], [TokenLogprob(-1.0), best])
+    pair.engine.resume()
+    pair.down()
+    assert (sinks[0].ids, sinks[0].logprobs) == ([7, 8, 7], [best, TokenLogprob(-1.0), best])
+    assert (sinks[1].ids, sinks[1].logprobs) == ([9], [])
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        [[TokenLogprob(-1.0)], []],
+        [[TokenLogprob(-1.0), TokenLogprob(-1.0)]],
+    ],
+    ids=["requests", "ids"],
+)
+def test_logprobs_of_another_length_than_their_ids_close_the_connection(
+    logprobs: list[list[TokenLogprob]],
+) -> None:
+    pair = Pair().opened()
+    sink = pair.submit()
+    pair.up()
+    pair.gateway.receive(frames.frame(frames.Tokens([0], [[5]], logprobs)), 0.0)
+    assert pair.gateway.phase is Phase.CLOSED
+    assert sink.ids == []
+    assert sink.ends[0].finish is Finish.LOST
+
+
+def test_a_peer_that_knows_no_logprobs_is_understood() -> None:
+    framed = frames.frame(frames.Tokens([0], [[5]]))
+    payload = msgspec.msgpack.decode(framed[4:])
+    assert payload == [13, [0], [[5]], []]
+    old = msgspec.msgpack.encode(payload[:3])
+    (step,) = frames.engine_reader(1024).feed(len(old).to_bytes(4, "big") + old)
+    assert step == frames.Tokens([0], [[5]])
 
 
 def test_a_submit_above_the_credit_ends_at_once_and_is_not_sent() -> None:
@@ -586,9 +686,30 @@ TestAnyInterleaving = AnyInterleaving.TestCase
 
 
 def test_frames_stay_as_they_are_on_the_wire() -> None:
-    """Golden: another layout is another VERSION."""
+    """Golden: what is not a new field at the end is another VERSION."""
     step = frames.frame(frames.Tokens([0, 300], [[1], [2, 70000]]))
-    assert step.hex() == "0000001193" + "0d" + "9200cd012c" + "92" + "9101" + "9202ce00011170"
+    assert (
+        step.hex() == "0000001294" + "0d" + "9200cd012c" + "92" + "9101" + "9202ce00011170" + "90"
+    )
     submit = Submit("a", (1,), Sampling(2, 0.0, 1.0, None, ()))
     decoded = msgspec.msgpack.decode(frames.frame(frames.Open(5, submit))[4:])
-    assert decoded == [2, 5, ["a", [1], [2, 0.0, 1.0, None, []], "local", None, ""]]
+    sampling: list[object] = [2, 0.0, 1.0, None, [], 0.0, 0.0, None, None, None]
+    assert decoded == [2, 5, ["a", [1], sampling, "local", None, "", ""]]
+    logprobs = frames.frame(frames.Tokens([0], [[1]], [[TokenLogprob(-0.5, ((1, -0.5),))]]))
+    assert msgspec.msgpack.decode(logprobs[4:]) == [13, [0], [[1]], [[[-0.5, [[1, -0.5]]]]]]
+
+
+def test_what_a_request_asks_of_the_output_arrives() -> None:
+    pair = Pair().opened()
+    sampling = Sampling(
+        9,
+        presence_penalty=0.5,
+        frequency_penalty=-0.5,
+        logprobs=3,
+        grammar=Grammar(GrammarKind.JSON_SCHEMA, "{}"),
+        thinking_budget=7,
+    )
+    submit = Submit("a", (1,), sampling, cache_salt="salt")
+    assert pair.gateway.submit(submit, Sink(), 0) is None
+    pair.up()
+    assert pair.host.running == {0: submit}

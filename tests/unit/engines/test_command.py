@@ -64,6 +64,18 @@ def test_one_node_serves_the_channel_and_needs_no_rendezvous() -> None:
     }
 
 
+def test_a_reasoning_parser_is_named_for_models_that_think_only() -> None:
+    (command,) = engine_commands(replace(UNIFIED, reasoning_parser="deepseek_r1"))
+    assert _flags(command)["--reasoning-parser"] == "deepseek_r1"
+    (command,) = engine_commands(UNIFIED)
+    assert "--reasoning-parser" not in _flags(command)
+    without = ("--skip-tokenizer-init",)
+    (command,) = engine_commands(
+        replace(UNIFIED, reasoning_parser="deepseek_r1", engine_args=without)
+    )
+    assert "--reasoning-parser" not in _flags(command), "vLLM would not start"
+
+
 def test_every_node_of_a_pipeline_meets_at_node_0() -> None:
     launch = replace(UNIFIED, nodes=NODES[:2], pipeline_parallel=2)
     commands = engine_commands(launch)
@@ -136,6 +148,8 @@ def test_other_flags_pass_through_behind_ours() -> None:
         "--model",
         "--no-enable-expert-parallel",
         "--headless",
+        "--reasoning-parser",
+        "--reasoning_parser=deepseek_r1",
     ],
 )
 def test_naming_a_flag_that_follows_from_the_gang_is_an_error(argument: str) -> None:

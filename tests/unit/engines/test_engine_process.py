@@ -10,11 +10,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from orchestrator.codec import Tokenizer
 from orchestrator.core import Role
-from orchestrator.engines import ChannelLimits, ChannelState, Finish, RankChannel
+from orchestrator.engines import (
+    ChannelLimits,
+    ChannelState,
+    Finish,
+    RankChannel,
+    Sampling,
+    Submit,
+)
 from orchestrator.engines.server import parse
 from tests.unit.engines.channel_world import NotingSink, play, request, until
 
@@ -192,6 +201,37 @@ def test_an_engine_that_dies_ends_its_requests_failed_and_its_process(
     play(scene())
     events, code = process.ended()
     assert (code, events[-1]["cause"]) == (1, "died after 5 tokens, by its script")
+
+
+def test_a_scripted_model_writes_with_the_tokenizer_that_it_is_given(
+    processes: list[EngineProcess], tokenizer_dir: Path, tokenizer: Tokenizer
+) -> None:
+    process = EngineProcess(
+        "--fake-author", str(tokenizer_dir), "--fake-options", '{"step_s": 0.001}'
+    )
+    processes.append(process)
+
+    async def scene() -> None:
+        async with asyncio.TaskGroup() as group:
+            channel = await _open(group, process)
+            assert channel.info is not None
+            assert channel.info.grammar
+            sink = NotingSink()
+            asked = (0, 128803, *tokenizer.encode("SAY: 你好"), 128804)
+            channel.submit(Submit("a", asked, Sampling(10, logprobs=2)), sink)
+            assert (await sink.ended()).finish is Finish.STOP
+            assert tokenizer.decode(sink.ids) == "你好"
+            assert [len(logprob.top) for logprob in sink.logprobs] == [2] * len(sink.ids)
+            channel.close()
+
+    play(scene())
+
+
+@with_arguments("--fake-author", "/nowhere")
+def test_a_tokenizer_that_is_not_there_fails_the_start(process: EngineProcess) -> None:
+    events, code = process.ended()
+    assert code == 1
+    assert "/nowhere/tokenizer.json" in str(events[-1]["cause"])
 
 
 def test_sigterm_ends_open_requests_failed_so_that_another_rank_may_serve_them(

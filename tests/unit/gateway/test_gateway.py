@@ -7,70 +7,18 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
-import openai
 import pytest
-import uvicorn
 
 from orchestrator.codec import Tokenizer
 from orchestrator.core import FleetView, RankId, RankView, Role
-from orchestrator.engines import ChannelServer, FakeEngine, FakeEngineSpec
-from orchestrator.engines.channel.sockets import bound_socket, name_of
-from orchestrator.gateway import Member, Service, build_app
+from orchestrator.engines import FakeEngineSpec
 from orchestrator.routing import Choice, Reason, choose_rank
 from orchestrator.spec import AdmissionSpec, EngineKind, GatewaySpec, HandoffSpec, Spec, local_spec
-from orchestrator.telemetry import open_log
+from tests.gateway_stack import GatewayStack, Rank, gateway_stack, until
 
+MODEL = "DeepSeek-R1"
 QUESTION = "Why is the sky blue, and what would it take to make it green on a Tuesday afternoon?"
 FAST = FakeEngineSpec(step_s=0.001, prefill_s_per_token=0.0)
-
-
-class Rank:
-    """A fake engine behind a channel server."""
-
-    def __init__(self, role: Role, name: str, spec: FakeEngineSpec) -> None:
-        self.role = role
-        self.name = name
-        self.engine = FakeEngine(spec, name)
-        self.server = ChannelServer(self.engine, name, role)
-
-    async def start(self) -> Member:
-        await self.server.start()
-        sock = bound_socket("127.0.0.1", 0)
-        await self.server.listen(sock)
-        return Member(RankId(f"{self.name}/0"), self.role, name_of(sock), self.name)
-
-    async def stop(self) -> None:
-        self.server.close("the test ends it")
-        await self.engine.stop()
-
-
-class Stack:
-    """A running gateway, its ranks, and clients for it."""
-
-    def __init__(self, url: str, service: Service, ranks: dict[str, Rank], logs: Path) -> None:
-        self.url = url
-        self.service = service
-        self.ranks = ranks
-        self.logs = logs
-        self.openai = openai.AsyncOpenAI(base_url=url, api_key="sk-any", max_retries=0, timeout=20)
-        self.http = httpx.AsyncClient(base_url=url, timeout=20)
-
-    async def text(self, **more: object) -> tuple[str, str, str]:
-        """Reasoning, answer and finish reason of one streamed completion."""
-        reasoning, answer, finish = "", "", ""
-        stream = await self.openai.chat.completions.create(
-            model="deepseek-reasoner",
-            messages=[{"role": "user", "content": QUESTION}],
-            stream=True,
-            **more,  # type: ignore[call-overload]
-        )
-        async for chunk in stream:
-            delta = chunk.choices[0].delta
-            reasoning += getattr(delta, "reasoning_content", None) or ""
-            answer += delta.content or ""
-            finish = chunk.choices[0].finish_reason or finish
-        return reasoning, answer, finish
 
 
 @asynccontextmanager
@@ -79,62 +27,26 @@ async def stack(
     logs: Path,
     ranks: list[Rank],
     change: Callable[[Spec], Spec] = lambda spec: spec,
-) -> AsyncIterator[Stack]:
+) -> AsyncIterator[GatewayStack]:
     spec = change(local_spec(EngineKind.FAKE, 3, "unused"))
-    written = [open_log("test", logs / name) for name in ("log", "decisions")]
-    service = Service(spec, "gateway-test", *written)
-    members = [await rank.start() for rank in ranks]
-
-    def list_pools() -> None:
-        for role in (Role.PREFILL, Role.DECODE):
-            service.update_pool(role, [m for m in members if m.role is role])
-
-    config = uvicorn.Config(
-        build_app(service, tokenizer, list_pools), log_config=None, lifespan="on", ws="none"
-    )
-    server = uvicorn.Server(config)
-    sock = bound_socket("127.0.0.1", 0)
-    async with asyncio.TaskGroup() as group:
-        serving = group.create_task(server.serve([sock]))
-        running = Stack(
-            f"http://{name_of(sock)}", service, {rank.name: rank for rank in ranks}, logs
-        )
-        try:
-            async with asyncio.timeout(20):
-                await until(lambda: server.started)
-                await until(lambda: sum(service.ranks_by_role().values()) == len(ranks))
-            yield running
-        finally:
-            await running.openai.close()
-            await running.http.aclose()
-            server.should_exit = True
-            await serving
-            for rank in ranks:
-                await rank.stop()
-            for log in written:
-                log.close()
+    async with gateway_stack(spec, {spec.models[0].name: tokenizer}, ranks, logs) as running:
+        yield running
 
 
 def pair(spec: FakeEngineSpec = FAST) -> list[Rank]:
     return [Rank(Role.PREFILL, "p", spec), Rank(Role.DECODE, "d", spec)]
 
 
-def decisions(running: Stack) -> list[dict[str, object]]:
+def decisions(running: GatewayStack) -> list[dict[str, object]]:
     lines = (running.logs / "decisions").read_text().splitlines()
     return [json.loads(line) for line in lines]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_streams_reasoning_then_answer_over_a_transfer(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     async with stack(tokenizer, tmp_path, pair()) as running:
-        reasoning, answer, finish = await running.text()
+        reasoning, answer, finish = await running.ask(QUESTION)
         assert reasoning
         assert answer
         assert finish == "stop"
@@ -145,7 +57,7 @@ async def test_streams_reasoning_then_answer_over_a_transfer(
 
 async def test_the_body_holds_what_the_stream_held(tokenizer: Tokenizer, tmp_path: Path) -> None:
     async with stack(tokenizer, tmp_path, pair()) as running:
-        reasoning, answer, _ = await running.text()
+        reasoning, answer, _ = await running.ask(QUESTION)
         whole = await running.openai.chat.completions.create(
             model="deepseek-reasoner", messages=[{"role": "user", "content": QUESTION}]
         )
@@ -175,9 +87,9 @@ async def test_a_decode_rank_that_dies_in_mid_stream_is_survived_without_a_scrat
     slow = replace_step(0.01)
     ranks = [*pair(slow), Rank(Role.DECODE, "d2", slow)]
     async with stack(tokenizer, tmp_path, ranks) as running:
-        undisturbed = await running.text()
+        undisturbed = await running.ask(QUESTION)
         async with asyncio.TaskGroup() as group:
-            disturbed = group.create_task(running.text())
+            disturbed = group.create_task(running.ask(QUESTION))
             busy = [running.ranks["d"], running.ranks["d2"]]
             await until(lambda: any(rank.engine.load().running for rank in busy))
             await asyncio.sleep(0.1)  # some tokens in
@@ -195,7 +107,7 @@ async def test_without_any_rank_left_the_stream_ends_well_formed_and_says_why(
 
     async with stack(tokenizer, tmp_path, pair(replace_step(0.01)), impatient) as running:
         async with asyncio.TaskGroup() as group:
-            cut = group.create_task(running.text())
+            cut = group.create_task(running.ask(QUESTION))
             await until(lambda: running.ranks["d"].engine.load().running > 0)
             await asyncio.sleep(0.1)
             running.ranks["d"].server.close("the test kills it")
@@ -204,7 +116,7 @@ async def test_without_any_rank_left_the_stream_ends_well_formed_and_says_why(
         assert finish == "insufficient_system_resource"
         health = await running.http.get("/health")
         assert health.status_code == 503
-        assert health.json() == {"ready": False, "ranks": {"prefill": 1, "decode": 0}}
+        assert health.json() == {"ready": False, "ranks": {MODEL: {"prefill": 1, "decode": 0}}}
 
 
 async def test_a_client_that_leaves_frees_the_engine(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -260,7 +172,7 @@ async def test_a_wait_is_bridged_by_keep_alives(tokenizer: Tokenizer, tmp_path: 
             answer = await running.http.post("/chat/completions", json=body)
             assert answer.status_code == 200
             assert answer.content.startswith(sign)
-        assert (await running.text())[2] == "stop", "the official client reads over them"
+        assert (await running.ask(QUESTION))[2] == "stop", "the official client reads over them"
 
 
 async def test_every_routing_decision_replays_from_its_log_line(
@@ -269,7 +181,7 @@ async def test_every_routing_decision_replays_from_its_log_line(
     ranks = [*pair(), Rank(Role.DECODE, "d2", FAST)]
     async with stack(tokenizer, tmp_path, ranks) as running:
         for _ in range(3):
-            await running.text()
+            await running.ask(QUESTION)
         routed = [d for d in decisions(running) if d["event"] == "routing"]
     assert len(routed) == 6
     for line in routed:
@@ -311,14 +223,19 @@ async def test_what_cannot_be_served_is_an_error_in_deepseeks_shape(
 
 async def test_models_health_and_metrics_answer(tokenizer: Tokenizer, tmp_path: Path) -> None:
     async with stack(tokenizer, tmp_path, pair()) as running:
-        await running.text()
+        await running.ask(QUESTION)
         models = await running.openai.models.list()
-        assert [model.id for model in models.data] == ["deepseek-reasoner"]
+        names = ["deepseek-reasoner", "DeepSeek-R1"]
+        assert [model.id for model in models.data] == names
+        for name in (*names, "deepseek-ai/DeepSeek-R1"):
+            assert (await running.openai.models.retrieve(name)).id == name
+        unknown = await running.http.get("/v1/models/gpt")
+        assert (unknown.status_code, unknown.json()["error"]["message"]) == (404, "Model Not Exist")
         health = await running.http.get("/health")
-        assert health.json() == {"ready": True, "ranks": {"prefill": 1, "decode": 1}}
+        assert health.json() == {"ready": True, "ranks": {MODEL: {"prefill": 1, "decode": 1}}}
         metrics = (await running.http.get("/metrics")).text
-        assert 'r1_requests_total{outcome="stop"} 1.0' in metrics
-        assert 'r1_ranks_open{role="decode"} 1.0' in metrics
+        assert 'r1_requests_total{model="DeepSeek-R1",outcome="stop"} 1.0' in metrics
+        assert 'r1_ranks_open{model="DeepSeek-R1",role="decode"} 1.0' in metrics
 
 
 def replace_step(step_s: float) -> FakeEngineSpec:

@@ -23,10 +23,11 @@ from orchestrator.gateway.wire import (
     FinishReason,
     Reply,
     ReplyHead,
+    ReplyShape,
+    ScoredToken,
     StreamReply,
     Usage,
     finish_reason,
-    models_body,
 )
 
 HEAD = ReplyHead(
@@ -229,14 +230,84 @@ def check_usage(usage: openai.types.CompletionUsage | None) -> None:
     assert (usage.model_extra or {})["prompt_cache_miss_tokens"] == 33
 
 
-def test_the_official_client_reads_the_list_of_models() -> None:
-    data = models_body(["deepseek-reasoner"], 7)
-    assert data == (
-        b'{"object":"list","data":[{"id":"deepseek-reasoner","object":"model","created":7,'
-        b'"owned_by":"deepseek"}]}'
+CHAT = ReplyShape(thinks=False)
+CHAT_USAGE = Usage(prompt_tokens=97, cached_tokens=0, completion_tokens=7, reasoning_tokens=None)
+
+
+def test_a_stream_without_reasoning_never_speaks_of_it() -> None:
+    reply = StreamReply(HEAD, CHAT)
+    data = reply.push([AnswerText("Hi")]) + reply.end(FinishReason.STOP, CHAT_USAGE)
+    usage = (
+        b'{"prompt_tokens":97,"completion_tokens":7,"total_tokens":104,'
+        b'"prompt_tokens_details":{"cached_tokens":0},"prompt_cache_hit_tokens":0,'
+        b'"prompt_cache_miss_tokens":97}'
     )
-    (model,) = client(data, "application/json").models.list()
-    assert (model.id, model.owned_by) == ("deepseek-reasoner", "deepseek")
+    assert data == b"".join(
+        (
+            chunk(b'{"role":"assistant","content":""}'),
+            chunk(b'{"content":"Hi"}'),
+            chunk(b'{"content":""}', b'"stop"', usage),
+            b"data: [DONE]\n\n",
+        )
+    )
+    body = BodyReply(HEAD, CHAT)
+    body.push([AnswerText("Hi")])
+    whole = json.loads(body.end(FinishReason.STOP, CHAT_USAGE))
+    assert whole["choices"][0]["message"] == {"role": "assistant", "content": "Hi"}
+
+
+def test_the_operator_can_have_an_alias_an_empty_first_content_and_a_usage_chunk() -> None:
+    shape = ReplyShape(first_content="", reasoning_alias=True, usage_chunk=True)
+    data = sent(StreamReply(HEAD, shape), PIECES[:2], FinishReason.STOP)
+    *events, done, _ = data.split(b"\n\n")
+    assert done == b"data: [DONE]"
+    deltas = [json.loads(event[6:]) for event in events]
+    first, reasoning, answer, last = (d["choices"][0]["delta"] for d in deltas[:4])
+    assert first == {"role": "assistant", "content": "", "reasoning_content": "", "reasoning": ""}
+    assert reasoning["reasoning"] == reasoning["reasoning_content"] == "We \u2028 so"
+    assert answer["reasoning"] is None
+    assert last == {"content": "", "reasoning_content": None, "reasoning": None}
+    assert [d["usage"] for d in deltas[:4]] == [None] * 4
+    assert deltas[4]["choices"] == []
+    assert deltas[4]["usage"] == json.loads(USAGE_JSON)
+    quiet = ReplyShape(usage_chunk=False)
+    assert b"prompt_tokens" not in sent(StreamReply(HEAD, quiet), PIECES, FinishReason.STOP)
+    whole = json.loads(sent(BodyReply(HEAD, shape), PIECES, FinishReason.STOP))
+    assert whole["choices"][0]["message"]["reasoning"] == "We \u2028 so"
+
+
+def test_logprobs_go_with_the_text_of_their_tokens() -> None:
+    scored = [
+        ScoredToken(b"Hi", -0.5, ((b"Hi", -0.5), (b"\xe4", float("-inf")))),
+        ScoredToken("é".encode(), -1.0),
+    ]
+    expected = [
+        {
+            "token": "Hi",
+            "logprob": -0.5,
+            "bytes": [72, 105],
+            "top_logprobs": [
+                {"token": "Hi", "logprob": -0.5, "bytes": [72, 105]},
+                {"token": "\ufffd", "logprob": -9999.0, "bytes": [228]},
+            ],
+        },
+        {"token": "é", "logprob": -1.0, "bytes": [195, 169], "top_logprobs": []},
+    ]
+    stream = StreamReply(HEAD, CHAT)
+    stream.push([])
+    event = json.loads(stream.push([AnswerText("Hié")], scored)[6:])
+    assert event["choices"][0]["logprobs"] == {"content": expected}
+    body = BodyReply(HEAD, CHAT)
+    body.push([AnswerText("Hié")], scored)
+    data = body.end(FinishReason.STOP, CHAT_USAGE)
+    assert json.loads(data)["choices"][0]["logprobs"] == {"content": expected}
+    completion = client(data, "application/json").chat.completions.create(
+        model="deepseek-chat", messages=[{"role": "user", "content": "?"}]
+    )
+    logprobs = completion.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    assert logprobs.content[0].top_logprobs[0].token == "Hi"
 
 
 def test_an_error_has_the_official_body() -> None:

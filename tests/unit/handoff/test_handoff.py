@@ -5,7 +5,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from orchestrator.core import Finish, FleetView, KvParams, KvSource, RankId, RankView, Role
+from orchestrator.core import (
+    Finish,
+    FleetView,
+    KvParams,
+    KvSource,
+    RankId,
+    RankView,
+    Role,
+    TokenLogprob,
+)
 from orchestrator.handoff import (
     Abort,
     Action,
@@ -18,6 +27,7 @@ from orchestrator.handoff import (
     Handoff,
     NotRouted,
     Path,
+    Pinned,
     Reason,
     Routed,
     Send,
@@ -144,6 +154,50 @@ def test_a_rank_lost_after_the_last_token_costs_nothing() -> None:
     assert machine.on(Ended(1, Finish.LOST), 0.0) == [Finished(Finish.LENGTH)]
 
 
+def test_logprobs_are_passed_on_with_their_ids() -> None:
+    machine = decoding()
+    logprobs = [TokenLogprob(-0.5)]
+    assert machine.on(Tokens(2, [7], logprobs), 0.0) == [Emit([7], logprobs)]
+
+
+def test_a_pinned_request_does_not_outlive_its_rank() -> None:
+    machine = decoding()
+    assert machine.on(Pinned(), 0.0) == []
+    assert machine.on(Tokens(2, [7]), 0.0) == [Emit([7])], "the rank goes on"
+    [end] = machine.on(Ended(2, Finish.LOST, cause="the rank died"), 1.0)
+    assert isinstance(end, Finished)
+    assert end.finish is Finish.FAILED
+    assert end.cause.startswith("the rank died; ")
+
+
+def test_a_pinned_request_ends_as_any_other() -> None:
+    for finish in (Finish.STOP, Finish.LENGTH):
+        machine = decoding()
+        machine.on(Pinned(), 0.0)
+        assert machine.on(Ended(2, finish), 0.0) == [Finished(finish)]
+
+
+def test_a_request_that_is_pinned_before_its_first_token_can_still_move() -> None:
+    machine, _ = begun(Path.IN_PLACE)
+    machine.on(Pinned(), 0.0)
+    machine.on(Routed(D), 0.0)
+    assert machine.on(Ended(1, Finish.LOST), 0.0) == [Choose(Role.DECODE, frozenset({D}))]
+
+
+def test_a_request_that_is_pinned_while_it_moves_ends_at_once() -> None:
+    machine = decoding()
+    machine.on(Ended(2, Finish.LOST, cause="the rank died"), 1.0)
+    [end] = machine.on(Pinned(), 1.0)
+    assert isinstance(end, Finished)
+    assert end.finish is Finish.FAILED
+    machine = decoding()
+    machine.on(Ended(2, Finish.LOST, cause="the rank died"), 1.0)
+    machine.on(Routed(P), 1.0)
+    abort, end = machine.on(Pinned(), 1.0)
+    assert abort == Abort(3)
+    assert isinstance(end, Finished)
+
+
 def test_a_client_that_leaves_aborts_what_runs_and_hears_nothing() -> None:
     machine = decoding()
     assert machine.on(Cancelled(), 0.0) == [Abort(2)]
@@ -182,6 +236,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.finished: list[Finished] = []
         self.asked: Choose | None = None
         self.cancelled = False
+        self.pinned = False
         self.references = 0
         self.do([*self.machine.on(Begun(Path.TRANSFER), self.now)])
 
@@ -193,6 +248,7 @@ class AnyOrder(RuleBasedStateMachine):
                     assert self.asked is None, "asked twice"
                     self.asked = action
                 case Send():
+                    assert not (self.pinned and self.emitted), "sent what cannot be continued"
                     self.sends.append(action)
                     assert action.emitted == tuple(self.emitted)
                     self.references += action.kv_source is KvSource.TRANSFER
@@ -232,6 +288,15 @@ class AnyOrder(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         self.do(self.machine.on(Woken(), self.now))
+
+    @rule()
+    @precondition(lambda self: not self.finished and not self.cancelled)
+    def pin(self) -> None:
+        actions = self.machine.on(Pinned(), self.now)
+        self.pinned = True
+        if self.machine.over:
+            self.asked = None
+        self.do(actions)
 
     @rule()
     def cancel(self) -> None:

@@ -8,23 +8,30 @@ from orchestrator.core import Role, SpecError
 from orchestrator.spec import EngineKind, load_spec, local_spec, parse_spec
 
 GOOD = """
-model: {path: /models/r1, name: deepseek-reasoner}
-engine: {args: [--enforce-eager]}
-pools:
-  - {role: prefill, replicas: 2, gang: {tensor_parallel: 8}}
-  - {role: decode, gang: {tensor_parallel: 8, pipeline_parallel: 2, nodes: 2}}
+models:
+  - path: /models/r1
+    engine: {args: [--enforce-eager]}
+    pools:
+      - {role: prefill, replicas: 2, gang: {tensor_parallel: 8}}
+      - {role: decode, gang: {tensor_parallel: 8, pipeline_parallel: 2, nodes: 2}}
 """
 
 
 def test_a_spec_is_read_into_the_tree() -> None:
     spec = parse_spec(GOOD)
-    prefill, decode = spec.pool(Role.PREFILL), spec.pool(Role.DECODE)
+    [model] = spec.models
+    prefill, decode = model.pool(Role.PREFILL), model.pool(Role.DECODE)
     assert prefill is not None
     assert prefill.replicas == 2
     assert decode is not None
     assert (decode.gang.gpus, decode.gang.gpus_per_node) == (16, 8)
-    assert spec.pool(Role.UNIFIED) is None
-    assert spec.engine.args == ("--enforce-eager",)
+    assert model.pool(Role.UNIFIED) is None
+    assert model.engine.args == ("--enforce-eager",)
+
+
+def one(fields: str) -> str:
+    """An item of a spec's models."""
+    return f"\n  - {{path: x, {fields}}}"
 
 
 @pytest.mark.parametrize(
@@ -32,20 +39,29 @@ def test_a_spec_is_read_into_the_tree() -> None:
     [
         ("[", "not YAML"),
         ("just words", "no mapping"),
-        ("pools: [{role: unified}]", "model"),
-        ("model: {path: x, colour: red}\npools: [{role: unified}]", "model.colour: unknown key"),
-        ("model: {path: x}\npools: [{role: boss}]", "pools.0.role"),
-        ("model: {path: x}\npools: [{role: prefill}]", "cannot serve"),
-        ("model: {path: x}\npools: []", "none cannot serve"),
-        ("model: {path: x}\npools: [{role: unified}, {role: unified}]", "named twice"),
-        ("model: {path: x}\npools: [{role: unified, replicas: 0}]", "replicas: 0 is not positive"),
-        ("model: {path: x}\npools: [{role: unified}]\ngateway: {port: 99999}", "no TCP port"),
-        ("model: {path: x}\npools: [{role: unified, replicas: many}]", "pools.0.replicas"),
+        ("gateway: {}", "models"),
+        ("models: []", "there is none"),
+        (one("colour: red, pools: [{role: unified}]"), "models.0.colour: unknown key"),
+        (one("pools: [{role: boss}]"), "models.0.pools.0.role"),
+        (one("pools: [{role: prefill}]"), "cannot serve"),
+        (one("pools: []"), "none cannot serve"),
+        (one("pools: [{role: unified}, {role: unified}]"), "named twice"),
+        (one("pools: [{role: unified, replicas: 0}]"), "replicas: 0 is not positive"),
+        (one("pools: [{role: unified, replicas: many}]"), "models.0.pools.0.replicas"),
+        (one("name: GPT, pools: [{role: unified}]"), "GPT is not in the catalogue"),
+        (one("pools: [{role: unified}]") * 2, "DeepSeek-R1-0528 is given 2 times"),
+        (
+            one("aliases: [x], pools: [{role: unified}]")
+            + one("name: DeepSeek-R1, aliases: [x], pools: [{role: unified}]"),
+            "x is given 2 times",
+        ),
+        (one("pools: [{role: unified}]") + "\ngateway: {port: 99999}", "no TCP port"),
+        (one("pools: [{role: unified}]") + "\napi: {profile: v9}", "api.profile"),
     ],
 )
 def test_what_is_wrong_is_named_on_one_line_with_a_cure(text: str, said: str) -> None:
     with pytest.raises(SpecError) as caught:
-        parse_spec(text, "my.yaml")
+        parse_spec(f"models:{text}" if text.startswith("\n") else text, "my.yaml")
     assert said in caught.value.cause
     assert "my.yaml" in caught.value.cause
     assert "\n" not in str(caught.value)
@@ -65,8 +81,8 @@ def test_an_unreadable_file_is_a_spec_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("nodes", range(3, 40))
 def test_a_local_fleet_uses_all_its_nodes_and_has_a_gang_that_spans_two(nodes: int) -> None:
     spec = local_spec(EngineKind.FAKE, nodes, "tokenizer")
-    assert sum(pool.replicas * pool.gang.nodes for pool in spec.pools) == nodes
-    assert max(pool.gang.nodes for pool in spec.pools) == 2
+    assert sum(pool.replicas * pool.gang.nodes for pool in spec.models[0].pools) == nodes
+    assert max(pool.gang.nodes for pool in spec.models[0].pools) == 2
 
 
 def test_the_examples_in_deploy_are_valid() -> None:

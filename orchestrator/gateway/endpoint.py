@@ -1,0 +1,124 @@
+"""What every endpoint that generates does around its own reading: key, body, admission, relay."""
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from starlette.types import Receive, Scope, Send
+
+from orchestrator.codec import AnySplitter, Prompt
+from orchestrator.core import Request, RequestId
+from orchestrator.engines import Sampling
+from orchestrator.gateway.errors import ApiError
+from orchestrator.gateway.http import header, read_body, send_error
+from orchestrator.gateway.keys import Account, Keys
+from orchestrator.gateway.models import Models, Served
+from orchestrator.gateway.relay import Call, Headers, relay
+from orchestrator.gateway.wire import Reply, ReplyHead
+from orchestrator.telemetry import metrics
+
+LONG_BODY_BYTES = 32 << 10  # from here on encoding would hold up other streams for over 10 ms
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that is valid, before it is admitted."""
+
+    served: Served
+    prompt: Prompt
+    sampling: Sampling
+    splitter: AnySplitter
+    reply: Callable[[ReplyHead], Reply]
+    name: str  # the model's, as the client used it
+    user_id: str = ""
+    thinks: bool = False
+    json: bool = False
+    headers: Headers = ()
+
+
+Prepare = Callable[[bytes], Awaitable[Prepared | ApiError]]
+
+
+class Endpoint:
+    """One endpoint, as an ASGI application: nothing stands between it and the socket.
+
+    The order of checks is the official one: key, balance, body, model, ranges, rules, context,
+    room.
+    """
+
+    def __init__(self, models: Models, keys: Keys, prepare: Prepare) -> None:
+        self._models = models
+        self._keys = keys
+        self._prepare = prepare
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request. Never raises for what a client sent."""
+        account = self._keys.check(header(scope, b"authorization"))
+        if isinstance(account, ApiError):
+            await self._refuse(send, account)
+            return
+        if error := self._keys.refusal(account):
+            await self._refuse(send, error)
+            return
+        body = await read_body(receive, self._models.spec.gateway.max_body_bytes)
+        if body is None:
+            return
+        prepared = body if isinstance(body, ApiError) else await self._prepare(body)
+        if isinstance(prepared, ApiError):
+            await self._refuse(send, prepared)
+            return
+        if error := self._keys.admit(account):
+            await self._refuse(send, error)
+            return
+        try:
+            await relay(self._open(prepared, account), receive, send)
+        finally:
+            self._keys.release(account)
+
+    async def _refuse(self, send: Send, error: ApiError) -> None:
+        self._models.metrics.count(metrics.REQUESTS, 1, "", f"error_{error.status}")
+        await send_error(send, error)
+
+    def _open(self, prepared: Prepared, account: Account) -> Call:
+        spec, prompt = self._models.spec, prepared.prompt
+        now = asyncio.get_running_loop().time()
+        request = Request(
+            RequestId(str(uuid4())),
+            len(prompt.ids),
+            prepared.sampling.max_tokens,
+            now,
+            now + spec.admission.queue_timeout_s,
+        )
+        passage = prepared.served.service.open(
+            request, prompt.ids, prepared.sampling, _salt(account, prepared.user_id)
+        )
+        head = ReplyHead(
+            request.request_id,
+            int(datetime.now(UTC).timestamp()),
+            prepared.name,
+            prepared.served.fingerprint,
+        )
+        return Call(
+            prepared.served,
+            passage,
+            prepared.splitter,
+            prepared.reply(head),
+            now,
+            spec.gateway.keep_alive_s,
+            thinks=prepared.thinks,
+            headers=prepared.headers,
+            scored=prepared.sampling.logprobs is not None,
+            grammar=prepared.sampling.grammar is not None,
+            json=prepared.json,
+        )
+
+
+def _salt(account: Account, user_id: str) -> str:
+    """Whose KV a request may share: its own account's and user's, or everybody's without either."""
+    if not account.name and not user_id:
+        return ""
+    return hmac.new(account.name.encode(), user_id.encode(), hashlib.sha256).hexdigest()

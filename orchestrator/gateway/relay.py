@@ -1,0 +1,204 @@
+"""One request between its parsing and its end: from the engine's ids to the reply's bytes."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import msgspec
+from starlette.types import Receive, Send
+
+from orchestrator.admission import Reason as AdmissionReason
+from orchestrator.codec import AnswerText, AnySplitter, Piece
+from orchestrator.core import Finish, TokenLogprob
+from orchestrator.gateway.errors import ApiError, bad_request, overloaded
+from orchestrator.gateway.http import response_start, send_error
+from orchestrator.gateway.models import Served
+from orchestrator.gateway.passage import Passage
+from orchestrator.gateway.wire import Reply, ScoredToken, Usage, finish_reason
+from orchestrator.telemetry import metrics
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(slots=True)
+class Call:
+    """All that a request needs until its end."""
+
+    served: Served
+    passage: Passage
+    splitter: AnySplitter
+    reply: Reply
+    arrived_at: float
+    keep_alive_s: float
+    thinks: bool = True
+    headers: Headers = ()
+    scored: bool = False  # logprobs were asked for
+    grammar: bool = False
+    json: bool = False  # the answer must be JSON
+    started: bool = False  # whether the status went out
+    pinned: bool = False
+    answer: list[str] = field(default_factory=list)  # kept only if it must be JSON
+    unsent: list[ScoredToken] = field(default_factory=list)  # whose text has not come out yet
+
+
+async def relay(call: Call, receive: Receive, send: Send) -> None:
+    """Answers one request. Whatever happens, the engine is free within a step after it."""
+    outcome = "cancelled"
+    try:
+        async with asyncio.TaskGroup() as group:
+            watcher = group.create_task(_watch(receive, call.passage))
+            outcome = await _relay(call, send)
+            watcher.cancel()
+    finally:
+        call.served.service.close(call.passage)  # does not wait
+        _count(call, outcome)
+
+
+async def _watch(receive: Receive, passage: Passage) -> None:
+    """Returns when the client has gone, and wakes the relay."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    passage.leave()
+
+
+async def _relay(call: Call, send: Send) -> str:
+    """Sends what comes until the end; returns how the request ended, for the metrics.
+
+    No byte goes out before the first token or the first keep-alive, so that what fails early keeps
+    its status. What counts as silence is what the client hears: tokens may come and none be sent,
+    as in a reply that is one body.
+    """
+    passage, splitter = call.passage, call.splitter
+    first = True
+    silent_until = _now() + call.keep_alive_s
+    while True:
+        await passage.wait(silent_until)
+        if passage.gone:
+            return "cancelled"
+        if _now() >= silent_until and not passage.ended:
+            await _send(call, send, call.reply.keep_alive)
+            silent_until = _now() + call.keep_alive_s
+        logprobs = passage.take_logprobs() if call.scored else ()
+        ids = passage.take()
+        if ids and first:
+            first = False
+            waited_s = _now() - call.arrived_at
+            call.served.service.metrics.observe(metrics.TTFT, waited_s, call.served.spec.name)
+        if not ids:
+            if passage.ended:
+                return await _end(call, send)
+            continue
+        data = _scored(call, ids, logprobs) if call.scored else _push(call, splitter.push(ids))
+        if data:
+            await _send(call, send, data)
+            silent_until = _now() + call.keep_alive_s
+        if splitter.stopped or splitter.exhausted:
+            return await _end(call, send)
+        if call.grammar and not call.pinned and splitter.answering:
+            call.pinned = True
+            call.served.service.pin(passage)
+
+
+def _push(call: Call, pieces: tuple[Piece, ...], scored: tuple[ScoredToken, ...] = ()) -> bytes:
+    if call.json:
+        call.answer += [piece.text for piece in pieces if isinstance(piece, AnswerText)]
+    return call.reply.push(pieces, scored)
+
+
+def _scored(call: Call, ids: list[int], logprobs: list[TokenLogprob] | tuple[()]) -> bytes:
+    """One id at a time, so that each chunk has the tokens whose text it carries."""
+    parts = []
+    tokenizer, splitter = call.served.tokenizer, call.splitter
+    for id_, probable in zip(ids, logprobs, strict=True):
+        pieces = splitter.push((id_,))
+        if splitter.answering:
+            top = tuple((tokenizer.to_bytes((at,)), value) for at, value in probable.top)
+            call.unsent.append(ScoredToken(tokenizer.to_bytes((id_,)), probable.logprob, top))
+        if pieces:
+            parts.append(_push(call, pieces, tuple(call.unsent)))
+            call.unsent.clear()
+        if splitter.stopped or splitter.exhausted:
+            break
+    return b"".join(parts)
+
+
+async def _end(call: Call, send: Send) -> str:
+    passage, splitter = call.passage, call.splitter
+    if passage.shed is not None and not call.started:
+        return await _refuse(send, _shed_error(passage.shed.reason, passage.shed.retry_after_s))
+    finished = passage.finished
+    finish = Finish.FAILED if finished is None else finished.finish
+    if splitter.stopped:
+        finish = Finish.STOP
+    elif splitter.exhausted:
+        finish = Finish.LENGTH
+    if not call.started and finish is Finish.REFUSED:
+        return await _refuse(send, _refusal(call))
+    if not call.started and finish not in {Finish.STOP, Finish.LENGTH}:
+        again = overloaded("The request could not be completed, please try again", 1)
+        return await _refuse(send, again)
+    tail = _push(call, splitter.end(), tuple(call.unsent))
+    usage = Usage(
+        len(passage.prompt_ids),
+        passage.handoff.cached_tokens,
+        splitter.completion_tokens,
+        splitter.reasoning_tokens if call.thinks else None,
+    )
+    reason = finish_reason(finish, stopped=splitter.stopped, tool_calls=splitter.tool_calls)
+    await _send(call, send, tail + call.reply.end(reason, usage), last=True)
+    _judge(call, finish, reason)
+    return reason
+
+
+def _refusal(call: Call) -> ApiError:
+    """What an engine refuses is the client's only if it is about the client's own grammar."""
+    finished = call.passage.finished
+    if call.grammar and finished is not None:
+        return bad_request(f"Invalid response_format or tools: {finished.cause}")
+    return bad_request("The engine refused the request")
+
+
+def _judge(call: Call, finish: Finish, reason: str) -> None:
+    """Counts answers that are not what they should be."""
+    counted, name = call.served.service.metrics, call.served.spec.name
+    if call.thinks and not call.splitter.answering and finish in {Finish.STOP, Finish.LENGTH}:
+        counted.count(metrics.EMPTY_ANSWERS, 1, name, reason)
+    if call.json and finish is Finish.STOP and not call.splitter.stopped:
+        try:
+            msgspec.json.decode("".join(call.answer))
+        except (msgspec.DecodeError, RecursionError):
+            counted.count(metrics.INVALID_JSON, 1, name)
+
+
+async def _send(call: Call, send: Send, data: bytes, *, last: bool = False) -> None:
+    if not call.started:
+        call.started = True
+        length = len(data) if last else None
+        await send(response_start(200, call.reply.content_type, length, call.headers))
+    await send({"type": "http.response.body", "body": data, "more_body": not last})
+
+
+async def _refuse(send: Send, error: ApiError) -> str:
+    await send_error(send, error)
+    return f"error_{error.status}"
+
+
+def _shed_error(reason: AdmissionReason, retry_after_s: int | None) -> ApiError:
+    match reason:
+        case AdmissionReason.DEADLINE_PASSED:
+            text = "The request waited too long, please try again later"
+        case _:
+            text = "The server is overloaded, please try again later"
+    return overloaded(text, retry_after_s)
+
+
+def _count(call: Call, outcome: str) -> None:
+    counted, splitter, name = call.served.service.metrics, call.splitter, call.served.spec.name
+    counted.count(metrics.REQUESTS, 1, name, outcome)
+    counted.count(metrics.TOKENS, splitter.reasoning_tokens, name, "reasoning")
+    answer = splitter.completion_tokens - splitter.reasoning_tokens
+    counted.count(metrics.TOKENS, answer, name, "answer")
+    counted.observe(metrics.E2E, _now() - call.arrived_at, name)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
