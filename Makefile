@@ -21,10 +21,10 @@ check: venv ## format, lint, types, imports, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
 
 conformance: venv clients ## real clients and a browser against the gateway over scripted engines
-	$(BIN)/python -m pytest tests/conformance
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/conformance
 
 bench: venv ## measure, and write docs/performance.md
 	$(BIN)/python -m tests.bench.report

@@ -103,6 +103,7 @@ async def gateway_stack(
     sock = bound_socket("127.0.0.1", port)
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(server.serve([sock]))
+        watching = [group.create_task(rank.server.watch()) for rank in ranks]  # the heartbeats
         running = GatewayStack(
             f"http://{name_of(sock)}", models, {rank.name: rank for rank in ranks}, logs
         )
@@ -115,6 +116,8 @@ async def gateway_stack(
             await running.http.aclose()
             server.should_exit = True
             await serving
+            for watch in watching:
+                watch.cancel()
             for rank in ranks:
                 await rank.stop()
             for log in written:

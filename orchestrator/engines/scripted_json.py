@@ -13,8 +13,10 @@ _QUOTED = re.compile(
 )
 _PROPER = re.compile(r"[A-Z][\w’-]*(?:,? [A-Z][\w’-]*)*")
 _KEY = re.compile(r"['\"`“](\w+)['\"`”]")
+_decoder = json.JSONDecoder()
 _OBJECT = re.compile(r"\{[^{}]*\}")
 _DEPTH_MAX = 8  # of what a schema may contain in itself; deeper, only what is required
+_ITEMS_MAX = 100
 _FALLBACK_CHARS = 80
 _KNOWN = {
     "setup": "Why was the cat sitting on the computer?",
@@ -48,7 +50,9 @@ class Filler:
         self._strings = deque(strings_of(question))
 
     def value(self, schema: object, name: str = "", depth: int = 0) -> object:
-        """An instance; `name` is the property that it is for."""
+        """An instance, as long as it is no endless one; `name` is the property that it is for."""
+        if depth > 2 * _DEPTH_MAX:
+            return None
         schema = self._resolved(schema, depth)
         if "const" in schema:
             return schema["const"]
@@ -131,6 +135,8 @@ class Filler:
         if isinstance(prefix, list):
             return [self.value(item, name, depth + 1) for item in prefix]
         least = schema.get("minItems")
+        if isinstance(least, int):
+            least = min(least, _ITEMS_MAX)
         count = least if isinstance(least, int) else 1
         if depth > _DEPTH_MAX:
             return [] if not isinstance(least, int) else [None] * least
@@ -180,8 +186,10 @@ def instance(schema_text: str, question: str) -> str:
 
 
 def any_object(question: str, system: str) -> str:
-    """The JSON of an object with the keys that the prompt names or shows."""
+    """The JSON of an object with the keys that the prompt names or shows, or of a schema in it."""
     text = f"{system}\n{question}"
+    if schema := _shown_schema(text):
+        return instance(schema, question)
     keys: list[str] = []
     for shown in _OBJECT.findall(text):
         try:
@@ -194,6 +202,21 @@ def any_object(question: str, system: str) -> str:
         keys = list(_KNOWN)
     answers = {key: _KNOWN.get(key, question[:_FALLBACK_CHARS]) for key in keys}
     return json.dumps(answers or {"answer": question[:_FALLBACK_CHARS]}, ensure_ascii=False)
+
+
+def _shown_schema(text: str) -> str:
+    """The first JSON Schema of an object that a text spells out; empty if there is none."""
+    at = text.find("{")
+    while at >= 0:
+        try:
+            value, end = _decoder.raw_decode(text, at)
+        except ValueError:
+            end = at + 1
+        else:
+            if isinstance(value, dict) and isinstance(value.get("properties"), dict):
+                return text[at:end]
+        at = text.find("{", end)
+    return ""
 
 
 def arguments(tool: Tool, question: str) -> dict[str, object]:

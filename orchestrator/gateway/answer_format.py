@@ -35,6 +35,7 @@ class _Format(msgspec.Struct):
 
 
 _format = msgspec.json.Decoder(_Format)
+_any = msgspec.json.Decoder()
 _NULL = b"null"
 
 
@@ -51,7 +52,9 @@ def read_format(data: msgspec.Raw) -> AnswerFormat:
         return AnswerFormat(raw.type)
     if raw.json_schema is None:
         raise unreadable("response_format", "missing field `json_schema`")
-    return AnswerFormat(raw.type, msgspec.json.encode(raw.json_schema.schema).decode())
+    text = msgspec.json.encode(raw.json_schema.schema)
+    read(text, _any, "response_format.json_schema.schema")  # what is left raw has not been checked
+    return AnswerFormat(raw.type, text.decode())
 
 
 def check_format(asked: AnswerFormat, texts: Sequence[str], *, strict: bool) -> str | None:

@@ -10,11 +10,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from orchestrator.gateway.account import Account, error_response
+from orchestrator.gateway.account import Account
+from orchestrator.gateway.anthropic import ANTHROPIC, ANTHROPIC_PREFIX, Messages
 from orchestrator.gateway.chat import Chat
 from orchestrator.gateway.endpoint import Endpoint
 from orchestrator.gateway.errors import ApiError, server_error
 from orchestrator.gateway.fim import Fim
+from orchestrator.gateway.http import DEEPSEEK
 from orchestrator.gateway.keys import Keys
 from orchestrator.gateway.models import Models
 from orchestrator.gateway.openapi import document
@@ -50,17 +52,21 @@ def build_app(models: Models, keys: Keys, on_start: Callable[[], None]) -> Starl
     async def describe(_: Request) -> Response:
         return Response(openapi, media_type="application/json")
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/health", health),
             Route("/metrics", exposition),
             Route("/openapi.json", describe),
             *_api_routes(models, keys),
+            *_anthropic_routes(models, keys),
             *page_routes(),
         ],
         lifespan=lifespan,
         exception_handlers={HTTPException: _http_error, Exception: _fault},
     )
+    # The redirect would go to whatever host the request names, in plain HTTP, with the key.
+    app.router.redirect_slashes = False
+    return app
 
 
 def _api_routes(models: Models, keys: Keys) -> list[BaseRoute]:
@@ -80,14 +86,31 @@ def _api_routes(models: Models, keys: Keys) -> list[BaseRoute]:
     return routes
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
+def _anthropic_routes(models: Models, keys: Keys) -> list[BaseRoute]:
+    messages = Messages(models)
+    path = f"{ANTHROPIC_PREFIX}/v1/messages"
+    create = Endpoint(models, keys, messages, ANTHROPIC)
+    count = Endpoint(models, keys, messages.count, ANTHROPIC)
+    return [
+        Route(path, create, methods=["POST"]),
+        Route(f"{path}/count_tokens", count, methods=["POST"]),
+    ]
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
     """Starlette's own errors, such as an unknown path, in the shape of all others."""
     assert isinstance(error, HTTPException)
-    response = error_response(ApiError(error.status_code, error.detail))
+    response = _error_response(request, ApiError(error.status_code, error.detail))
     response.headers.update(error.headers or {})
     return response
 
 
-async def _fault(_: Request, _error: Exception) -> Response:
+async def _fault(request: Request, _error: Exception) -> Response:
     """A fault of ours before anything was sent; the server logs it."""
-    return error_response(server_error())
+    return _error_response(request, server_error())
+
+
+def _error_response(request: Request, error: ApiError) -> Response:
+    below = request.url.path.startswith(f"{ANTHROPIC_PREFIX}/")
+    status, body = (ANTHROPIC if below else DEEPSEEK).error(error)
+    return Response(body, status, media_type="application/json")

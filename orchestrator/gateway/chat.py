@@ -22,6 +22,7 @@ from orchestrator.gateway.errors import ApiError, bad_request
 from orchestrator.gateway.models import Models, Served
 from orchestrator.gateway.rules import rules_of
 from orchestrator.gateway.wire import BodyReply, StreamReply, shape_of
+from orchestrator.spec import TemplateKind
 
 _SUPPRESSED = ((b"x-r1-thinking", b"suppressed"),)
 
@@ -37,15 +38,23 @@ class Chat:
     async def __call__(self, body: bytes) -> Prepared | ApiError:
         """The prepared request, or the first thing wrong with it."""
         asked = parse_chat_request(body, self._models.names, self._rules, beta=self._beta)
-        if isinstance(asked, ApiError):
-            return asked
+        return asked if isinstance(asked, ApiError) else await self.prepare(asked, len(body))
+
+    async def prepare(self, asked: ChatRequest, body_bytes: int) -> Prepared | ApiError:
+        """What the engine is to have of the request, or why there is no such thing.
+
+        `body_bytes` is how much the client sent, and so how long encoding will take.
+        """
         served = self._models.served(asked.model)
-        if _uses_tools(asked.conversation) and not served.tokenizer.has_tools:
+        plain = asked.model.profile.template is TemplateKind.R1_ZERO  # its tags are mere text
+        if _uses_tools(asked.conversation) and (plain or not served.tokenizer.has_tools):
             return bad_request(f"{asked.name} does not support Function Calling")
+        if asked.answer_format.json and plain:
+            return bad_request(f"{asked.name} does not support Json Output")
         grammar = _grammar(served.tokenizer, asked)
         # A grammar begins where the thought ends: there must be one.
         force_think = asked.model.profile.thinks and grammar is not None
-        if len(body) < LONG_BODY_BYTES:
+        if body_bytes < LONG_BODY_BYTES:
             prompt = _render(served, asked, force_think)
         else:
             prompt = await asyncio.to_thread(_render, served, asked, force_think)

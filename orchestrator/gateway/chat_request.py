@@ -66,7 +66,9 @@ class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-class _Body(DrawingFields):
+class Body(DrawingFields):
+    """The fields as they stand in a body."""
+
     model: str
     messages: list[msgspec.Raw]
     stream: bool | None = None
@@ -80,14 +82,14 @@ class _Body(DrawingFields):
     tool_choice: msgspec.Raw = NULL
 
 
-_body = msgspec.json.Decoder(_Body)
+_body = msgspec.json.Decoder(Body)
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """The body with its parts read."""
+class Asked:
+    """A body with its parts read, each by itself well-formed."""
 
-    raw: _Body
+    raw: Body
     turns: tuple[Turn, ...]
     tools: ReadTools
     answer_format: AnswerFormat
@@ -102,9 +104,16 @@ def parse_chat_request(
         asked = _read(body, rules)
     except Unreadable as refusal:
         return refusal.error
+    return check_asked(asked, names, rules, beta=beta)
+
+
+def check_asked(
+    asked: Asked, names: Mapping[str, ModelSpec], rules: Rules, *, beta: bool
+) -> ChatRequest | ApiError:
+    """The request that was read, or the first thing wrong with it."""
     if error := check_forms(asked.turns, rules):
         return error
-    model = _model_of(asked, names)
+    model = model_of(asked, names)
     if isinstance(model, ApiError):
         return model
     limits = limits_of(model, rules)
@@ -126,9 +135,9 @@ def check_context(prompt_tokens: int, max_tokens: int, limits: Limits) -> ApiErr
     )
 
 
-def _read(body: bytes, rules: Rules) -> _Asked:
+def _read(body: bytes, rules: Rules) -> Asked:
     raw = read_whole(body, _body)
-    return _Asked(
+    return Asked(
         raw,
         read_turns(raw.messages),
         read_tools(raw.tools or (), raw.tool_choice),
@@ -137,7 +146,7 @@ def _read(body: bytes, rules: Rules) -> _Asked:
     )
 
 
-def _thinking(raw: _Body) -> bool | None:
+def _thinking(raw: Body) -> bool | None:
     if raw.reasoning_effort not in {None, _NO_EFFORT, *_EFFORTS}:
         expected = ", ".join(f"`{effort}`" for effort in _EFFORTS)
         what = f"unknown variant `{raw.reasoning_effort}`, expected one of {expected}"
@@ -150,7 +159,7 @@ def _thinking(raw: _Body) -> bool | None:
     return raw.thinking.type == "enabled"
 
 
-def _model_of(asked: _Asked, names: Mapping[str, ModelSpec]) -> ModelSpec | ApiError:
+def model_of(asked: Asked, names: Mapping[str, ModelSpec]) -> ModelSpec | ApiError:
     """The model that serves the name; `thinking` moves an alias between the chat model and R1."""
     name = asked.raw.model
     model = names.get(name)
@@ -167,7 +176,7 @@ def _model_of(asked: _Asked, names: Mapping[str, ModelSpec]) -> ModelSpec | ApiE
     return other or model
 
 
-def _check(asked: _Asked, model: ModelSpec, rules: Rules, *, beta: bool) -> ApiError | None:
+def _check(asked: Asked, model: ModelSpec, rules: Rules, *, beta: bool) -> ApiError | None:
     """What the model, the profile or the endpoint does not do."""
     raw, thinks = asked.raw, model.profile.thinks
     if raw.stream_options is not None and not raw.stream:
@@ -186,7 +195,7 @@ def _check(asked: _Asked, model: ModelSpec, rules: Rules, *, beta: bool) -> ApiE
     return _check_logprobs(raw, thinks=thinks)
 
 
-def _check_logprobs(raw: _Body, *, thinks: bool) -> ApiError | None:
+def _check_logprobs(raw: Body, *, thinks: bool) -> ApiError | None:
     for name, wanted in (
         ("logprobs", bool(raw.logprobs)),
         ("top_logprobs", raw.top_logprobs is not None),
@@ -201,7 +210,7 @@ def _check_logprobs(raw: _Body, *, thinks: bool) -> ApiError | None:
 
 
 def _request(
-    asked: _Asked, model: ModelSpec, limits: Limits, rules: Rules, *, beta: bool
+    asked: Asked, model: ModelSpec, limits: Limits, rules: Rules, *, beta: bool
 ) -> ChatRequest:
     raw = asked.raw
     suppressed = asked.thinking is False and model.profile.thinks

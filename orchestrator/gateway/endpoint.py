@@ -10,11 +10,11 @@ from uuid import uuid4
 
 from starlette.types import Receive, Scope, Send
 
-from orchestrator.codec import AnySplitter, Prompt
+from orchestrator.codec import AnySplitter, Begin, Prompt
 from orchestrator.core import Request, RequestId
 from orchestrator.engines import Sampling
 from orchestrator.gateway.errors import ApiError
-from orchestrator.gateway.http import header, read_body, send_error
+from orchestrator.gateway.http import DEEPSEEK, Dialect, read_body, send_body, send_error
 from orchestrator.gateway.keys import Account, Keys
 from orchestrator.gateway.models import Models, Served
 from orchestrator.gateway.relay import Call, Headers, relay
@@ -40,7 +40,8 @@ class Prepared:
     headers: Headers = ()
 
 
-Prepare = Callable[[bytes], Awaitable[Prepared | ApiError]]
+# From a body to a request, to an answer that needs no engine, or to what is wrong.
+Prepare = Callable[[bytes], Awaitable[Prepared | bytes | ApiError]]
 
 
 class Endpoint:
@@ -50,14 +51,17 @@ class Endpoint:
     room.
     """
 
-    def __init__(self, models: Models, keys: Keys, prepare: Prepare) -> None:
+    def __init__(
+        self, models: Models, keys: Keys, prepare: Prepare, dialect: Dialect = DEEPSEEK
+    ) -> None:
         self._models = models
         self._keys = keys
         self._prepare = prepare
+        self._dialect = dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. Never raises for what a client sent."""
-        account = self._keys.check(header(scope, b"authorization"))
+        account = self._keys.check(self._dialect.authorization(scope))
         if isinstance(account, ApiError):
             await self._refuse(send, account)
             return
@@ -71,6 +75,9 @@ class Endpoint:
         if isinstance(prepared, ApiError):
             await self._refuse(send, prepared)
             return
+        if isinstance(prepared, bytes):
+            await send_body(send, prepared)
+            return
         if error := self._keys.admit(account):
             await self._refuse(send, error)
             return
@@ -81,7 +88,7 @@ class Endpoint:
 
     async def _refuse(self, send: Send, error: ApiError) -> None:
         self._models.metrics.count(metrics.REQUESTS, 1, "", f"error_{error.status}")
-        await send_error(send, error)
+        await send_error(send, error, self._dialect)
 
     def _open(self, prepared: Prepared, account: Account) -> Call:
         spec, prompt = self._models.spec, prepared.prompt
@@ -94,7 +101,11 @@ class Endpoint:
             now + spec.admission.queue_timeout_s,
         )
         passage = prepared.served.service.open(
-            request, prompt.ids, prepared.sampling, _salt(account, prepared.user_id)
+            request,
+            prompt.ids,
+            prepared.sampling,
+            _salt(account, prepared.user_id),
+            _pin_ids(prepared),
         )
         head = ReplyHead(
             request.request_id,
@@ -109,12 +120,24 @@ class Endpoint:
             prepared.reply(head),
             now,
             spec.gateway.keep_alive_s,
+            self._dialect,
             thinks=prepared.thinks,
             headers=prepared.headers,
             scored=prepared.sampling.logprobs is not None,
             grammar=prepared.sampling.grammar is not None,
             json=prepared.json,
         )
+
+
+def _pin_ids(prepared: Prepared) -> frozenset[int] | None:
+    """What the answer begins with, if a grammar holds it; nothing if the prompt has begun it."""
+    if prepared.sampling.grammar is None:
+        return None
+    if prepared.prompt.begin in {Begin.ANSWER, Begin.ANSWER_ON}:
+        return frozenset()
+    control = prepared.served.tokenizer.control
+    ids = (control.end_think, control.tool_calls)
+    return frozenset(id_ for id_ in ids if id_ is not None)
 
 
 def _salt(account: Account, user_id: str) -> str:

@@ -121,7 +121,7 @@ class FimReply(Reply):
         self._head = head
         self._stream = stream
         self._held = echo  # text not sent yet: all of it if there is no stream
-        self._offset = 0  # characters of text before the next token
+        self._offset = len(echo)  # characters of text before the next token
         self._scored: list[ScoredToken] = []
         self.content_type = "text/event-stream; charset=utf-8" if stream else "application/json"
         self.keep_alive = b": keep-alive\n\n" if stream else b"\n"

@@ -1,14 +1,27 @@
 """The plain end of HTTP: reading a body within bounds, sending a head, sending an error."""
 
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from starlette.types import Receive, Scope, Send
 
 from orchestrator.gateway.errors import ApiError, bad_request, error_body
 
+BODY_S = 120.0  # for all of a body to arrive; 8 MiB at half a megabit a second
 _DRAIN = 8  # times the limit: what is still read of a body too large, so that its sender listens
 
 
 async def read_body(receive: Receive, limit_bytes: int) -> bytes | ApiError | None:
     """The whole body, or why it is refused; None if the client has gone."""
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await _read_body(receive, limit_bytes)
+    except TimeoutError:
+        return bad_request(f"The request body did not arrive within {BODY_S:g} s")
+
+
+async def _read_body(receive: Receive, limit_bytes: int) -> bytes | ApiError | None:
     parts: list[bytes] = []
     size = 0
     while True:
@@ -32,6 +45,21 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How the clients of one API prove who they are, and hear of what is wrong."""
+
+    authorization: Callable[[Scope], str | None]  # as an `Authorization` header has it
+    error: Callable[[ApiError], tuple[int, bytes]]  # status and body
+
+
+def _error(error: ApiError) -> tuple[int, bytes]:
+    return error.status, error_body(error)
+
+
+DEEPSEEK = Dialect(lambda scope: header(scope, b"authorization"), _error)
+
+
 def response_start(
     status: int,
     content_type: str,
@@ -45,11 +73,17 @@ def response_start(
     return {"type": "http.response.start", "status": status, "headers": headers}
 
 
-async def send_error(send: Send, error: ApiError) -> None:
+async def send_body(send: Send, body: bytes) -> None:
+    """The whole answer to a request that needed no engine."""
+    await send(response_start(200, "application/json", len(body)))
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_error(send: Send, error: ApiError, dialect: Dialect) -> None:
     """The whole answer to a request that failed before anything was sent."""
-    body = error_body(error)
+    status, body = dialect.error(error)
     more: tuple[tuple[bytes, bytes], ...] = ()
     if error.retry_after_s is not None:
         more = ((b"retry-after", str(error.retry_after_s).encode()),)
-    await send(response_start(error.status, "application/json", len(body), more))
+    await send(response_start(status, "application/json", len(body), more))
     await send({"type": "http.response.body", "body": body})

@@ -22,12 +22,14 @@ class Passage:
         sampling: Sampling,
         handoff: Handoff,
         cache_salt: str,
+        pin_ids: frozenset[int] | None,
     ) -> None:
         self.request = request
         self.prompt_ids = prompt_ids
         self.sampling = sampling
         self.handoff = handoff
         self.cache_salt = cache_salt
+        self._pin_ids = pin_ids
         self.finished: Finished | None = None
         self.shed: Shed | None = None
         self.gone = False  # the client has left
@@ -72,6 +74,16 @@ class Passage:
         self._ids.extend(ids)
         self._logprobs.extend(logprobs)
         self._awake.set()
+
+    def pins(self, ids: Sequence[int]) -> bool:
+        """Whether the answer that a grammar holds begins with these ids; true once.
+
+        Asked of all output, in its order.
+        """
+        if self._pin_ids is None or (self._pin_ids and self._pin_ids.isdisjoint(ids)):
+            return False
+        self._pin_ids = None
+        return True
 
     def finish(self, end: Finished | Shed) -> None:
         """The one end."""

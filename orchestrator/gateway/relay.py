@@ -10,7 +10,7 @@ from orchestrator.admission import Reason as AdmissionReason
 from orchestrator.codec import AnswerText, AnySplitter, Piece
 from orchestrator.core import Finish, TokenLogprob
 from orchestrator.gateway.errors import ApiError, bad_request, overloaded
-from orchestrator.gateway.http import response_start, send_error
+from orchestrator.gateway.http import DEEPSEEK, Dialect, response_start, send_error
 from orchestrator.gateway.models import Served
 from orchestrator.gateway.passage import Passage
 from orchestrator.gateway.wire import Reply, ScoredToken, Usage, finish_reason
@@ -29,13 +29,13 @@ class Call:
     reply: Reply
     arrived_at: float
     keep_alive_s: float
+    dialect: Dialect = DEEPSEEK
     thinks: bool = True
     headers: Headers = ()
     scored: bool = False  # logprobs were asked for
     grammar: bool = False
     json: bool = False  # the answer must be JSON
     started: bool = False  # whether the status went out
-    pinned: bool = False
     answer: list[str] = field(default_factory=list)  # kept only if it must be JSON
     unsent: list[ScoredToken] = field(default_factory=list)  # whose text has not come out yet
 
@@ -93,14 +93,13 @@ async def _relay(call: Call, send: Send) -> str:
             silent_until = _now() + call.keep_alive_s
         if splitter.stopped or splitter.exhausted:
             return await _end(call, send)
-        if call.grammar and not call.pinned and splitter.answering:
-            call.pinned = True
-            call.served.service.pin(passage)
 
 
 def _push(call: Call, pieces: tuple[Piece, ...], scored: tuple[ScoredToken, ...] = ()) -> bytes:
     if call.json:
         call.answer += [piece.text for piece in pieces if isinstance(piece, AnswerText)]
+    if scored and not any(isinstance(piece, AnswerText) for piece in pieces):
+        scored = ()  # they made a tool call or a stop string, and no text of the answer
     return call.reply.push(pieces, scored)
 
 
@@ -124,7 +123,8 @@ def _scored(call: Call, ids: list[int], logprobs: list[TokenLogprob] | tuple[()]
 async def _end(call: Call, send: Send) -> str:
     passage, splitter = call.passage, call.splitter
     if passage.shed is not None and not call.started:
-        return await _refuse(send, _shed_error(passage.shed.reason, passage.shed.retry_after_s))
+        shed = _shed_error(passage.shed.reason, passage.shed.retry_after_s)
+        return await _refuse(call, send, shed)
     finished = passage.finished
     finish = Finish.FAILED if finished is None else finished.finish
     if splitter.stopped:
@@ -132,10 +132,10 @@ async def _end(call: Call, send: Send) -> str:
     elif splitter.exhausted:
         finish = Finish.LENGTH
     if not call.started and finish is Finish.REFUSED:
-        return await _refuse(send, _refusal(call))
+        return await _refuse(call, send, _refusal(call))
     if not call.started and finish not in {Finish.STOP, Finish.LENGTH}:
         again = overloaded("The request could not be completed, please try again", 1)
-        return await _refuse(send, again)
+        return await _refuse(call, send, again)
     tail = _push(call, splitter.end(), tuple(call.unsent))
     usage = Usage(
         len(passage.prompt_ids),
@@ -177,8 +177,8 @@ async def _send(call: Call, send: Send, data: bytes, *, last: bool = False) -> N
     await send({"type": "http.response.body", "body": data, "more_body": not last})
 
 
-async def _refuse(send: Send, error: ApiError) -> str:
-    await send_error(send, error)
+async def _refuse(call: Call, send: Send, error: ApiError) -> str:
+    await send_error(send, error, call.dialect)
     return f"error_{error.status}"
 
 

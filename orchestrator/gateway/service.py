@@ -83,17 +83,18 @@ class Service:
         prompt_ids: tuple[int, ...],
         sampling: Sampling,
         cache_salt: str = "",
+        pin_ids: frozenset[int] | None = None,
     ) -> Passage:
-        """Starts a request; its output and its one end arrive at the passage."""
+        """Starts a request; its output and its one end arrive at the passage.
+
+        `pin_ids` is for answers that a grammar holds: after one of these ids, or from the first
+        one on if it is empty, no other rank can go on, since its grammar would start anew.
+        """
         machine = Handoff(self.spec.handoff, self._decoder, len(prompt_ids), sampling.max_tokens)
-        passage = Passage(request, prompt_ids, sampling, machine, cache_salt)
+        passage = Passage(request, prompt_ids, sampling, machine, cache_salt, pin_ids)
         self._passages[request.request_id] = passage
         self._admit(admission.Arrived(request))
         return passage
-
-    def pin(self, passage: Passage) -> None:
-        """What has been emitted cannot be continued elsewhere: the answer's grammar has begun."""
-        self._do(passage, passage.handoff.on(handoff.Pinned(), _now()))
 
     def close(self, passage: Passage) -> None:
         """The HTTP side is done with the request, whether it has ended or not. Never waits."""
@@ -146,6 +147,8 @@ class Service:
             match action:
                 case handoff.Emit(ids, logprobs):
                     passage.put(ids, logprobs)
+                    if passage.pins(ids):
+                        self._do(passage, passage.handoff.on(handoff.Pinned(), _now()))
                 case handoff.Choose(role, excluded):
                     answer = self._route(passage, role, excluded)
                     self._do(passage, passage.handoff.on(answer, _now()))
