@@ -55,8 +55,7 @@ def model(tmp_path: Path, tokenizer_dir: Path) -> Path:
     """A folder with a tokenizer and no weights: a gateway starts with it, an engine cannot."""
     model = tmp_path / "model"
     model.mkdir()
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (model / name).write_bytes((tokenizer_dir / name).read_bytes())
+    (model / "tokenizer.json").write_bytes((tokenizer_dir / "tokenizer.json").read_bytes())
     return model
 
 
@@ -112,6 +111,15 @@ def test_a_tokenizer_that_loses_text_is_never_served_with(tmp_path: Path, model:
     said = up(tmp_path, "--spec", spec(tmp_path, model))
     assert "tokenizer.json turns the text" in said
     assert "Serve the tokenizer.json that was published with the checkpoint" in said
+
+
+def test_a_tokenizer_that_vllm_would_corrupt_is_never_served_with(
+    tmp_path: Path, model: Path
+) -> None:
+    (model / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizerFast"}')
+    (model / "config.json").write_text('{"model_type": "llama"}')
+    said = up(tmp_path, "--spec", spec(tmp_path, model))
+    assert "transformers 5 loses spaces, line breaks and CJK" in said
 
 
 def test_keys_that_are_none(tmp_path: Path, model: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_client_that_leaves_frees_its_slot(fleet: LocalStack) -> None:
     }
     with httpx.stream("POST", f"{fleet.url}/chat/completions", json=body, timeout=30) as response:
         next(response.iter_raw())
-    until(lambda: "r1_requests_in_flight 0.0" in metrics(fleet), 30)
+    until(lambda: 'r1_requests_in_flight{model="DeepSeek-R1"} 0.0' in metrics(fleet), 30)
 
 
 def test_errors_of_the_gateway_keep_their_status_behind_haproxy(fleet: LocalStack) -> None:
