@@ -1,6 +1,12 @@
 """Messages to prompt ids, and generated ids to reasoning, answer and tool calls; no I/O in use."""
 
-from orchestrator.codec.grammar import NamedTool, ToolChoice, ToolMode, tool_grammar
+from orchestrator.codec.grammar import (
+    JSON_BLANKS_MAX,
+    NamedTool,
+    ToolChoice,
+    ToolMode,
+    tool_grammar,
+)
 from orchestrator.codec.messages import (
     AssistantMessage,
     Conversation,
@@ -28,6 +34,7 @@ from orchestrator.codec.tokenizer import ControlIds, Mark, Tokenizer
 from orchestrator.codec.tokenizer_config import transformers_fault
 
 __all__ = [
+    "JSON_BLANKS_MAX",
     "AnswerText",
     "AnySplitter",
     "AssistantMessage",

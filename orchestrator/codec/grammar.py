@@ -25,9 +25,9 @@ _MARKS = [
         Mark.TOOL_SEP,
     )
 ]
-# Between two words of the arguments. Without a bound a model that has lost its way writes line
-# breaks until its tokens end.
-_BLANKS_MAX = 64
+# Between two words of JSON; a level of indentation takes two or four. Without a bound a model that
+# has lost its way writes line breaks until its tokens end.
+JSON_BLANKS_MAX = 64
 _LENGTHS = ('"minLength"', '"maxLength"')
 
 
@@ -82,7 +82,7 @@ def _call(tokenizer: Tokenizer, tool: ToolDefinition) -> _Format:
     arguments: _Format = {
         "type": "json_schema",
         "json_schema": json.loads(tool.parameters),
-        "max_whitespace_cnt": _BLANKS_MAX,
+        "max_whitespace_cnt": JSON_BLANKS_MAX,
     }
     # xgrammar drops bounds of length where it excludes text, and those are the client's wish.
     if not any(length in tool.parameters for length in _LENGTHS):

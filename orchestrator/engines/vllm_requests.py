@@ -8,6 +8,7 @@ from vllm.logprobs import FlatLogprobs
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.structured_output.backend_xgrammar import has_xgrammar_unsupported_json_features
 
+from orchestrator.codec import JSON_BLANKS_MAX
 from orchestrator.core import KvSource, TokenLogprob
 from orchestrator.engines.engine import Grammar, GrammarKind, Submit
 
@@ -47,11 +48,6 @@ def sampling_params(submit: Submit) -> SamplingParams:
     )
 
 
-# Between two words of JSON; a level of indentation takes two or four. Without a bound a model that
-# has lost its way writes line breaks until its tokens end.
-_BLANKS_MAX = 64
-
-
 def _constraint(grammar: Grammar) -> StructuredOutputsParams:
     """All as structural tags: only these bound the blanks in JSON."""
     match grammar.kind:
@@ -66,7 +62,7 @@ def _constraint(grammar: Grammar) -> StructuredOutputsParams:
 
 
 def _json_tag(schema: object) -> str:
-    form = {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": _BLANKS_MAX}
+    form = {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": JSON_BLANKS_MAX}
     return json.dumps({"type": "structural_tag", "format": form})
 
 

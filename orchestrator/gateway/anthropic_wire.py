@@ -5,7 +5,6 @@ https://platform.claude.com/docs/build-with-claude/streaming. A signature of a t
 there, and empty: reasoning that comes back is dropped, so there is nothing to prove.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, assert_never
@@ -21,6 +20,7 @@ from orchestrator.gateway.wire import (
     ReplyHead,
     ScoredToken,
     Usage,
+    call_id,
     to_json,
 )
 
@@ -188,10 +188,9 @@ def _begun(piece: Piece, reply_id: str) -> dict[str, object] | None:
         case AnswerText():
             return {"type": "text", "text": ""}
         case ToolCallStart(index, name):
-            digest = hashlib.sha256(f"{reply_id}/{index}".encode()).hexdigest()[:24]
             return {
                 "type": "tool_use",
-                "id": f"toolu_{index:02}_{digest}",
+                "id": f"toolu_{call_id(reply_id, index)}",
                 "name": name,
                 "input": {},
             }

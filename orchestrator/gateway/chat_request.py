@@ -22,7 +22,13 @@ from orchestrator.gateway.conversation import (
     messages_of,
     read_turns,
 )
-from orchestrator.gateway.drawing import Drawing, DrawingFields, check_drawing, drawing_of
+from orchestrator.gateway.drawing import (
+    Drawing,
+    DrawingFields,
+    check_drawing,
+    check_stream,
+    drawing_of,
+)
 from orchestrator.gateway.errors import ApiError, bad_request
 from orchestrator.gateway.reading import NULL, Unreadable, read_whole, unreadable
 from orchestrator.gateway.rules import Limits, Rules, limits_of
@@ -62,17 +68,11 @@ class _Thinking(msgspec.Struct):
     type: str
 
 
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
-
-
 class Body(DrawingFields):
     """The fields as they stand in a body."""
 
     model: str
     messages: list[msgspec.Raw]
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
     thinking: _Thinking | None = None
     reasoning_effort: str | None = None
     response_format: msgspec.Raw = NULL
@@ -179,8 +179,8 @@ def model_of(asked: Asked, names: Mapping[str, ModelSpec]) -> ModelSpec | ApiErr
 def _check(asked: Asked, model: ModelSpec, rules: Rules, *, beta: bool) -> ApiError | None:
     """What the model, the profile or the endpoint does not do."""
     raw, thinks = asked.raw, model.profile.thinks
-    if raw.stream_options is not None and not raw.stream:
-        return bad_request("stream_options should be set along with stream = true")
+    if error := check_stream(raw):
+        return error
     if problem := check_turns(asked.turns, rules, thinks=thinks, beta=beta):
         return bad_request(problem)
     if thinks and not rules.tools and asked.tools.functions:

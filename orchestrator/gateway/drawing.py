@@ -16,6 +16,10 @@ _SEED_MAX = 2**63 - 1  # what engines take
 _USER_ID = re.compile(r"[A-Za-z0-9_-]{1,512}")
 
 
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
 class DrawingFields(msgspec.Struct, kw_only=True):
     """As they stand in a body."""
 
@@ -29,6 +33,8 @@ class DrawingFields(msgspec.Struct, kw_only=True):
     seed: int | None = None
     stop: str | list[str] | None = None
     user_id: str | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,13 @@ def check_drawing(raw: DrawingFields, limits: Limits) -> ApiError | None:
         )
     if raw.user_id is not None and not _USER_ID.fullmatch(raw.user_id):
         return bad_request("Invalid user_id value, it must match [A-Za-z0-9_-]{1,512}")
+    return None
+
+
+def check_stream(raw: DrawingFields) -> ApiError | None:
+    """Whether the options of a stream come with one."""
+    if raw.stream_options is not None and not raw.stream:
+        return bad_request("stream_options should be set along with stream = true")
     return None
 
 

@@ -9,7 +9,13 @@ from typing_extensions import override
 
 from orchestrator.codec import AnswerText, Piece, Splitter, render_fim
 from orchestrator.gateway.chat_request import check_context
-from orchestrator.gateway.drawing import DrawingFields, check_drawing, drawing_of, sampling_of
+from orchestrator.gateway.drawing import (
+    DrawingFields,
+    check_drawing,
+    check_stream,
+    drawing_of,
+    sampling_of,
+)
 from orchestrator.gateway.endpoint import LONG_BODY_BYTES, Prepared
 from orchestrator.gateway.errors import ApiError, bad_request
 from orchestrator.gateway.models import Models
@@ -30,18 +36,12 @@ MAX_TOKENS = 4_096  # https://api-docs.deepseek.com/guides/fim_completion
 LOGPROBS_MAX = 20
 
 
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
-
-
 class _Body(DrawingFields):
     model: str
     prompt: str
     suffix: str | None = None
     echo: bool | None = None
     logprobs: int | None = None
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
 
 
 _body = msgspec.json.Decoder(_Body)
@@ -106,8 +106,8 @@ def _limits(limits: Limits) -> Limits:
 
 
 def _check(raw: _Body) -> ApiError | None:
-    if raw.stream_options is not None and not raw.stream:
-        return bad_request("stream_options should be set along with stream = true")
+    if error := check_stream(raw):
+        return error
     if raw.logprobs is not None and not 0 <= raw.logprobs <= LOGPROBS_MAX:
         valid = f"[0, {LOGPROBS_MAX}]"
         return bad_request(f"Invalid logprobs value, the valid range of logprobs is {valid}")

@@ -75,8 +75,7 @@ def response_start(
 
 async def send_body(send: Send, body: bytes) -> None:
     """The whole answer to a request that needed no engine."""
-    await send(response_start(200, "application/json", len(body)))
-    await send({"type": "http.response.body", "body": body})
+    await _send_whole(send, 200, body)
 
 
 async def send_error(send: Send, error: ApiError, dialect: Dialect) -> None:
@@ -85,5 +84,11 @@ async def send_error(send: Send, error: ApiError, dialect: Dialect) -> None:
     more: tuple[tuple[bytes, bytes], ...] = ()
     if error.retry_after_s is not None:
         more = ((b"retry-after", str(error.retry_after_s).encode()),)
+    await _send_whole(send, status, body, more)
+
+
+async def _send_whole(
+    send: Send, status: int, body: bytes, more: tuple[tuple[bytes, bytes], ...] = ()
+) -> None:
     await send(response_start(status, "application/json", len(body), more))
     await send({"type": "http.response.body", "body": body})

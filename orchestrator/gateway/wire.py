@@ -321,16 +321,20 @@ class BodyReply:
 
 
 def _tool_call(reply_id: str, index: int, name: str, arguments: str) -> bytes:
-    """One call in full; its id is the same whenever it is asked for."""
-    digest = hashlib.sha256(f"{reply_id}/{index}".encode()).hexdigest()[:24]
+    """One call in full."""
     return to_json(
         {
             "index": index,
-            "id": f"call_{index:02}_{digest}",
+            "id": f"call_{call_id(reply_id, index)}",
             "type": "function",
             "function": {"name": name, "arguments": arguments},
         }
     )
+
+
+def call_id(reply_id: str, index: int) -> str:
+    """What names the call `index` of a reply, whenever it is asked for: its number and 24 hex."""
+    return f"{index:02}_{hashlib.sha256(f'{reply_id}/{index}'.encode()).hexdigest()[:24]}"
 
 
 def to_json(value: object) -> bytes:
