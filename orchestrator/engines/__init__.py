@@ -24,7 +24,6 @@ from orchestrator.engines.engine import (
 )
 from orchestrator.engines.fake_engine import Author, FakeEngine
 from orchestrator.engines.fake_script import FakeEngineSpec, FakeScript
-from orchestrator.engines.scripted_model import ScriptedModel
 
 __all__ = [
     "Author",
@@ -46,7 +45,6 @@ __all__ = [
     "Listener",
     "RankChannel",
     "Sampling",
-    "ScriptedModel",
     "Submit",
     "TokenLogprob",
     "TokenSink",

@@ -26,7 +26,6 @@ import msgspec
 import uvloop
 from typing_extensions import override
 
-from orchestrator.codec import Tokenizer
 from orchestrator.core import EngineStartError, PortInUseError, Role, SpecError, StartError
 from orchestrator.engines.channel.server import ChannelServer
 from orchestrator.engines.channel.sockets import bound_socket, name_of, split_address
@@ -34,7 +33,6 @@ from orchestrator.engines.engine import Engine, EngineInfo
 from orchestrator.engines.fake_engine import Author, FakeEngine
 from orchestrator.engines.fake_script import FakeEngineSpec
 from orchestrator.engines.metrics_http import MetricsResponder
-from orchestrator.engines.scripted_model import ScriptedModel
 
 Result = TypeVar("Result")
 
@@ -282,6 +280,10 @@ def _engine(options: ServerOptions) -> Engine:
 def _author(tokenizer: Path | None) -> Author | None:
     if tokenizer is None:
         return None
+    # The codec takes as long to import as all the rest here, and other engines do without it.
+    from orchestrator.codec import Tokenizer
+    from orchestrator.engines.scripted_model import ScriptedModel
+
     try:
         return ScriptedModel(Tokenizer.load(tokenizer))
     except SpecError as error:

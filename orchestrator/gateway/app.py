@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from orchestrator.gateway.account import Account
+from orchestrator.gateway.account import AccountApi
 from orchestrator.gateway.anthropic import ANTHROPIC, ANTHROPIC_PREFIX, Messages
 from orchestrator.gateway.chat import Chat
 from orchestrator.gateway.endpoint import Endpoint
@@ -70,7 +70,7 @@ def build_app(models: Models, keys: Keys, on_start: Callable[[], None]) -> Starl
 
 
 def _api_routes(models: Models, keys: Keys) -> list[BaseRoute]:
-    account = Account(models.names, keys)
+    account = AccountApi(models.names, keys)
     routes: list[BaseRoute] = [Route("/user/balance", account.balance)]
     for prefix in ("", "/v1", "/beta", "/beta/v1"):
         beta = prefix.startswith("/beta")

@@ -1,6 +1,5 @@
 """`POST /chat/completions`: from the body's bytes to a prompt, and what becomes of its answer."""
 
-import asyncio
 from functools import partial
 
 from orchestrator.codec import (
@@ -17,7 +16,7 @@ from orchestrator.engines import Grammar, GrammarKind
 from orchestrator.gateway.answer_format import grammar_of
 from orchestrator.gateway.chat_request import ChatRequest, check_context, parse_chat_request
 from orchestrator.gateway.drawing import sampling_of
-from orchestrator.gateway.endpoint import LONG_BODY_BYTES, Prepared
+from orchestrator.gateway.endpoint import Prepared, rendered
 from orchestrator.gateway.errors import ApiError, bad_request
 from orchestrator.gateway.models import Models, Served
 from orchestrator.gateway.rules import rules_of
@@ -54,10 +53,7 @@ class Chat:
         grammar = _grammar(served.tokenizer, asked)
         # A grammar begins where the thought ends: there must be one.
         force_think = asked.model.profile.thinks and grammar is not None
-        if body_bytes < LONG_BODY_BYTES:
-            prompt = _render(served, asked, force_think)
-        else:
-            prompt = await asyncio.to_thread(_render, served, asked, force_think)
+        prompt = await rendered(partial(_render, served, asked, force_think), body_bytes)
         max_tokens = asked.drawing.max_tokens
         if error := check_context(len(prompt.ids), max_tokens, asked.limits):
             return error

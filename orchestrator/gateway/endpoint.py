@@ -21,7 +21,7 @@ from orchestrator.gateway.relay import Call, Headers, relay
 from orchestrator.gateway.wire import Reply, ReplyHead
 from orchestrator.telemetry import metrics
 
-LONG_BODY_BYTES = 32 << 10  # from here on encoding would hold up other streams for over 10 ms
+_LONG_BODY_BYTES = 32 << 10  # from here on encoding would hold up other streams for over 10 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,11 @@ class Prepared:
 
 # From a body to a request, to an answer that needs no engine, or to what is wrong.
 Prepare = Callable[[bytes], Awaitable[Prepared | bytes | ApiError]]
+
+
+async def rendered(render: Callable[[], Prompt], body_bytes: int) -> Prompt:
+    """What `render` returns; in a thread if the client sent so much that it takes long."""
+    return render() if body_bytes < _LONG_BODY_BYTES else await asyncio.to_thread(render)
 
 
 class Endpoint:

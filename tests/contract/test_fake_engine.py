@@ -18,9 +18,9 @@ from orchestrator.engines import (
     KvParams,
     KvSource,
     Sampling,
-    ScriptedModel,
 )
 from orchestrator.engines.fake_script import recital
+from orchestrator.engines.scripted_model import ScriptedModel
 from tests.contract.engine_contract import (
     ConstraintContract,
     EngineContract,

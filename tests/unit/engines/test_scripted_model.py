@@ -32,8 +32,9 @@ from orchestrator.codec import (
     render_fim,
     tool_grammar,
 )
-from orchestrator.engines import Grammar, GrammarKind, Sampling, ScriptedModel, Submit
+from orchestrator.engines import Grammar, GrammarKind, Sampling, Submit
 from orchestrator.engines.fake_script import within_budget
+from orchestrator.engines.scripted_model import ScriptedModel
 from orchestrator.spec.catalogue import SystemPrompt, TemplateKind
 
 
