@@ -15,8 +15,8 @@ test: venv ## everything: checks, unit, conformance, contract and live tests
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory conformance
 	# Apart: vLLM in the contract tests' own process changes its environment, which `up` would inherit.
-	$(BIN)/python -m pytest tests/contract
-	$(BIN)/python -m pytest tests/live
+	$(BIN)/python -m pytest --durations=5 tests/contract
+	$(BIN)/python -m pytest --durations=20 tests/live
 
 check: venv ## format, lint, types, imports, unit tests
 	$(BIN)/ruff format --check .

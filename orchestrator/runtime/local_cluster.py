@@ -14,6 +14,7 @@ from orchestrator.placement import Impossible, place
 from orchestrator.runtime.application import serve_environment
 from orchestrator.runtime.launch import PORTS_PER_NODE, gang_commands
 from orchestrator.runtime.node_agent import NodeFacts
+from orchestrator.runtime.ports import PortClaims
 from orchestrator.spec import LOOPBACK, Spec
 
 OBJECT_STORE_BYTES = 80 << 20  # nothing large is put there; 75 MiB is Ray's least
@@ -64,6 +65,7 @@ class LocalCluster:
         """
         self._spec = spec
         self._folder = folder
+        self._ports = PortClaims(LOOPBACK)
         self._cluster: Cluster | None = None
 
     @property
@@ -83,7 +85,7 @@ class LocalCluster:
             temp_dir=str(self._folder),
             include_dashboard=True,
             dashboard_host=LOOPBACK,
-            dashboard_port=_free_port(),
+            dashboard_port=self._ports.take(1)[0],
         )
         for _ in range(nodes):
             self._add_node(num_cpus=NODE_CPUS, num_gpus=self._spec.local.gpus_per_node)
@@ -101,6 +103,7 @@ class LocalCluster:
             ray.shutdown()
             self._cluster.shutdown()
             self._cluster = None
+        self._ports.release()
 
     def _start_serve(self) -> None:
         gateway = self._spec.gateway
@@ -131,20 +134,14 @@ class LocalCluster:
                 return
 
     def _own_environment(self) -> dict[str, str]:
+        metrics, stats, fallback = self._ports.take(3)
         return {
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(self._folder / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(self._folder / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(self._folder),
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(self._folder / "server-state"),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
         }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -18,6 +18,7 @@ from orchestrator.core import EngineStartError
 from orchestrator.engines import EngineInfo
 from orchestrator.gateway import Supervisor
 from orchestrator.runtime import keeper
+from orchestrator.runtime.ports import PortClaims
 
 STOP_GRACE_S = 5.0  # between asking an engine to end and ending it
 SIOCGIFADDR = 0x8915  # linux/sockios.h
@@ -60,6 +61,8 @@ class NodeAgent:
     """The engine process of one node of a gang; the process never outlives the actor."""
 
     def __init__(self) -> None:
+        self._host = ray.util.get_node_ip_address()
+        self._ports = PortClaims(self._host)
         self._supervisor = Supervisor()
         self._process: Process | None = None
         self._log_path = Path(os.devnull)
@@ -69,13 +72,12 @@ class NodeAgent:
         self._ended = asyncio.Event()
 
     async def describe(self, ports: int) -> NodeFacts:
-        """The node's id and address, and that many ports that nothing listens on now."""
-        host = ray.util.get_node_ip_address()
+        """The node's id and address, and that many ports, this actor's while it lives."""
         return NodeFacts(
             ray.get_runtime_context().get_node_id(),
-            host,
-            _interface(host),
-            _free_ports(host, ports),
+            self._host,
+            _interface(self._host),
+            self._ports.take(ports),
         )
 
     async def start(self, argv: tuple[str, ...], env: dict[str, str], log_path: str) -> None:
@@ -146,18 +148,6 @@ class NodeAgent:
         if self._failed is not None and self._failed.cure:
             return self._failed.cure
         return f"read {self._log_path}"
-
-
-def _free_ports(host: str, count: int) -> tuple[int, ...]:
-    """Ports that are free now; held together while picking, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((host, 0))
-        return tuple(each.getsockname()[1] for each in sockets)
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def _interface(host: str) -> str:

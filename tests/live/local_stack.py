@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ import psutil
 from typing_extensions import override
 
 from orchestrator.runtime import keeper
+from orchestrator.runtime.ports import PortClaims
 
 MODEL = "deepseek-reasoner"
 START_S = 300.0
@@ -84,14 +84,6 @@ class LocalStack:
         return [pid for pid in lines if "keeper.py" not in " ".join(psutil.Process(pid).cmdline())]
 
 
-def free_port() -> int:
-    """A port of the loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def command(*arguments: str) -> list[str]:
     """The command line of `r1-serve` in this interpreter's environment."""
     return [sys.executable, "-m", "orchestrator.cli", *arguments]
@@ -100,7 +92,8 @@ def command(*arguments: str) -> list[str]:
 @contextmanager
 def local_stack(tmp_path: Path, *arguments: str) -> Iterator[LocalStack]:
     """Runs `r1-serve up` until the block ends; then nothing of it may be left."""
-    port = free_port()
+    ports = PortClaims("127.0.0.1")
+    (port,) = ports.take(1)
     log_dir = tmp_path / "logs"
     before = left_behind()
     output = tmp_path / "output"
@@ -118,6 +111,7 @@ def local_stack(tmp_path: Path, *arguments: str) -> Iterator[LocalStack]:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=END_S)
+        ports.release()
         print(output.read_text())
     assert process.returncode == 0
     assert [pid for pid in children if _lives(pid)] == [], "processes were left behind"

@@ -8,7 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.live.local_stack import command, free_port, left_behind
+from orchestrator.runtime.ports import PORTS
+from tests.live.local_stack import command, left_behind
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
 
@@ -43,8 +44,13 @@ def up(tmp_path: Path, *arguments: str) -> str:
 
 
 def spec(tmp_path: Path, model: Path, **parts: object) -> str:
-    """A spec file with these parts."""
-    values = {"model": model, "gang": "{}", "args": "[]", "port": free_port()} | parts
+    """A spec file with these parts; nothing gets as far as listening on its port."""
+    values = {
+        "model": model,
+        "gang": "{}",
+        "args": "[]",
+        "port": PORTS[0],
+    } | parts
     path = tmp_path / "spec.yaml"
     path.write_text(SPEC.format(**values))
     return str(path)

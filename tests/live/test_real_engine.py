@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.live, pytest.mark.vllm, pytest.mark.timeout(600)]
 QUESTION = "What happens to a thought when the machine that thinks it is switched off?"
 BACK_S = 240.0
 GREEDY = {"temperature": 0.0, "max_tokens": 48}
-LAYOUTS = ("unified", "tp2", "ep2", "pp2", "p1d1")
+LAYOUTS = ("tp2", "ep2", "pp2", "p1d1")  # against one rank
 
 
 def test_make_up_recites_across_nodes_and_survives_the_death_of_its_decode_gang(
@@ -133,27 +133,34 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def greedy() -> dict[str, list[Completion]]:
-    """Greedy outputs by layout; filled by the tests below, in their order."""
-    return {}
+def greedy_on_one_rank(
+    random_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[Completion]:
+    """What every layout must give: the greedy outputs of a single rank."""
+    return greedy_outputs("unified", random_checkpoint, tmp_path_factory.mktemp("unified"))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_greedy_output_is_the_same_in_every_layout(
-    layout: str, greedy: dict[str, list[Completion]], random_checkpoint: Path, tmp_path: Path
+def test_greedy_output_is_that_of_one_rank(
+    layout: str, greedy_on_one_rank: list[Completion], random_checkpoint: Path, tmp_path: Path
 ) -> None:
-    """The same random weights on one rank, tensor parallel, expert parallel, in two stages on two
-    nodes, and with prefill and decode apart.
+    """The same random weights tensor parallel, expert parallel, in two stages on two nodes, and
+    with prefill and decode apart.
     """
+    assert greedy_outputs(layout, random_checkpoint, tmp_path) == greedy_on_one_rank
+
+
+def greedy_outputs(layout: str, checkpoint: Path, folder: Path) -> list[Completion]:
+    """Three prompts' greedy outputs from a stack of that layout, which differ and are whole."""
     example = Path(f"deploy/local/{layout}.yaml").read_text()
-    spec = tmp_path / f"{layout}.yaml"
-    spec.write_text(re.sub(r"\.r1-serve/tiny-\w+", str(random_checkpoint), example))
-    with local_stack(tmp_path, "--spec", str(spec)) as stack:
+    spec = folder / f"{layout}.yaml"
+    spec.write_text(re.sub(r"\.r1-serve/tiny-\w+", str(checkpoint), example))
+    with local_stack(folder, "--spec", str(spec)) as stack:
         client = stack.client()
-        greedy[layout] = [
+        outputs = [
             stream(client, question, sampling=GREEDY)
             for question in (QUESTION, "Hi", "数学题：1+1=？")
         ]
-    assert all(completion.output_tokens == 48 for completion in greedy[layout])
-    assert len({completion.reasoning for completion in greedy[layout]}) == 3
-    assert greedy[layout] == greedy["unified"]
+    assert all(completion.output_tokens == 48 for completion in outputs)
+    assert len({completion.reasoning for completion in outputs}) == 3
+    return outputs
