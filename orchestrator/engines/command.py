@@ -12,6 +12,8 @@ from orchestrator.core import LayoutError, Role, SpecError
 from orchestrator.spec import Device
 
 CPU_PLUGIN = "r1_serve_cpu"  # the entry point of deploy/cpu
+# On a CPU with AMX vLLM prefers a backend that fails at fp32; models without MLA ignore the flag.
+CPU_FLAGS = ("--attention-backend", "CPU_MLA")
 _KV_ROLES: Mapping[Role, str] = {Role.PREFILL: "kv_producer", Role.DECODE: "kv_consumer"}
 
 # Flags that `engine_args` may not name: each follows from the gang. vLLM also takes underscores,
@@ -193,6 +195,8 @@ def _vllm_flags(launch: GangLaunch, rank: int) -> tuple[str, ...]:
         flags += ["--distributed-executor-backend", "mp"]
     if launch.expert_parallel:
         flags += ["--enable-expert-parallel"]
+    if launch.device is Device.CPU:
+        flags += CPU_FLAGS
     if launch.block_size is not None:
         flags += ["--block-size", str(launch.block_size)]
     if launch.reasoning_parser is not None and not _skips_tokenizer(launch.engine_args):

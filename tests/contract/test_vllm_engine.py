@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from orchestrator.engines.command import CPU_FLAGS
 from tests.contract.engine_contract import (
     ConstraintContract,
     EngineContract,
@@ -40,6 +41,7 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
         # in full precision: random weights have nearly flat logits, and batches must not matter
         *("--dtype", "float32"),
         *("--enforce-eager", "--kv-cache-memory-bytes", str(64 << 20)),
+        *CPU_FLAGS,
         *("--reasoning-parser", "deepseek_r1"),
         # random weights write blanks for as long as JSON lets them
         *("--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}'),
