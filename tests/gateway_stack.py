@@ -1,6 +1,7 @@
 """A gateway over fake engines: real token channels and a real HTTP server, in one process."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from orchestrator.core import RankId, Role
 from orchestrator.engines import ChannelServer, FakeEngine, FakeEngineSpec
 from orchestrator.engines.channel.sockets import bound_socket, name_of
 from orchestrator.engines.fake_engine import Author
-from orchestrator.gateway import Keys, Member, Models, build_app
+from orchestrator.gateway import DirectProtocol, Keys, Member, Models, build_app
 from orchestrator.spec import Spec
 from orchestrator.telemetry import open_log
 
@@ -85,8 +86,12 @@ async def gateway_stack(
     ranks: Sequence[Rank],
     logs: Path,
     port: int = 0,
+    send_buffer_bytes: int | None = None,
 ) -> AsyncIterator[GatewayStack]:
-    """Serves `spec` until the block ends; ready when every rank can be reached."""
+    """Serves `spec` until the block ends; ready when every rank can be reached.
+
+    `send_buffer_bytes` is the system's for each client; None leaves it megabytes.
+    """
     written = [open_log("test", logs / name) for name in ("log", "decisions")]
     models = Models(spec, "gateway-test", tokenizers, *written)
     keys = Keys(spec.api.keys_path, written[0])
@@ -99,8 +104,11 @@ async def gateway_stack(
                 models.update_pool(model.name, role, members)
 
     app = build_app(models, keys, list_pools)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", ws="none"))
+    config = uvicorn.Config(app, http=DirectProtocol, log_config=None, lifespan="on", ws="none")
+    server = uvicorn.Server(config)
     sock = bound_socket("127.0.0.1", port)
+    if send_buffer_bytes is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(server.serve([sock]))
         watching = [group.create_task(rank.server.watch()) for rank in ranks]  # the heartbeats

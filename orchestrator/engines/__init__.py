@@ -24,6 +24,7 @@ from orchestrator.engines.engine import (
 )
 from orchestrator.engines.fake_engine import Author, FakeEngine
 from orchestrator.engines.fake_script import FakeEngineSpec, FakeScript
+from orchestrator.engines.link import EngineLink
 
 __all__ = [
     "Author",
@@ -33,6 +34,7 @@ __all__ = [
     "End",
     "Engine",
     "EngineInfo",
+    "EngineLink",
     "EngineLoad",
     "FakeEngine",
     "FakeEngineSpec",

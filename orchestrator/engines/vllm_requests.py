@@ -8,9 +8,9 @@ from vllm.logprobs import FlatLogprobs
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.structured_output.backend_xgrammar import has_xgrammar_unsupported_json_features
 
-from orchestrator.codec import JSON_BLANKS_MAX
 from orchestrator.core import KvSource, TokenLogprob
-from orchestrator.engines.engine import Grammar, GrammarKind, Submit
+from orchestrator.engines.engine import GrammarKind, Submit
+from orchestrator.engines.structural_tag import structural_tag
 
 
 def sampling_params(submit: Submit) -> SamplingParams:
@@ -29,6 +29,9 @@ def sampling_params(submit: Submit) -> SamplingParams:
             extra = {"kv_transfer_params": dict(submit.kv_params or {})}  # vLLM writes into it
         case _:
             assert_never(submit.kv_source)
+    constraint = None
+    if sampling.grammar is not None:
+        constraint = StructuredOutputsParams(structural_tag=structural_tag(sampling.grammar))
     return SamplingParams(
         max_tokens=max_tokens,
         temperature=sampling.temperature,
@@ -38,7 +41,7 @@ def sampling_params(submit: Submit) -> SamplingParams:
         seed=sampling.seed,
         logprobs=sampling.logprobs,
         flat_logprobs=True,
-        structured_outputs=None if sampling.grammar is None else _constraint(sampling.grammar),
+        structured_outputs=constraint,
         thinking_token_budget=sampling.thinking_budget,
         stop_token_ids=list(sampling.stop_token_ids),
         ignore_eos=True,  # R1's is among the stop tokens unless the caller wants none
@@ -46,24 +49,6 @@ def sampling_params(submit: Submit) -> SamplingParams:
         output_kind=RequestOutputKind.DELTA,
         extra_args=extra,
     )
-
-
-def _constraint(grammar: Grammar) -> StructuredOutputsParams:
-    """All as structural tags: only these bound the blanks in JSON."""
-    match grammar.kind:
-        case GrammarKind.JSON_OBJECT:
-            return StructuredOutputsParams(structural_tag=_json_tag({"type": "object"}))
-        case GrammarKind.JSON_SCHEMA:
-            return StructuredOutputsParams(structural_tag=_json_tag(json.loads(grammar.text)))
-        case GrammarKind.STRUCTURAL_TAG:
-            return StructuredOutputsParams(structural_tag=grammar.text)
-        case _:
-            assert_never(grammar.kind)
-
-
-def _json_tag(schema: object) -> str:
-    form = {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": JSON_BLANKS_MAX}
-    return json.dumps({"type": "structural_tag", "format": form})
 
 
 def token_logprobs(

@@ -1,12 +1,14 @@
 """HTTP: the DeepSeek API over the ranks of a fleet."""
 
 from orchestrator.gateway.app import build_app
+from orchestrator.gateway.direct import DirectProtocol
 from orchestrator.gateway.keys import Keys, key_line, new_key, read_keys
 from orchestrator.gateway.models import Models, load_tokenizers
 from orchestrator.gateway.ranks import Member
 from orchestrator.gateway.supervisor import Supervisor
 
 __all__ = [
+    "DirectProtocol",
     "Keys",
     "Member",
     "Models",

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from orchestrator.codec import AnySplitter, Begin, Prompt
 from orchestrator.core import Request, RequestId
 from orchestrator.engines import Sampling
+from orchestrator.gateway.direct import direct_body
 from orchestrator.gateway.errors import ApiError
 from orchestrator.gateway.http import DEEPSEEK, Dialect, read_body, send_body, send_error
 from orchestrator.gateway.keys import Account, Keys
@@ -87,7 +88,9 @@ class Endpoint:
             await self._refuse(send, error)
             return
         try:
-            await relay(self._open(prepared, account), receive, send)
+            call = self._open(prepared, account)
+            call.direct = direct_body(scope)
+            await relay(call, receive, send)
         finally:
             self._keys.release(account)
 
@@ -125,6 +128,7 @@ class Endpoint:
             prepared.reply(head),
             now,
             spec.gateway.keep_alive_s,
+            spec.gateway.client_stall_s,
             self._dialect,
             thinks=prepared.thinks,
             headers=prepared.headers,

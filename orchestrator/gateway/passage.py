@@ -1,12 +1,15 @@
 """One request on its way through the gateway: what the HTTP side reads, what the service fills."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from orchestrator.admission import Shed
 from orchestrator.core import Request, TokenLogprob
 from orchestrator.engines import Sampling
 from orchestrator.handoff import Finished, Handoff
+
+# Given new ids, whether it has dealt with them.
+Tap = Callable[[list[int]], bool]
 
 
 class Passage:
@@ -37,6 +40,7 @@ class Passage:
         self._ids: list[int] = []
         self._logprobs: list[TokenLogprob] = []
         self._awake = asyncio.Event()
+        self._tap: Tap | None = None
 
     @property
     def ended(self) -> bool:
@@ -64,13 +68,25 @@ class Passage:
         except TimeoutError:
             pass
 
+    def wake(self) -> None:
+        """Makes `wait` return, though there may be nothing to take."""
+        self._awake.set()
+
     def leave(self) -> None:
         """The client has left: nobody will read any more."""
         self.gone = True
         self._awake.set()
 
+    def tap(self, tap: Tap) -> None:
+        """From now on `tap` is offered new ids that nothing waits before; what it declines, and
+        all that comes with logprobs, waits for `take`.
+        """
+        self._tap = tap
+
     def put(self, ids: list[int], logprobs: Sequence[TokenLogprob]) -> None:
         """More output."""
+        if self._tap is not None and not self._ids and not logprobs and self._tap(ids):
+            return
         self._ids.extend(ids)
         self._logprobs.extend(logprobs)
         self._awake.set()

@@ -8,11 +8,16 @@ from orchestrator.engines import (
     ChannelLimits,
     ChannelState,
     End,
+    EngineLink,
     RankChannel,
     Submit,
     TokenSink,
 )
+from orchestrator.engines.http import HttpEngine
 from orchestrator.gateway.supervisor import Supervisor
+
+
+HTTP = "http://"  # begins the address of an engine behind a server of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +26,14 @@ class Member:
 
     rank_id: RankId
     role: Role
-    address: str  # host:port of its token channel
+    address: str  # host:port of its token channel, or http://host:port of an engine's own server
     engine_id: str
 
 
 @dataclass(slots=True)
 class _Rank:
     member: Member
-    channel: RankChannel
+    channel: RankChannel | EngineLink
     listed: bool = True  # an unlisted rank drains: nothing new goes there
     in_flight: dict[str, int] = field(default_factory=dict)  # request id -> tokens
     tokens: int = 0
@@ -87,15 +92,26 @@ class Ranks:
             rank.channel.cancel(request_id)
 
     def _open(self, member: Member) -> None:
-        channel = RankChannel(
+        channel = self._link(member)
+        self._ranks[member.rank_id] = _Rank(member, channel)
+        self._supervisor.spawn(channel.run())
+
+    def _link(self, member: Member) -> RankChannel | EngineLink:
+        if member.address.startswith(HTTP):
+            server = member.address.removeprefix(HTTP)
+            return EngineLink(
+                lambda: HttpEngine(server),
+                member.role,
+                self._limits.max_requests,
+                lambda _: self._on_change(),
+            )
+        return RankChannel(
             member.address,
             member.engine_id,
             gateway_id=self._gateway_id,
             limits=self._limits,
             on_state=lambda _: self._on_change(),
         )
-        self._ranks[member.rank_id] = _Rank(member, channel)
-        self._supervisor.spawn(channel.run())
 
     def _release(self, rank: _Rank, request_id: str) -> None:
         rank.tokens -= rank.in_flight.pop(request_id)

@@ -9,6 +9,7 @@ from starlette.types import Receive, Send
 from orchestrator.admission import Reason as AdmissionReason
 from orchestrator.codec import AnswerText, AnySplitter, Piece
 from orchestrator.core import Finish, TokenLogprob
+from orchestrator.gateway.direct import DirectBody
 from orchestrator.gateway.errors import ApiError, bad_request, overloaded
 from orchestrator.gateway.http import DEEPSEEK, Dialect, response_start, send_error
 from orchestrator.gateway.models import Served
@@ -29,15 +30,24 @@ class Call:
     reply: Reply
     arrived_at: float
     keep_alive_s: float
+    stall_s: float
     dialect: Dialect = DEEPSEEK
     thinks: bool = True
     headers: Headers = ()
     scored: bool = False  # logprobs were asked for
     grammar: bool = False
     json: bool = False  # the answer must be JSON
+    direct: DirectBody | None = None  # past `send`, where the server offers it
     started: bool = False  # whether the status went out
+    sending: bool = False  # a `send` is under way
+    fault: Exception | None = None  # of ours, met in `_tap`
+    heard_at: float = 0.0  # when bytes last went to the client
     answer: list[str] = field(default_factory=list)  # kept only if it must be JSON
     unsent: list[ScoredToken] = field(default_factory=list)  # whose text has not come out yet
+
+
+class Stalled(Exception):
+    """The client has read nothing for so long that it was cut."""
 
 
 async def relay(call: Call, receive: Receive, send: Send) -> None:
@@ -46,7 +56,10 @@ async def relay(call: Call, receive: Receive, send: Send) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             watcher = group.create_task(_watch(receive, call.passage))
-            outcome = await _relay(call, send)
+            try:
+                outcome = await _relay(call, send)
+            except Stalled:
+                outcome = "stalled"
             watcher.cancel()
     finally:
         call.served.service.close(call.passage)  # does not wait
@@ -66,33 +79,60 @@ async def _relay(call: Call, send: Send) -> str:
     No byte goes out before the first token or the first keep-alive, so that what fails early keeps
     its status. What counts as silence is what the client hears: tokens may come and none be sent,
     as in a reply that is one body.
+
+    Once the stream has begun, the engine's output goes to the socket as it comes, in `_tap`; here
+    is what that declines, and the end.
     """
     passage, splitter = call.passage, call.splitter
     first = True
-    silent_until = _now() + call.keep_alive_s
+    call.heard_at = _now()
     while True:
-        await passage.wait(silent_until)
+        await passage.wait(call.heard_at + call.keep_alive_s)
         if passage.gone:
             return "cancelled"
-        if _now() >= silent_until and not passage.ended:
+        if call.fault is not None:
+            raise call.fault
+        if _now() >= call.heard_at + call.keep_alive_s and not passage.ended:
             await _send(call, send, call.reply.keep_alive)
-            silent_until = _now() + call.keep_alive_s
         logprobs = passage.take_logprobs() if call.scored else ()
         ids = passage.take()
         if ids and first:
             first = False
             waited_s = _now() - call.arrived_at
             call.served.service.metrics.observe(metrics.TTFT, waited_s, call.served.spec.name)
-        if not ids:
-            if passage.ended:
-                return await _end(call, send)
-            continue
-        data = _scored(call, ids, logprobs) if call.scored else _push(call, splitter.push(ids))
-        if data:
-            await _send(call, send, data)
-            silent_until = _now() + call.keep_alive_s
-        if splitter.stopped or splitter.exhausted:
+        if ids:
+            data = _scored(call, ids, logprobs) if call.scored else _push(call, splitter.push(ids))
+            if data:
+                await _send(call, send, data)
+                passage.tap(lambda ids: _tap(call, ids))
+        elif passage.ended:
             return await _end(call, send)
+        if _over(splitter):
+            return await _end(call, send)
+
+
+def _tap(call: Call, ids: list[int]) -> bool:
+    """Writes what new ids become; False if they must wait their turn."""
+    direct, splitter = call.direct, call.splitter
+    if direct is None or call.sending or _over(splitter):
+        return False
+    if not direct.ready():
+        return False
+    try:
+        if data := _push(call, splitter.push(ids)):
+            direct.write(data)
+            call.heard_at = _now()
+    except Exception as fault:  # noqa: BLE001 - it is this request's; the caller's is a whole rank
+        call.fault = fault
+        call.passage.wake()
+    if _over(splitter):
+        call.passage.wake()
+    return True
+
+
+def _over(splitter: AnySplitter) -> bool:
+    """Whether nothing that the engine may still send belongs to the reply."""
+    return splitter.stopped or splitter.exhausted
 
 
 def _push(call: Call, pieces: tuple[Piece, ...], scored: tuple[ScoredToken, ...] = ()) -> bytes:
@@ -115,7 +155,7 @@ def _scored(call: Call, ids: list[int], logprobs: list[TokenLogprob] | tuple[()]
         if pieces:
             parts.append(_push(call, pieces, tuple(call.unsent)))
             call.unsent.clear()
-        if splitter.stopped or splitter.exhausted:
+        if _over(splitter):
             break
     return b"".join(parts)
 
@@ -170,11 +210,20 @@ def _judge(call: Call, finish: Finish, reason: str) -> None:
 
 
 async def _send(call: Call, send: Send, data: bytes, *, last: bool = False) -> None:
-    if not call.started:
-        call.started = True
-        length = len(data) if last else None
-        await send(response_start(200, call.reply.content_type, length, call.headers))
-    await send({"type": "http.response.body", "body": data, "more_body": not last})
+    call.sending = True  # what comes meanwhile comes after
+    try:
+        async with asyncio.timeout(call.stall_s):
+            if not call.started:
+                call.started = True
+                length = len(data) if last else None
+                await send(response_start(200, call.reply.content_type, length, call.headers))
+            await send({"type": "http.response.body", "body": data, "more_body": not last})
+    except TimeoutError:
+        if call.direct is not None:
+            call.direct.cut()
+        raise Stalled from None
+    call.sending = False
+    call.heard_at = _now()
 
 
 async def _refuse(call: Call, send: Send, error: ApiError) -> str:

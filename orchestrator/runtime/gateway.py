@@ -6,8 +6,9 @@ from pathlib import Path
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
+from uvicorn.protocols.http import auto
 
-from orchestrator.gateway import Keys, Member, Models, build_app, load_tokenizers
+from orchestrator.gateway import DirectProtocol, Keys, Member, Models, build_app, load_tokenizers
 from orchestrator.runtime import fleet_feed
 from orchestrator.runtime.launch import pool_name
 from orchestrator.spec import Spec
@@ -38,7 +39,8 @@ class Gateway:
         self._handles = [handle.options() for handle in pools.values()]
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        """Serve asks for the application after the constructor."""
+        """Serve asks for the application after the constructor, and then starts its server."""
+        _offer_direct_way()
         return build_app(self._models, self._keys, on_start=self._listen)
 
     def check_health(self) -> None:
@@ -52,3 +54,10 @@ class Gateway:
     def _pool_changed(self, pool: str, members: Sequence[Member]) -> None:
         name, role = self._pools[pool]
         self._models.update_pool(name, role, members)
+
+
+def _offer_direct_way() -> None:
+    """Serve makes uvicorn's server itself and offers no choice of its protocol, so the one that
+    uvicorn finds by itself is replaced, in this process only.
+    """
+    auto.AutoHTTPProtocol = DirectProtocol

@@ -128,6 +128,7 @@ class GatewaySpec:
     port: int = 8000
     keep_alive_s: float = 10.0  # below the tightest common idle limit of proxies
     stream_s_max: float = 7_200.0  # the longest stream that a configuration reload may not cut
+    client_stall_s: float = 60.0  # a client that reads nothing for so long is cut
     max_body_bytes: int = 8 << 20
 
 

@@ -1,0 +1,238 @@
+"""Passes requests through to engines that speak OpenAI's API themselves, byte for byte.
+
+What is decided here is only where a request goes. An answer's body goes from one socket to the
+other without being read; its head passes through ASGI, so that errors and connections end as
+everywhere else.
+"""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
+
+from orchestrator.engines.http import Exchange, Pool, Upstream
+from orchestrator.gateway.direct import DirectBody, direct_body
+from orchestrator.gateway.errors import ApiError, bad_request, overloaded
+from orchestrator.gateway.http import DEEPSEEK, read_body, send_error
+
+ATTEMPTS_MAX = 3
+WAITING_BYTES_MAX = 256 << 10  # of an answer, for a client that reads slowly
+TOKEN_BYTES = 4  # of a prompt's JSON, about: nothing is tokenised here
+# RFC 9110 7.6.1: of one connection only; and what is said anew.
+_HOP = frozenset(
+    (
+        *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer"),
+        *(b"transfer-encoding", b"upgrade", b"host", b"content-length", b"expect"),
+    )
+)
+
+
+class _Body(msgspec.Struct):
+    """What is read of a request."""
+
+    messages: msgspec.Raw = msgspec.Raw(b"")
+    prompt: msgspec.Raw = msgspec.Raw(b"")
+    kv_transfer_params: msgspec.Raw | None = None
+
+
+_decode = msgspec.json.Decoder(_Body).decode
+
+
+@dataclass(slots=True)
+class EngineServer:
+    """One engine's server, and what this gateway has in flight there."""
+
+    pool: Pool
+    requests: int = 0
+    tokens: int = 0
+    down_until: float = field(default=0.0)
+
+
+class Proxy:
+    """An ASGI application over the engines' servers."""
+
+    def __init__(self, addresses: Sequence[str], stall_s: float, max_body_bytes: int) -> None:
+        self._engines = [EngineServer(Pool(address)) for address in addresses]
+        self._stall_s = stall_s
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request as an engine does, or says why none can."""
+        body = await read_body(receive, self._max_body_bytes)
+        if body is None:
+            return
+        asked = body if isinstance(body, ApiError) else _read(body)
+        if isinstance(asked, ApiError):
+            await send_error(send, asked, DEEPSEEK)
+            return
+        assert isinstance(body, bytes)
+        tokens = (len(asked.messages) + len(asked.prompt)) // TOKEN_BYTES
+        request = _request(scope, body)
+        tried: list[EngineServer] = []
+        while (engine := self._choose(tried)) is not None and len(tried) < ATTEMPTS_MAX:
+            engine.requests += 1
+            engine.tokens += tokens
+            try:
+                passage = _Passage(direct_body(scope), self._stall_s)
+                if await passage.run(engine.pool, request, receive, send):
+                    return
+            finally:
+                engine.requests -= 1
+                engine.tokens -= tokens
+            tried.append(engine)
+        await send_error(send, overloaded("No engine answers, please try again later", 1), DEEPSEEK)
+
+    def _choose(self, tried: Collection[EngineServer]) -> EngineServer | None:
+        left = [engine for engine in self._engines if all(engine is not each for each in tried)]
+        return min(left, key=lambda engine: engine.tokens, default=None)
+
+    def close(self) -> None:
+        """Ends the idle connections."""
+        for engine in self._engines:
+            engine.pool.close()
+
+
+def _read(body: bytes) -> _Body | ApiError:
+    if not body:
+        return _Body()
+    try:
+        asked = _decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return _Body()  # whatever is wrong with it, the engine says in its own words
+    if asked.kv_transfer_params is not None:
+        # A reference used twice makes an engine answer with another prompt's text.
+        return bad_request("kv_transfer_params are not a client's to set")
+    return asked
+
+
+def _request(scope: Scope, body: bytes) -> bytes:
+    """The request as the engine gets it."""
+    target: bytes = scope["raw_path"]
+    if scope["query_string"]:
+        target += b"?" + scope["query_string"]
+    lines = [b"%b %b HTTP/1.1\r\nhost: engine\r\n" % (scope["method"].encode(), target)]
+    lines += [b"%b: %b\r\n" % (name, value) for name, value in scope["headers"] if name not in _HOP]
+    lines.append(b"content-length: %d\r\n\r\n" % len(body))
+    return b"".join((*lines, body))
+
+
+async def _fresh(pool: Pool) -> Upstream | None:
+    try:
+        return await pool.fresh()
+    except OSError:
+        return None
+
+
+class _Passage(Exchange):
+    """One request on one engine: what of its answer waits, and who is woken."""
+
+    def __init__(self, direct: DirectBody | None, stall_s: float) -> None:
+        self._direct = direct
+        self._stall_s = stall_s
+        self._upstream: Upstream | None = None
+        self._awake = asyncio.Event()
+        self._head: tuple[int, Sequence[tuple[bytes, bytes]]] | None = None
+        self._waiting: list[bytes] = []  # of the body, for `send`
+        self._waiting_bytes = 0
+        self._flowing = False  # the body goes straight to the socket
+        self._ended = False
+        self._lost = ""
+        self._gone = False
+
+    async def run(self, pool: Pool, request: bytes, receive: Receive, send: Send) -> bool:
+        """Passes the answer on; False if the engine gave none and another may be asked."""
+        upstream = pool.idle() or await _fresh(pool)
+        if upstream is None:
+            return False
+        self._upstream = upstream
+        upstream.begin(request, self)
+        try:
+            async with asyncio.TaskGroup() as group:
+                watcher = group.create_task(self._watch(receive))
+                answered = await self._relay(send, upstream)
+                watcher.cancel()
+        finally:
+            if not self._ended:
+                upstream.cut()
+        return answered
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        self._awake.set()
+
+    async def _relay(self, send: Send, upstream: Upstream) -> bool:
+        await self._awake.wait()
+        if self._head is None:
+            return self._gone
+        status, headers = self._head
+        more = [(name, value) for name, value in headers if name not in _HOP]
+        await send({"type": "http.response.start", "status": status, "headers": more})
+        while not self._gone:
+            self._awake.clear()
+            waiting = b"".join(self._waiting)
+            self._waiting.clear()
+            self._waiting_bytes = 0
+            if waiting:
+                if not await self._send(send, waiting):
+                    return True
+                if not self._ended and not self._lost:
+                    upstream.resume()
+            elif self._ended:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return True
+            elif self._lost:
+                self._cut()  # an answer without its end, as the engine's was
+                return True
+            else:
+                self._flowing = self._direct is not None
+                await self._awake.wait()
+        return True
+
+    async def _send(self, send: Send, data: bytes) -> bool:
+        """False if the client was cut, since it read nothing for too long."""
+        try:
+            async with asyncio.timeout(self._stall_s):
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+        except TimeoutError:
+            self._cut()
+            return False
+        return True
+
+    def _cut(self) -> None:
+        if self._direct is not None:
+            self._direct.cut()
+
+    # What the engine's connection calls.
+
+    @override
+    def on_head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self._head = status, headers
+        self._awake.set()
+
+    @override
+    def on_body(self, data: bytes) -> None:
+        direct = self._direct
+        if self._flowing and direct is not None and direct.ready():
+            direct.write(data)
+            return
+        self._flowing = False
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes > WAITING_BYTES_MAX and self._upstream is not None:
+            self._upstream.pause()
+        self._awake.set()
+
+    @override
+    def on_end(self) -> None:
+        self._ended = True
+        self._awake.set()
+
+    @override
+    def on_lost(self, cause: str) -> None:
+        self._lost = cause
+        self._awake.set()
