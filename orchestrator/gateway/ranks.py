@@ -16,7 +16,6 @@ from orchestrator.engines import (
 from orchestrator.engines.http import HttpEngine
 from orchestrator.gateway.supervisor import Supervisor
 
-
 HTTP = "http://"  # begins the address of an engine behind a server of its own
 
 

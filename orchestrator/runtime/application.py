@@ -64,8 +64,8 @@ def serve_environment(spec: Spec) -> dict[str, str]:
     return {
         # Bytes go from HAProxy to the gateway's own server, not through a Python proxy.
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        # The gateway's code on the loop of its server: what it streams goes from the engine's output
-        # to the socket in one call.
+        # The gateway's code runs on its server's loop: what it streams goes from the engine's
+        # output to the socket in one call.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         # Every change of the replica set reloads HAProxy, and the old process with its streams is
         # ended after this time: 120 s by default, less than R1 thinks.

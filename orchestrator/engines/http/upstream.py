@@ -53,6 +53,7 @@ class Upstream(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
         self._complete = False
+        self._keep = False
         self._paused = False
 
     @property
@@ -107,7 +108,7 @@ class Upstream(asyncio.Protocol):
             self._complete = False
             self._exchange = None
             self.resume()
-            if self._parser.should_keep_alive():
+            if self._keep:
                 self._pool.put(self)
             else:
                 self._transport.close()
@@ -141,6 +142,7 @@ class Upstream(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._complete = self._parser.get_status_code() >= 200
+        self._keep = self._parser.should_keep_alive()  # which it forgets afterwards
 
 
 class Pool:
