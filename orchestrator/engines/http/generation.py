@@ -111,7 +111,7 @@ class Generation(Exchange):
 
     @override
     def on_lost(self, cause: str) -> None:
-        if self._reused and not self._status:
+        if self._reused and self._upstream is not None and not self._upstream.heard:
             self._host.again(self)
         else:
             self._host.finish(self.submit.request_id, End(Finish.LOST, cause=cause))

@@ -54,6 +54,7 @@ class Upstream(asyncio.Protocol):
         self._body: list[bytes] = []
         self._complete = False
         self._keep = False
+        self.heard = False  # anything since the exchange began
         self._paused = False
 
     @property
@@ -65,6 +66,7 @@ class Upstream(asyncio.Protocol):
         """Sends a whole request."""
         assert self._exchange is None
         self._exchange = exchange
+        self.heard = False
         self._transport.write(request)
 
     def pause(self) -> None:
@@ -94,6 +96,7 @@ class Upstream(asyncio.Protocol):
         if self._exchange is None:  # an answer to nothing
             self._transport.abort()
             return
+        self.heard = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:

@@ -43,10 +43,20 @@ class Server:
     def __init__(self, *answers: bytes | Answer) -> None:
         self._answers = list(answers)
         self.posts = 0
-        self.connections = 0
+        self._serving: list[asyncio.Task[None] | None] = []
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        """Listens at this address until the block ends, by when its clients have gone."""
+        listening = await asyncio.start_server(self, "127.0.0.1", 0)
+        host, port = listening.sockets[0].getsockname()
+        yield f"{host}:{port}"
+        listening.close()
+        await listening.wait_closed()
+        await asyncio.gather(*(task for task in self._serving if task is not None))
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
+        self._serving.append(asyncio.current_task())
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 if head.startswith(b"GET /v1/models"):
@@ -63,6 +73,8 @@ class Server:
                     else:
                         await answer(writer)
         except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
             writer.close()
 
 
@@ -82,16 +94,11 @@ class Noted:
 
 @asynccontextmanager
 async def engine_on(server: Server) -> AsyncIterator[tuple[HttpEngine, Noted]]:
-    listening = await asyncio.start_server(server, "127.0.0.1", 0)
-    host, port = listening.sockets[0].getsockname()
-    engine, noted = HttpEngine(f"{host}:{port}"), Noted()
-    await engine.start(noted)
-    try:
+    async with server.listening() as address:
+        engine, noted = HttpEngine(address), Noted()
+        await engine.start(noted)
         yield engine, noted
-    finally:
         await engine.stop()
-        listening.close()
-        await listening.wait_closed()
 
 
 async def outcome(*answers: bytes | Answer) -> tuple[list[int], End]:
@@ -192,19 +199,20 @@ async def test_a_link_finds_its_engine_again_and_ends_what_was_open() -> None:
     async def hang(writer: asyncio.StreamWriter) -> None:
         writer.write(STREAM + chunk(tokens(5)))
 
-    server = Server(hang)
-    listening = await asyncio.start_server(server, "127.0.0.1", 0)
-    host, port = listening.sockets[0].getsockname()
     engines: list[HttpEngine] = []
-
-    def make() -> HttpEngine:
-        engines.append(HttpEngine(f"{host}:{port}"))
-        return engines[-1]
-
     states: list[ChannelState] = []
-    link = EngineLink(make, Role.UNIFIED, 1, lambda link: states.append(link.state))
     sink = Sink()
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with (
+        Server(hang).listening() as address,
+        asyncio.timeout(20),
+        asyncio.TaskGroup() as group,
+    ):
+
+        def make() -> HttpEngine:
+            engines.append(HttpEngine(address))
+            return engines[-1]
+
+        link = EngineLink(make, Role.UNIFIED, 1, lambda link: states.append(link.state))
         running = group.create_task(link.run())
         link.submit(Submit("early", (1,), Sampling(1)), early := Sink())
         assert (await early.end.get()).finish is Finish.LOST
@@ -224,7 +232,6 @@ async def test_a_link_finds_its_engine_again_and_ends_what_was_open() -> None:
         link.close()
         await running
     assert states == [ChannelState.OPEN, ChannelState.LOST, ChannelState.OPEN, ChannelState.LOST]
-    listening.close()
 
 
 class Sink:
