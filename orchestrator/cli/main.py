@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator import __version__
+from orchestrator.cli.gateway import add_gateway
 from orchestrator.core import R1ServeError, SpecError
 from orchestrator.gateway import key_line, new_key
 from orchestrator.spec import EngineKind, Spec, load_spec, local_spec
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_checkpoint(
         commands.add_parser("checkpoint", help="write a tiny checkpoint of R1's architecture")
     )
+    add_gateway(commands.add_parser("gateway", help="route to engines that run already"))
     _add_key(commands.add_parser("key", help="make an API key"))
     return parser
 

@@ -4,6 +4,8 @@ from orchestrator.gateway.app import build_app
 from orchestrator.gateway.direct import DirectProtocol
 from orchestrator.gateway.keys import Keys, key_line, new_key, read_keys
 from orchestrator.gateway.models import Models, load_tokenizers
+from orchestrator.gateway.passthrough import Passthrough
+from orchestrator.gateway.proxy import ProxyLimits
 from orchestrator.gateway.ranks import Member
 from orchestrator.gateway.supervisor import Supervisor
 
@@ -12,6 +14,8 @@ __all__ = [
     "Keys",
     "Member",
     "Models",
+    "Passthrough",
+    "ProxyLimits",
     "Supervisor",
     "build_app",
     "key_line",

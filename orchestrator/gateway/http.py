@@ -75,7 +75,7 @@ def response_start(
 
 async def send_body(send: Send, body: bytes) -> None:
     """The whole answer to a request that needed no engine."""
-    await _send_whole(send, 200, body)
+    await send_whole(send, 200, body)
 
 
 async def send_error(send: Send, error: ApiError, dialect: Dialect) -> None:
@@ -84,11 +84,16 @@ async def send_error(send: Send, error: ApiError, dialect: Dialect) -> None:
     more: tuple[tuple[bytes, bytes], ...] = ()
     if error.retry_after_s is not None:
         more = ((b"retry-after", str(error.retry_after_s).encode()),)
-    await _send_whole(send, status, body, more)
+    await send_whole(send, status, body, more)
 
 
-async def _send_whole(
-    send: Send, status: int, body: bytes, more: tuple[tuple[bytes, bytes], ...] = ()
+async def send_whole(
+    send: Send,
+    status: int,
+    body: bytes,
+    more: tuple[tuple[bytes, bytes], ...] = (),
+    content_type: str = "application/json",
 ) -> None:
-    await send(response_start(status, "application/json", len(body), more))
+    """A whole answer."""
+    await send(response_start(status, content_type, len(body), more))
     await send({"type": "http.response.body", "body": body})

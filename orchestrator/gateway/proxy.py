@@ -6,17 +6,21 @@ everywhere else.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
+from orchestrator.core import RankId, Role
 from orchestrator.engines.http import Exchange, Pool, Upstream
 from orchestrator.gateway.direct import DirectBody, direct_body
 from orchestrator.gateway.errors import ApiError, bad_request, overloaded
 from orchestrator.gateway.http import DEEPSEEK, read_body, send_error
+from orchestrator.routing import Choice, Decision, Leg, Member, Prompt, Router
+from orchestrator.telemetry import Metrics, metrics
 
 ATTEMPTS_MAX = 3
 WAITING_BYTES_MAX = 256 << 10  # of an answer, for a client that reads slowly
@@ -35,33 +39,49 @@ class _Body(msgspec.Struct):
 
     messages: msgspec.Raw = msgspec.Raw(b"")
     prompt: msgspec.Raw = msgspec.Raw(b"")
+    max_tokens: int = 0
     kv_transfer_params: msgspec.Raw | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyLimits:
+    """What one gateway bounds."""
+
+    requests_max: int = 1_024  # open at one engine
+    block_tokens: int = 64  # of what is remembered of prompts
+    blocks_max: int = 1_000_000
+    stall_s: float = 60.0  # a client that reads nothing for so long is cut
+    max_body_bytes: int = 8 << 20
 
 
 _decode = msgspec.json.Decoder(_Body).decode
 
 
-@dataclass(slots=True)
-class EngineServer:
-    """One engine's server, and what this gateway has in flight there."""
-
-    pool: Pool
-    requests: int = 0
-    tokens: int = 0
-    down_until: float = field(default=0.0)
-
-
 class Proxy:
     """An ASGI application over the engines' servers."""
 
-    def __init__(self, addresses: Sequence[str], stall_s: float, max_body_bytes: int) -> None:
-        self._engines = [EngineServer(Pool(address)) for address in addresses]
-        self._stall_s = stall_s
-        self._max_body_bytes = max_body_bytes
+    def __init__(self, router: Router, limits: ProxyLimits, metrics: Metrics) -> None:
+        self._router = router
+        self._limits = limits
+        self._metrics = metrics
+        self._asked = 0
+        self.reached: dict[RankId, Pool] = {}  # the engines that can be chosen
+
+    def join(self, rank_id: RankId, pool: Pool, blocks: int) -> None:
+        """An engine can be chosen from now on; `blocks` are those of its KV cache, 0 if unknown."""
+        kv_tokens = blocks * self._limits.block_tokens
+        member = Member(rank_id, Role.UNIFIED, self._limits.requests_max, kv_tokens=kv_tokens)
+        self._router.join(member, kv_events=False)
+        self.reached[rank_id] = pool
+
+    def _leave(self, rank_id: RankId) -> None:
+        """It does not answer: it is not chosen again before it is found to."""
+        if self.reached.pop(rank_id, None) is not None:
+            self._router.leave(rank_id)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request as an engine does, or says why none can."""
-        body = await read_body(receive, self._max_body_bytes)
+        body = await read_body(receive, self._limits.max_body_bytes)
         if body is None:
             return
         asked = body if isinstance(body, ApiError) else _read(body)
@@ -69,30 +89,62 @@ class Proxy:
             await send_error(send, asked, DEEPSEEK)
             return
         assert isinstance(body, bytes)
-        tokens = (len(asked.messages) + len(asked.prompt)) // TOKEN_BYTES
-        request = _request(scope, body)
-        tried: list[EngineServer] = []
-        while (engine := self._choose(tried)) is not None and len(tried) < ATTEMPTS_MAX:
-            engine.requests += 1
-            engine.tokens += tokens
+        await self._pass(_request(scope, body), self._prompt(asked), scope, receive, send)
+
+    def _prompt(self, asked: _Body) -> Prompt:
+        """What routing needs to know, from the text alone: an engine's own tokens are its own."""
+        router = self._router
+        router.ledger.arrived(_now())
+        text = bytes(asked.messages) + bytes(asked.prompt)
+        keys = text_keys(text, router.index.block_tokens * TOKEN_BYTES)
+        return Prompt(keys, len(text) // TOKEN_BYTES, asked.max_tokens)
+
+    async def _pass(
+        self, request: bytes, prompt: Prompt, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        tried: list[RankId] = []
+        while len(tried) < ATTEMPTS_MAX and (decision := self._decide(prompt, tried)) is not None:
+            assert isinstance(decision.choice, Choice)
+            rank_id = decision.choice.rank_id
+            self._asked += 1
+            submission = str(self._asked)
+            self._router.sent(submission, decision, prompt, _now())
+            passage = _Passage(direct_body(scope), self._limits.stall_s)
+            passage.on_first = partial(self._first, submission, _now())
             try:
-                passage = _Passage(direct_body(scope), self._stall_s)
-                if await passage.run(engine.pool, request, receive, send):
+                if await passage.run(self.reached[rank_id], request, receive, send):
                     return
             finally:
-                engine.requests -= 1
-                engine.tokens -= tokens
-            tried.append(engine)
+                self._router.ended(submission, _now(), passage.events)
+            tried.append(rank_id)
+            self._leave(rank_id)
         await send_error(send, overloaded("No engine answers, please try again later", 1), DEEPSEEK)
 
-    def _choose(self, tried: Collection[EngineServer]) -> EngineServer | None:
-        left = [engine for engine in self._engines if all(engine is not each for each in tried)]
-        return min(left, key=lambda engine: engine.tokens, default=None)
+    def _first(self, submission: str, asked_at: float) -> None:
+        now = _now()
+        self._router.first_token(submission, now)
+        self._metrics.observe(metrics.TTFT, now - asked_at, "")
+
+    def _decide(self, prompt: Prompt, tried: Sequence[RankId]) -> Decision | None:
+        router = self._router
+        now = _now()
+        ranks = [router.ledger.view(rank_id) for rank_id in sorted(self.reached)]
+        decision = router.decide(router.view(ranks, now), Role.UNIFIED, Leg.WHOLE, prompt, tried)
+        return decision if isinstance(decision.choice, Choice) else None
 
     def close(self) -> None:
         """Ends the idle connections."""
-        for engine in self._engines:
-            engine.pool.close()
+        for pool in self.reached.values():
+            pool.close()
+
+
+def text_keys(text: bytes, block_bytes: int) -> list[int]:
+    """The chained keys of the text's full blocks; the same in one process only."""
+    keys, key = [], 0
+    for at in range(0, len(text) - block_bytes + 1, block_bytes):
+        key = hash((key, text[at : at + block_bytes]))
+        keys.append(key)
+    return keys
 
 
 def _read(body: bytes) -> _Body | ApiError:
@@ -132,6 +184,8 @@ class _Passage(Exchange):
     def __init__(self, direct: DirectBody | None, stall_s: float) -> None:
         self._direct = direct
         self._stall_s = stall_s
+        self.on_first: Callable[[], None] = _nothing
+        self.events = 0  # pieces of the body, about as many as tokens
         self._upstream: Upstream | None = None
         self._awake = asyncio.Event()
         self._head: tuple[int, Sequence[tuple[bytes, bytes]]] | None = None
@@ -216,6 +270,9 @@ class _Passage(Exchange):
 
     @override
     def on_body(self, data: bytes) -> None:
+        self.events += 1
+        if self.events == 1:
+            self.on_first()
         direct = self._direct
         if self._flowing and direct is not None and direct.ready():
             direct.write(data)
@@ -236,3 +293,10 @@ class _Passage(Exchange):
     def on_lost(self, cause: str) -> None:
         self._lost = cause
         self._awake.set()
+
+
+def _nothing() -> None: ...
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

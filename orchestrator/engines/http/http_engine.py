@@ -24,10 +24,10 @@ from orchestrator.engines.engine import (
 from orchestrator.engines.http.completion import completion_body
 from orchestrator.engines.http.exposition import cache_config, load_of
 from orchestrator.engines.http.generation import Generation
-from orchestrator.engines.http.upstream import Exchange, Headers, Pool, Upstream, post
+from orchestrator.engines.http.reading import read, read_metrics
+from orchestrator.engines.http.upstream import Pool, post
 
 POLL_S = 1.0  # between two looks at the engine's health and load
-ANSWER_S = 10.0  # for what is not a generation
 SILENT_POLLS = 3  # looks without an answer after which the engine counts as dead
 
 
@@ -37,7 +37,6 @@ class HttpEngine(Engine):
     def __init__(self, address: str) -> None:
         """`address` is host:port."""
         self._pool = Pool(address)
-        self._address = address
         self._listener: Listener | None = None
         self._model = ""
         self._max_model_len = 0
@@ -53,17 +52,17 @@ class HttpEngine(Engine):
     async def start(self, listener: Listener) -> EngineInfo:
         """Reads what the server says of itself. Raises EngineStartError if it says nothing."""
         self._listener = listener
-        models = await self._get("/v1/models")
+        models = await read(self._pool, "/v1/models")
         try:
             served = msgspec.json.decode(models, type=_Models).data[0]
         except (msgspec.DecodeError, IndexError) as error:
             raise EngineStartError(
-                f"the server at {self._address} lists no model: {error}",
+                f"the server at {self._pool.address} lists no model: {error}",
                 "start it with a model, or name another --engine-url",
             ) from error
         self._model = served.id
         self._max_model_len = served.max_model_len or 131_072
-        self._metrics = await self._get("/metrics")
+        self._metrics = await read_metrics(self._pool)
         block_size, blocks = cache_config(self._metrics)
         return EngineInfo("http", served.id, self._max_model_len, block_size, blocks, grammar=True)
 
@@ -76,7 +75,7 @@ class HttpEngine(Engine):
                     await self._stopped.wait()
                     break
             try:
-                self._metrics = await self._get("/metrics")
+                self._metrics = await read_metrics(self._pool)
                 silent = 0
             except EngineStartError as error:
                 silent += 1
@@ -157,7 +156,7 @@ class HttpEngine(Engine):
         try:
             upstream = await self._pool.fresh()
         except OSError as error:
-            cause = f"cannot connect to {self._address}: {str(error) or 'timeout'}"
+            cause = f"cannot connect to {self._pool.address}: {str(error) or 'timeout'}"
             self._finish(request_id, End(Finish.LOST, cause=cause))
         else:
             if request_id in self._open:
@@ -188,28 +187,6 @@ class HttpEngine(Engine):
             return "KV parameters are for a transfer, which needs them"
         return None
 
-    async def _get(self, path: str) -> bytes:
-        """The body of a GET. Raises EngineStartError."""
-        reading = _Reading()
-        upstream: Upstream | None = None
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                upstream = await self._pool.fresh()
-                request = b"GET %b HTTP/1.1\r\nhost: engine\r\n\r\n" % path.encode()
-                upstream.begin(request, reading)
-                await reading.done.wait()
-        except OSError as error:  # a timeout too
-            if upstream is not None:
-                upstream.cut()
-            reading.cause = str(error) or "timeout"
-        if reading.cause or reading.status != 200:
-            raise EngineStartError(
-                f"the server at {self._address} does not answer GET {path}: "
-                f"{reading.cause or reading.status}",
-                "see that it runs, and that the --engine-url is its own",
-            )
-        return bytes(reading.body)
-
 
 class _Model(msgspec.Struct):
     id: str
@@ -218,30 +195,3 @@ class _Model(msgspec.Struct):
 
 class _Models(msgspec.Struct):
     data: list[_Model]
-
-
-class _Reading(Exchange):
-    """An answer that is read whole."""
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.body = bytearray()
-        self.cause = ""
-        self.done = asyncio.Event()
-
-    @override
-    def on_head(self, status: int, headers: Headers) -> None:
-        self.status = status
-
-    @override
-    def on_body(self, data: bytes) -> None:
-        self.body += data
-
-    @override
-    def on_end(self) -> None:
-        self.done.set()
-
-    @override
-    def on_lost(self, cause: str) -> None:
-        self.cause = cause
-        self.done.set()

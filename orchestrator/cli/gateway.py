@@ -1,0 +1,119 @@
+"""`r1-serve gateway`: a gateway alone, in front of engines that run already."""
+
+import argparse
+import asyncio
+import gc
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from orchestrator.core import PortInUseError, RankId, Role, SpecError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    from orchestrator.gateway import Passthrough
+    from orchestrator.telemetry import Log
+
+
+def add_gateway(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.description = (
+        "Routes to engines with HTTP servers of their own, such as `vllm serve`, without Ray. "
+        "Without --model, requests in the engines' own API are passed through; with it, clients "
+        "see the DeepSeek API, and the engines get and return token ids."
+    )
+    parser.add_argument(
+        "--engine-url", nargs="+", required=True, metavar="URL", help="http://HOST:PORT of each"
+    )
+    parser.add_argument("--model", type=Path, metavar="DIR", help="the folder of its tokenizer")
+    parser.add_argument(
+        "--name", default="DeepSeek-R1-0528", help="of the catalogue; with --model"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="to listen on (default 8000)")
+    parser.add_argument("--keys", metavar="FILE", help="hashed API keys; with --model")
+    parser.add_argument("--log-dir", type=Path, default=Path("logs"), metavar="DIR")
+    parser.set_defaults(run=_gateway)
+
+
+def _gateway(options: argparse.Namespace) -> int:
+    servers = [_server(url) for url in options.engine_url]
+    if len(set(servers)) < len(servers):
+        raise SpecError("an --engine-url stands there twice", "name each engine once")
+    import uvloop  # not with the options: `r1-serve --help` is to be quick
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(options, servers))
+    return 0
+
+
+def _server(url: str) -> str:
+    """HOST:PORT of an engine's URL."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if parts.scheme != "http" or not parts.hostname or port is None or parts.path.strip("/"):
+        raise SpecError(
+            f"--engine-url {url} is not http://HOST:PORT", "give the engine's address, without /v1"
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{host}:{port}"
+
+
+async def _serve(options: argparse.Namespace, servers: list[str]) -> None:
+    import uvicorn
+    from starlette.types import ASGIApp
+
+    from orchestrator.engines.channel.sockets import bound_socket
+    from orchestrator.gateway import DirectProtocol
+    from orchestrator.telemetry import open_log
+
+    options.log_dir.mkdir(parents=True, exist_ok=True)
+    log = open_log("gateway", options.log_dir / "gateway.log")
+    app: ASGIApp = _passthrough(servers, log)
+    if options.model is not None:
+        app = _deepseek(options, servers, log)
+    try:
+        sock = bound_socket(options.host, options.port)
+    except OSError as error:
+        raise PortInUseError(
+            f"cannot listen on {options.host}:{options.port}: {error.strerror}",
+            "stop what owns the port, or choose another with --port",
+        ) from error
+    print(f"http://{options.host}:{options.port} in front of {len(servers)} engines", flush=True)
+    gc.freeze()  # what lives as long as the process is not looked at again
+    config = uvicorn.Config(app, http=DirectProtocol, log_config=None, lifespan="on", ws="none")
+    await uvicorn.Server(config).serve([sock])
+
+
+def _passthrough(servers: list[str], log: "Log") -> "Passthrough":
+    from orchestrator.gateway import Passthrough, ProxyLimits
+    from orchestrator.routing import DEFAULT_COSTS
+
+    return Passthrough(servers, DEFAULT_COSTS, ProxyLimits(), log)
+
+
+def _deepseek(options: argparse.Namespace, servers: list[str], log: "Log") -> "Starlette":
+    from orchestrator.gateway import Keys, Member, Models, build_app, load_tokenizers
+    from orchestrator.spec import CATALOGUE, ApiSpec, ModelSpec, PoolSpec, Spec
+    from orchestrator.telemetry import open_log
+
+    if options.name not in CATALOGUE:
+        raise SpecError(
+            f"--name {options.name} is not in the catalogue", f"name one of {', '.join(CATALOGUE)}"
+        )
+    model = ModelSpec(str(options.model), (PoolSpec(Role.UNIFIED),), options.name)
+    spec = Spec((model,), api=ApiSpec(keys_path=options.keys), log_dir=str(options.log_dir))
+    decisions = open_log("gateway", options.log_dir / "decisions-gateway.jsonl")
+    models = Models(spec, "gateway", load_tokenizers(spec), log, decisions)
+    members = [
+        Member(RankId(server), Role.UNIFIED, f"http://{server}", server) for server in servers
+    ]
+    return build_app(
+        models,
+        Keys(options.keys, log),
+        on_start=lambda: models.update_pool(model.name, Role.UNIFIED, members),
+    )
