@@ -126,9 +126,8 @@ async def _engine() -> None:
     await server.watch()
 
 
-async def _gateway(addresses: Sequence[str]) -> None:
+async def _gateway(folder: Path, addresses: Sequence[str]) -> None:
     spec = Spec(models=(MODEL,))
-    folder = Path(tempfile.mkdtemp(prefix="r1-bench-"))
     written = [open_log("bench", folder / name) for name in ("log", "decisions")]
     tokenizers = {MODEL.name: Tokenizer.load(published_tokenizer())}
     models = Models(spec, "gateway-bench", tokenizers, *written)
@@ -249,7 +248,8 @@ def measure(engines: int, streams: int) -> dict[str, float]:
         bare_pid, bare = stack.enter_context(_started("bare"))
         started = [stack.enter_context(_started("engine")) for _ in range(engines)]
         addresses = [address for _, address in started]
-        pid, gateway = stack.enter_context(_started("gateway", *addresses))
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        pid, gateway = stack.enter_context(_started("gateway", folder, *addresses))
         time.sleep(1.0)
         loop_factory = uvloop.new_event_loop
         with asyncio.Runner(loop_factory=loop_factory) as runner:
@@ -276,7 +276,7 @@ def main() -> None:
             case "engine":
                 runner.run(_engine())
             case "gateway":
-                runner.run(_gateway(options.addresses))
+                runner.run(_gateway(Path(options.addresses[0]), options.addresses[1:]))
             case "bare":
                 runner.run(_bare())
             case _:
