@@ -143,5 +143,7 @@ class LocalCluster:
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+            # Ray starts workers, and so engines, at 15: whatever else runs here would starve them.
+            "RAY_worker_niceness": "0",
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
         }
