@@ -1,0 +1,100 @@
+"""How wrong a prediction may be: the P90 of the nearest validated group, or "extrapolated".
+
+The groups are those of `r1-serve accuracy` on the published figures, written by that command.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from importlib.resources import files
+
+import yaml
+
+from orchestrator.perf.hardware import Gpu
+from orchestrator.perf.layout import EngineFamily
+
+LONG_CONTEXT_TOKENS = 32_768
+_FEW = 4  # rows below which a group says nothing about others
+
+
+class Mode(StrEnum):
+    """What was measured."""
+
+    UNIFIED = "unified"
+    DISAGGREGATED = "disaggregated"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Nine of ten validated predictions of `group` were off by no more than `p90`, a fraction."""
+
+    p90: float
+    group: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Extrapolated:
+    """No validated group is near: `reason` says what was never measured."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The errors of one (hardware, engine, mode, metric) on rows that were not fitted."""
+
+    hardware: str
+    engine: str
+    mode: str
+    metric: str
+    rows: int
+    p90: float
+
+
+@cache
+def groups() -> tuple[Group, ...]:
+    """The validated groups in this package."""
+    path = files("orchestrator.perf").joinpath("data/groups.yaml")
+    if not path.is_file():
+        return ()
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return tuple(Group(**row) for row in tree["groups"])
+
+
+def error_band(
+    hardware: Gpu,
+    engine: EngineFamily,
+    mode: Mode,
+    metric: str = "tpot",
+    *,
+    context_tokens: float = 0.0,
+    pipeline_nodes: int = 1,
+) -> Band | Extrapolated:
+    """The band of `metric` ("tpot", "ttft", "rate", "tokens") for such a fleet.
+
+    Nearest is the same hardware, engine and mode; then the same hardware and mode with any engine;
+    then the same generation, engine and mode. `pipeline_nodes` are the nodes that pipeline stages
+    of one gang go across.
+    """
+    if context_tokens > LONG_CONTEXT_TOKENS:
+        return Extrapolated(f"context over {LONG_CONTEXT_TOKENS:,} tokens")
+    if pipeline_nodes > 1:
+        return Extrapolated("pipeline stages across nodes")
+    known = [g for g in groups() if g.metric == metric and g.mode == mode and g.rows >= _FEW]
+    from orchestrator.perf.hardware import HARDWARE
+
+    for near in (
+        lambda g: g.hardware == hardware.name and g.engine == engine,
+        lambda g: g.hardware == hardware.name,
+        lambda g: HARDWARE[g.hardware].generation == hardware.generation and g.engine == engine,
+    ):
+        found = [g for g in known if near(g)]
+        if found:
+            rows = sum(g.rows for g in found)
+            worst = max(found, key=lambda g: g.p90)
+            name = f"{worst.hardware} {worst.engine} {worst.mode}"
+            return Band(worst.p90, name, rows)
+    return Extrapolated(f"no validated measurement of {hardware.name} with {engine}, {mode}")
