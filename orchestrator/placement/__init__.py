@@ -1,5 +1,15 @@
-"""Which nodes a gang asks for, and whether the fleet fits."""
+"""Which nodes a gang asks for, which it gets, and whether the fleet fits."""
 
-from orchestrator.placement.bundles import Bundles, Impossible, bundles, place, spread
+from orchestrator.placement.bundles import Bundles, Impossible, bundles, node_label, spread
+from orchestrator.placement.nodes import Node, PlacedGang, place
 
-__all__ = ["Bundles", "Impossible", "bundles", "place", "spread"]
+__all__ = [
+    "Bundles",
+    "Impossible",
+    "Node",
+    "PlacedGang",
+    "bundles",
+    "node_label",
+    "place",
+    "spread",
+]

@@ -87,6 +87,7 @@ def _positive(spec: Spec) -> Iterator[tuple[str, float]]:
             yield f"{name}.replicas", pool.replicas
             yield f"{name}.gang.tensor_parallel", gang.tensor_parallel
             yield f"{name}.gang.pipeline_parallel", gang.pipeline_parallel
+            yield f"{name}.gang.data_parallel", gang.data_parallel
             yield f"{name}.gang.nodes", gang.nodes
     yield "channel.heartbeat_s", spec.channel.heartbeat_s
     yield "channel.lost_after_s", spec.channel.lost_after_s
