@@ -7,7 +7,7 @@ Layer sizes are those of each model's config.json on huggingface.co/deepseek-ai.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.perf.precision import KV_BYTES, WEIGHT_BYTES, Kv, Precision, Weight
+from orchestrator.perf.precision import KV_BYTES, WEIGHT_BYTES, Kv, Weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,11 @@ class LatentAttention:
     def norms(self) -> int:
         """Parameters of a layer's norms inside attention."""
         return self.q_rank + self.kv_rank
+
+    @property
+    def head_values(self) -> int:
+        """Numbers of one token's queries, keys, values and outputs in a layer."""
+        return 2 * self.heads * (self.nope + self.rope + self.value)
 
     @property
     def kv_values(self) -> int:
@@ -77,6 +82,11 @@ class GroupedAttention:
     def norms(self) -> int:
         """No norms inside attention."""
         return 0
+
+    @property
+    def head_values(self) -> int:
+        """Numbers of one token's queries, keys, values and outputs in a layer."""
+        return 2 * (self.heads + self.kv_heads) * self.width
 
     @property
     def kv_values(self) -> int:

@@ -10,7 +10,7 @@ from importlib.resources import files
 
 import yaml
 
-from orchestrator.perf.hardware import Gpu
+from orchestrator.perf.hardware import HARDWARE, Gpu
 from orchestrator.perf.layout import EngineFamily
 
 LONG_CONTEXT_TOKENS = 32_768
@@ -75,8 +75,8 @@ def error_band(
 ) -> Band | Extrapolated:
     """The band of `metric` ("tpot", "ttft", "rate", "tokens") for such a fleet.
 
-    Nearest is the same hardware, engine and mode; then the same hardware and mode with any engine;
-    then the same generation, engine and mode. `pipeline_nodes` are the nodes that pipeline stages
+    Nearest is the same hardware, engine and mode; then the worst of the same
+    hardware and mode with any engine; then the same of its generation. `pipeline_nodes` are the nodes that pipeline stages
     of one gang go across.
     """
     if context_tokens > LONG_CONTEXT_TOKENS:
@@ -84,17 +84,10 @@ def error_band(
     if pipeline_nodes > 1:
         return Extrapolated("pipeline stages across nodes")
     known = [g for g in groups() if g.metric == metric and g.mode == mode and g.rows >= _FEW]
-    from orchestrator.perf.hardware import HARDWARE
-
-    for near in (
-        lambda g: g.hardware == hardware.name and g.engine == engine,
-        lambda g: g.hardware == hardware.name,
-        lambda g: HARDWARE[g.hardware].generation == hardware.generation and g.engine == engine,
-    ):
-        found = [g for g in known if near(g)]
-        if found:
-            rows = sum(g.rows for g in found)
+    same = [g for g in known if g.hardware == hardware.name]
+    kin = [g for g in known if HARDWARE[g.hardware].generation == hardware.generation]
+    for near in (same, kin):
+        if found := [g for g in near if g.engine == engine] or near:
             worst = max(found, key=lambda g: g.p90)
-            name = f"{worst.hardware} {worst.engine} {worst.mode}"
-            return Band(worst.p90, name, rows)
+            return Band(worst.p90, f"{worst.hardware} {worst.engine} {worst.mode}", worst.rows)
     return Extrapolated(f"no validated measurement of {hardware.name} with {engine}, {mode}")

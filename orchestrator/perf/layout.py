@@ -1,9 +1,8 @@
 """How one gang is divided, and many such layouts side by side as arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from orchestrator.perf.hardware import Fabric, Gpu
 from orchestrator.perf.precision import Precision
 
 Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
 class EngineFamily(StrEnum):
@@ -76,16 +76,15 @@ class LayoutGrid:
         fabric: Fabric = Fabric.RDMA,
     ) -> "LayoutGrid":
         """A grid of shape [layouts]."""
-        arrays: dict[str, Any] = {
+        arrays = {
             each.name: np.array([getattr(layout, each.name) for layout in layouts], dtype=float)
             for each in fields(Layout)
         }
         return cls(model, hardware, precision, engine, fabric, **arrays)
 
-    def _each(self, change: "Any") -> "LayoutGrid":  # noqa: ANN401
-        return replace(
-            self, **{each.name: change(getattr(self, each.name)) for each in fields(Layout)}
-        )
+    def _each(self, change: Callable[[Array], Array]) -> "LayoutGrid":
+        changed = {each.name: change(getattr(self, each.name)) for each in fields(Layout)}
+        return replace(self, **changed)
 
     def column(self) -> "LayoutGrid":
         """The same with shape [layouts, 1], to be crossed with a row of loads."""

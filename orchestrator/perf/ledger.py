@@ -6,7 +6,7 @@ from functools import reduce
 
 import numpy as np
 
-from orchestrator.perf.layout import Array, LayoutGrid
+from orchestrator.perf.layout import Array, Flags, LayoutGrid
 from orchestrator.perf.precision import KV_BYTES, WEIGHT_BYTES, Weight
 
 # Assumptions, none of them measurable without the GPU; each errs to the large side.
@@ -27,7 +27,7 @@ class Ledger:
 
     components: Mapping[str, Array]
     capacity_bytes: Array
-    fits: Array
+    fits: Flags
     short_bytes: Array
     kv_tokens_per_rank: Array  # tokens of KV that an attention rank holds
     kv_tokens: Array  # of the gang

@@ -46,6 +46,8 @@ class Point:
     chosen: Array
     groups: Array
     head_params: Array
+    head_values: Array  # queries, keys, values and outputs of a token in one layer
+    expert_width: Array
     kv_values: Array
     kv_shards: Array
     decode_flops: Array
@@ -61,11 +63,14 @@ class Point:
     overlap: Array
     chunk_tokens: Array
     # routing
-    balance: Array  # share of the experts' spread of popularity that stays: 0 perfect, 1 unbalanced
+    unbalanced: Array  # 1; 0 where every expert is as popular as any other
+    rebalanced: Array  # 1 where the engine moves and copies experts by their popularity
 
     @classmethod
     def of(cls, grid: LayoutGrid, balance: float | None = None) -> "Point":
-        """The numbers of a grid; redundant experts balance unless `balance` says how far."""
+        """The numbers of a grid. `balance` is 0 for experts of equal popularity, 1 for experts left
+        as they are and between them for an engine that rebalances, as it does with copies.
+        """
         gpu, model, precision = grid.hardware, grid.model, grid.precision
         mla, experts = model.attention, model.experts
         rdma = grid.fabric is Fabric.RDMA
@@ -102,14 +107,14 @@ class Point:
             "chosen": experts.chosen if experts else 0,
             "groups": experts.groups_chosen if experts else 1,
             "head_params": model.embedding_params,
+            "head_values": mla.head_values,
+            "expert_width": experts.width if experts else 0,
             "kv_values": mla.kv_values,
             "kv_shards": mla.kv_shards,
             "decode_flops": mla.decode_flops,
             "prefill_flops": mla.prefill_flops,
             "expand_params": expand,
         }
-        if balance is None:
-            balance = 1.0
         return cls(
             **{name: np.asarray(value, dtype=float) for name, value in numbers.items()},
             tp=grid.tp,
@@ -120,7 +125,10 @@ class Point:
             drafts=grid.mtp_drafts,
             overlap=grid.overlap,
             chunk_tokens=grid.chunk_tokens,
-            balance=np.asarray(balance, dtype=float),
+            unbalanced=np.asarray(1.0 if balance is None else float(balance > 0)),
+            rebalanced=(grid.redundant_experts > 0).astype(float)
+            if balance is None
+            else np.asarray(float(0 < balance < 1)),
         )
 
     @classmethod

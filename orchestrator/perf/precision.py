@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
+
+from typing_extensions import override
 
 from orchestrator.perf.hardware import Gpu
 
@@ -37,7 +40,9 @@ class Precision:
     dense: Weight = Weight.FP8  # attention projections and the first layers
     kv: Kv = Kv.BF16
 
+    @override
     def __str__(self) -> str:
+        """The experts' format, which makes most of the difference."""
         return self.experts.value
 
 
@@ -53,3 +58,5 @@ def peak_flops(gpu: Gpu, weight: Weight) -> float:
             return gpu.fp8_flops
         case Weight.NVFP4:
             return gpu.fp4_flops or gpu.fp8_flops
+        case _:
+            assert_never(weight)

@@ -35,4 +35,4 @@ def cold_start_s(
     local = np.minimum(grid.gpus, grid.hardware.gpus_per_node)
     nodes = np.ceil(grid.gpus / grid.hardware.gpus_per_node)
     read = weights * local * (nodes if shared_storage else 1)
-    return read / np.asarray(storage_bytes_per_s, dtype=float) + _WARM_UP_S
+    return np.asarray(read / np.asarray(storage_bytes_per_s, dtype=float) + _WARM_UP_S)

@@ -1,10 +1,11 @@
 """How long one forward pass takes, term by term: a roofline for each kind of kernel, communication
 by fabric, and the latencies that no bandwidth shortens.
 
-All functions are elementwise on arrays that broadcast.
+All functions are elementwise on arrays that broadcast. In them `m` are the tokens of one rank and
+`n` those of all ranks of its pipeline stage.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
@@ -16,42 +17,44 @@ from orchestrator.perf.point import Point
 
 _ACTIVATION_BYTES = 2  # BF16 between layers
 _DISPATCH_BYTES = 1 + 4 / 128  # FP8 with a scale for each 128: DeepEP's low-latency kernels
+_HIDDEN_MOVES = 10  # of the hidden state a layer: norms, quantisation, residuals, each in and out
+
+_COMPUTE = ("projections", "attention", "dense", "shared_expert", "experts", "activations")
 
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """Seconds of one pass by term; they add up to `total_s` (what overlap hides is negative)."""
+    """Seconds of one pass by term; they add up to `total_s`. `overlap` is what hides, below 0."""
 
     terms: Mapping[str, Array]
 
     @property
     def total_s(self) -> Array:
         """All terms together."""
-        return reduce(np.add, self.terms.values())
+        return _sum(self.terms.values())
 
 
 def decode_pass(p: Point, e: Efficiency, batch: Array, context: Array) -> StepTime:
     """One decode step of `batch` sequences a rank that hold `context` tokens each.
 
     With pipeline stages the batch goes through in as many parts, and the step ends when each
-    sequence has its token. With drafts each sequence computes `1 + drafts` tokens.
+    sequence has its token. With drafts each sequence computes `1 + drafts` tokens, and each draft
+    is a further layer with a head.
     """
     part = np.maximum(batch / p.pp, np.minimum(batch, 1.0))
-    drafted = 1.0 + p.drafts
-    m = part * drafted
-    n = m * p.dp
-    layer_s = e.layer_s
-    terms = _layers(p, e, m, n, _decode_attention(p, e, part, m, context), layer_s, prefill=False)
-    terms["head"] = _roofline(
-        p.head_params / p.tp * 2 * m,
-        p.head_params / p.tp * 2,
-        p.core_flops * e.gemm,
-        p.bandwidth * e.memory,
-    )
-    terms["drafts"] = (
-        p.drafts / p.layers * sum(terms[t] for t in terms if t != "head") + p.drafts * terms["head"]
-    )
-    terms["step"] = np.asarray(e.step_s) * np.ones_like(m)
+    m = part * (1.0 + p.drafts)
+    flops = p.decode_flops * m * context / p.tp
+    cache = part * context * p.kv_values * p.kv_bytes / np.minimum(p.tp, p.kv_shards)
+    memory = p.bandwidth * e.memory
+    attention = _roofline(flops, cache, p.attention_flops * e.latent, memory)
+    terms = _layers(p, e, m, m * p.dp, attention, prefill=False)
+    terms["launch"] = p.layers * e.layer_s * np.ones_like(m)
+    terms = _overlapped(p, e, terms)
+    head = p.head_params / p.tp
+    head_s = _roofline(2 * head * m, head * _ACTIVATION_BYTES, p.core_flops * e.gemm, memory)
+    terms["drafts"] = p.drafts * (_sum(terms.values()) / p.layers + head_s)
+    terms["head"] = head_s
+    terms["step"] = e.step_s * np.ones_like(m)
     return StepTime(terms)
 
 
@@ -60,131 +63,122 @@ def prefill_pass(
 ) -> StepTime:
     """One pass over `tokens` prompt tokens a rank that see `context` tokens before them on average.
 
-    `active_ranks` of the DP ranks have such a batch (all of them by default).
+    `active_ranks` of the DP ranks have such a batch (all of them by default). With pipeline stages
+    it is the way of one chunk through all of them.
     """
     m = np.asarray(tokens, dtype=float)
     n = m * (p.dp if active_ranks is None else active_ranks)
-    core = p.core_flops * e.attention
-    attention = p.prefill_flops * m * context / p.tp / core
-    terms = _layers(p, e, m, n, attention, 0.0, prefill=True)
-    busy = sum(terms.values())
+    attention = p.prefill_flops * m * context / p.tp / (p.core_flops * e.attention)
+    terms = _overlapped(p, e, _layers(p, e, m, n, attention, prefill=True))
     floor = e.prefill_layer_s * p.layers
-    terms["launch"] = terms["launch"] + np.maximum(floor - busy, 0.0)
+    terms["launch"] = np.maximum(floor - _sum(terms.values()), 0.0)
     return StepTime(terms)
+
+
+def _sum(terms: Iterable[Array]) -> Array:
+    return np.asarray(reduce(np.add, terms))
 
 
 def _roofline(flops: Array, moved: Array, flops_rate: Array, bytes_rate: Array) -> Array:
     return np.maximum(flops / flops_rate, moved / bytes_rate)
 
 
-def _decode_attention(p: Point, e: Efficiency, sequences: Array, m: Array, context: Array) -> Array:
-    flops = p.decode_flops * m * context / p.tp
-    cache = sequences * context * p.kv_values * p.kv_bytes / np.minimum(p.tp, p.kv_shards)
-    return _roofline(flops, cache, p.attention_flops * e.attention, p.bandwidth * e.memory)
-
-
 def _layers(
-    p: Point,
-    e: Efficiency,
-    m: Array,
-    n: Array,
-    attention: Array,
-    layer_s: Array | float,
-    *,
-    prefill: bool,
+    p: Point, e: Efficiency, m: Array, n: Array, attention: Array, *, prefill: bool
 ) -> dict[str, Array]:
-    """All layers' terms for `m` tokens a rank and `n` in the stage's gang."""
+    """All layers' terms; `attention` is one layer's."""
     memory = p.bandwidth * e.memory
-    dense_rate = p.dense_flops * e.gemm
+
+    def product(params: Array, width: Array, peak: Array) -> Array:
+        return _roofline(2 * params * m, params * width, peak * e.gemm, memory)
+
     weights = p.attention_replicated + p.attention_divided / p.tp
-    projections = _roofline(2 * weights * m, weights * p.dense_bytes, dense_rate, memory)
-    width = p.dense_params / p.tp
-    dense = _roofline(2 * width * m, width * p.dense_bytes, dense_rate, memory)
-    width = p.expert_params * p.shared / p.tp
-    shared = _roofline(2 * width * m, width * p.expert_bytes, p.expert_flops * e.gemm, memory)
-    small = m * e.token_bytes / memory
-    communication = _communication(p, e, m, n, prefill=prefill)
-    dense_layers = p.layers - p.moe_layers
-    moe = _experts(p, e, n)
-    terms = {
-        "projections": p.layers * projections,
+    shared = p.expert_params * p.shared / p.tp
+    moved = (_HIDDEN_MOVES * p.hidden + 2 * p.head_values / p.tp) * _ACTIVATION_BYTES
+    hop = 2 * m * p.hidden * _ACTIVATION_BYTES / (p.nic_bandwidth * e.nic)  # with the residual
+    return {
+        "projections": p.layers * product(weights, p.dense_bytes, p.dense_flops),
         "attention": p.layers * attention,
-        "dense": dense_layers * dense,
-        "shared_expert": p.moe_layers * shared,
-        "experts": p.moe_layers * moe,
-        "activations": p.layers * small,
-        "communication": p.layers * communication,
-        "launch": p.layers * np.asarray(layer_s) * np.ones_like(m),
-        "hand_over": (p.pp - 1)
-        * (
-            2 * m * p.hidden * _ACTIVATION_BYTES / (p.nic_bandwidth * e.nic)
-            + (e.collective_s + e.cross_s * p.latency)
-        ),
+        "dense": (p.layers - p.moe_layers)
+        * product(p.dense_params / p.tp, p.dense_bytes, p.dense_flops),
+        "shared_expert": p.moe_layers * product(shared, p.expert_bytes, p.expert_flops),
+        "experts": p.moe_layers * _experts(p, e, n),
+        "activations": p.layers * m * e.activations * moved / memory,
+        "communication": p.layers * _communication(p, e, m, prefill=prefill),
+        "hand_over": (p.pp - 1) * (hop + e.collective_s + e.cross_s * p.latency),
     }
-    compute = sum(
-        terms[t]
-        for t in ("projections", "attention", "dense", "shared_expert", "experts", "activations")
-    )
-    hidden = p.overlap * e.overlap * np.minimum(compute, terms["communication"])
-    terms["overlap"] = -hidden
+
+
+def _overlapped(p: Point, e: Efficiency, terms: dict[str, Array]) -> dict[str, Array]:
+    """With what two-batch overlap hides of the shorter of computing and communicating."""
+    compute = _sum(terms[name] for name in _COMPUTE)
+    terms["overlap"] = -p.overlap * e.overlap * np.minimum(compute, terms["communication"])
     return terms
 
 
 def _experts(p: Point, e: Efficiency, n: Array) -> Array:
-    """One MoE layer's routed experts on the busiest rank."""
-    pairs = n * p.chosen
-    free = (1 - p.chosen / p.routed) ** n  # chance that no token of n chose an expert
-    touched = p.routed * (1 - free)
-    mean = pairs / p.ep
-    deviation = np.sqrt((e.spread * p.balance) ** 2 * p.ep / p.routed + 1 / np.maximum(mean, 1e-9))
-    busiest = np.where(p.ep > 1, 1 + deviation * _extreme(p.ep), 1.0)
+    """One MoE layer's routed experts on its busiest rank.
+
+    The experts' popularity is a gamma distribution, the tokens' choices are independent: so many
+    experts are read, and the busiest of the EP ranks has so much more than its share.
+    """
+    spread = np.maximum(e.spread * p.unbalanced, 1e-3)
+    unread = (1 + n * p.chosen / p.routed * spread**2) ** (-1 / spread**2)
+    spread = spread * np.where(p.rebalanced > 0, e.rebalanced, 1.0)
+    extreme = np.where(p.ep > 1, _extreme(p.ep), 0.0)
+    mean_pairs = n * p.chosen / p.ep
+    deviation = np.sqrt(spread**2 * p.ep / p.routed + 1 / np.maximum(mean_pairs, 1e-9))
+    pairs = np.minimum(mean_pairs * (1 + deviation * extreme), n * p.chosen)
+    read = p.routed / p.ep * (1 - unread)
     held = (p.routed + p.redundant) / p.ep
-    touched_rank = touched / p.ep
-    touched_max = np.minimum(
-        held, touched_rank + np.where(p.ep > 1, _extreme(p.ep), 0) * np.sqrt(touched_rank * free)
-    )
-    slice_ = p.stage_gpus / p.ep  # GPUs that share an expert
-    weights = touched_max * p.expert_params * p.expert_bytes / slice_
-    local = np.minimum(mean * busiest, pairs)
-    per_expert = local / np.maximum(touched_max, 1e-9)
+    read = np.minimum(held, read + extreme * np.sqrt(read * unread))
+    sharers = p.tp * p.dp / p.ep  # GPUs that hold a slice of the same expert
+    weights = read * p.expert_params * p.expert_bytes / sharers
+    per_expert = pairs / np.maximum(read, 1e-9)
     rate = p.expert_flops * e.gemm * per_expert / (per_expert + e.expert_tokens)
-    flops = 2 * p.expert_params * local / slice_
-    moved = local * e.pair_bytes
-    memory = p.bandwidth * e.memory
-    return np.maximum(flops / rate, weights / memory) + moved / memory
+    # Gathered in FP8, multiplied, gated, multiplied, returned in BF16; each written and read once.
+    moved = 2 * (p.hidden + (3 * p.expert_width + p.hidden) * _ACTIVATION_BYTES)
+    return _roofline(
+        2 * p.expert_params * pairs / sharers, weights, rate, p.bandwidth * e.expert_memory
+    ) + pairs * e.pairs * moved / (p.bandwidth * e.memory)
 
 
 def _extreme(ranks: Array) -> Array:
     """By how many standard deviations the largest of `ranks` normal draws exceeds the mean."""
-    return np.sqrt(2 * np.log(np.maximum(ranks, 1.0)))
+    return np.asarray(np.sqrt(2 * np.log(np.maximum(ranks, 1.0))))
 
 
-def _communication(p: Point, e: Efficiency, m: Array, n: Array, *, prefill: bool) -> Array:
-    """One layer: all-reduces of tensor parallelism, or dispatch and combine among DP ranks."""
-    link = p.link_bandwidth * e.link
-    nic = p.nic_bandwidth * e.nic
+def _communication(p: Point, e: Efficiency, m: Array, *, prefill: bool) -> Array:
+    """One layer's: all-reduces of tensor parallelism, and the exchange among DP ranks."""
+    reduces = np.where(p.dp > 1, 1.0, 2.0) * (p.tp > 1)  # the exchange takes the place of one
+    exchange = (p.dp > 1) * _exchange(p, e, m, prefill=prefill)
+    return np.asarray(reduces * _all_reduce(p, e, m) + exchange)
+
+
+def _all_reduce(p: Point, e: Efficiency, m: Array) -> Array:
     row = p.hidden * _ACTIVATION_BYTES
-    # Tensor parallelism: two all-reduces, of which one gives way to the exchange among DP ranks.
-    reduces = np.where(p.dp > 1, 1.0, 2.0) * (p.tp > 1)
-    tp_nodes = np.maximum(p.tp / p.domain_gpus, 1.0)
+    nodes = np.maximum(p.tp / p.domain_gpus, 1.0)
     inside = np.minimum(p.tp, p.domain_gpus)
-    ring = 2 * (inside - 1) / inside * m * row / link
-    across = 2 * (tp_nodes - 1) / tp_nodes * m * row / inside / nic
-    all_reduce = reduces * (ring + across + e.collective_s + (tp_nodes > 1) * e.cross_s * p.latency)
-    # Expert parallelism among DP ranks: each token goes to the ranks of its experts and back.
-    g = p.stage_gpus
-    nodes = np.maximum(g / p.domain_gpus, 1.0)
-    whole = p.ep > 1
-    local = np.minimum(g, p.domain_gpus)
-    ranks_hit = local * (1 - (1 - 1 / local) ** (p.chosen / nodes))
-    copies_inside = np.where(whole, ranks_hit, local - 1) * (1 - 1 / local)
-    if prefill:
-        # One copy a node, and routing confines a token to a few groups of experts.
-        hit = nodes * (1 - (1 - 1 / nodes) ** p.groups)
-        copies_across = hit * (1 - 1 / nodes)
-    else:
-        copies_across = p.chosen * (1 - 1 / nodes)
-    moved = p.hidden * _DISPATCH_BYTES + row
-    exchange = m * moved * np.maximum(copies_inside / link, copies_across / nic)
-    latency = 2 * (e.collective_s + (nodes > 1) * e.cross_s * p.latency)
-    return all_reduce + (p.dp > 1) * (exchange + latency)
+    ring = 2 * (inside - 1) / inside * m * row / (p.link_bandwidth * e.reduce)
+    across = 2 * (nodes - 1) / nodes * m * row / inside / (p.nic_bandwidth * e.nic)
+    return np.asarray(ring + across + e.collective_s + (nodes > 1) * e.cross_s * p.latency)
+
+
+def _exchange(p: Point, e: Efficiency, m: Array, *, prefill: bool) -> Array:
+    """Dispatch and combine: each token goes to the ranks of its experts and comes back.
+
+    Inside a domain one copy goes to each rank that is hit. Across nodes decode kernels send one for
+    each expert, prefill kernels one for each node, and routing keeps a token to a few groups.
+    """
+    ranks = p.tp * p.dp
+    nodes = np.maximum(ranks / p.domain_gpus, 1.0)
+    local = np.minimum(ranks, p.domain_gpus)
+    hit = local * (1 - (1 - 1 / local) ** (p.chosen / nodes))
+    inside = np.where(p.ep > 1, hit, local - 1) * (1 - 1 / local)
+    nodes_hit = nodes * (1 - (1 - 1 / nodes) ** p.groups)
+    across = (nodes_hit if prefill else p.chosen) * (1 - 1 / nodes)
+    moved = m * p.hidden * (_DISPATCH_BYTES + _ACTIVATION_BYTES)
+    slower = np.maximum(inside / (p.link_bandwidth * e.link), across / (p.nic_bandwidth * e.nic))
+    hops = np.log2(np.maximum(ranks, 2.0)) / 3  # arrivals are awaited in a tree: 1 for eight ranks
+    latency = 2 * (e.exchange_s * hops + (nodes > 1) * e.cross_s * p.latency)
+    return np.asarray(moved * slower + latency)
