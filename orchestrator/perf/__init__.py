@@ -7,7 +7,7 @@ All functions are elementwise on numpy arrays that broadcast, so one call evalua
     grid = LayoutGrid.of([Layout(tp=8), Layout(dp=8, ep=8)], model, gpu, Precision())
     ledger(grid).fits                                        # [layouts]
     traffic = Traffic(input_tokens=4000, output_tokens=1000)
-    unified(grid.column(), 1, traffic, ClosedLoop(np.array([1, 8, 64]))).tpot_s    # [layouts, loads]
+    unified(grid.column(), 1, traffic, ClosedLoop(np.array([1, 8]))).tpot_s  # [layouts, loads]
     disaggregated(prefill, 2, decode, 3, traffic, OpenLoop(10.0)).request_rate
     error_band(gpu, EngineFamily.VLLM, Mode.UNIFIED)                  # Band | Extrapolated
 

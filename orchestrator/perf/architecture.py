@@ -215,7 +215,7 @@ class Architecture:
         }
 
     def active_params(self, *, with_embedding: bool) -> int:
-        """Parameters that one token is multiplied with; the embedding is looked up, not multiplied."""
+        """Parameters that one token uses; the embedding is looked up, the rest multiplied."""
         parts = dict(self.components())
         if self.experts:
             share = self.experts.chosen / self.experts.routed

@@ -75,9 +75,9 @@ def error_band(
 ) -> Band | Extrapolated:
     """The band of `metric` ("tpot", "ttft", "rate", "tokens") for such a fleet.
 
-    Nearest is the same hardware, engine and mode; then the worst of the same
-    hardware and mode with any engine; then the same of its generation. `pipeline_nodes` are the nodes that pipeline stages
-    of one gang go across.
+    Nearest is the same hardware, engine and mode; then the worst of the same hardware and mode with
+    any engine; then the same of its generation. `pipeline_nodes` are the nodes that the pipeline
+    stages of one gang go across.
     """
     if context_tokens > LONG_CONTEXT_TOKENS:
         return Extrapolated(f"context over {LONG_CONTEXT_TOKENS:,} tokens")

@@ -42,6 +42,7 @@ class Efficiency:
     overlap: float | Array  # of the shorter of computing and communicating, what hides
     stall: float | Array  # times a prompt's work, by which it delays decodes on the same GPUs
     bunch: float | Array  # of a closed loop's prompts, those that wait before one in prefill
+    pace: float | Array  # times all of a step's time; 1, and an engine's multiplier of it
     first_token_s: float | Array  # of TTFT, what is neither queue nor prefill
 
 

@@ -16,7 +16,7 @@ from orchestrator.perf.hardware import HARDWARE, Fabric, Gpu
 from orchestrator.perf.layout import EngineFamily, Layout
 from orchestrator.perf.precision import Kv, Precision
 from orchestrator.perf.row_words import (
-    Drafts,
+    Extras,
     balance_of,
     drafts_of,
     engine_of,
@@ -28,6 +28,8 @@ Row = Mapping[str, Any]  # one row as YAML has it; nothing of it goes past this 
 
 _RANDOM_LENGTHS = 0.9  # mean of U[0.8, 1.0], the lengths that InferenceX draws
 _CHUNK_TOKENS = 8192.0  # a rank's prefill chunk where a row says nothing: vLLM's and SGLang's usual
+_NODE_GPUS = 8
+_MLPERF_INPUT = 800.0  # mean prompt of MLPerf's R1 data: MLCommons, inference v5.1, deepseek-r1
 _SEQUENCES = 1024  # vLLM's max_num_seqs on GPUs of 70 GB and more; where requests come all at once
 
 
@@ -119,11 +121,11 @@ def _inferencex(row: Row) -> Case:
     engine, why = engine_of(str(row["engine"]))
     # SGLang's recipes set an FP8 cache on Blackwell: benchmarks/dsr1_fp8_b200.sh of InferenceX.
     kv = Kv.FP8 if gpu.fp4_flops is not None and engine is EngineFamily.SGLANG else Kv.BF16
-    precision = precision_of(str(row["prec"]), engine, kv=kv)
+    precision, odd = precision_of(str(row["prec"]), engine, kv=kv)
     gpus = _number(row, "gpus")
     disaggregated = row["mode"] == "disagg"
     prefill = None
-    notes = ()
+    notes: tuple[str, ...] = ()
     if disaggregated:
         prefill, side = _tuple(row, "P"), _tuple(row, "D")
         found = prefill.gangs * prefill.layout.gpus + side.gangs * side.layout.gpus
@@ -158,7 +160,7 @@ def _inferencex(row: Row) -> Case:
         accept_tokens=None,
         balance=balance_of({}, side.layout),
         measured=measured,
-        extrapolated=why or _extrapolated(gpu, isl + osl, side, prefill),
+        extrapolated=why or odd or _extrapolated(gpu, isl + osl, side, prefill),
         notes=notes,
         rival=rival,
     )
@@ -195,19 +197,27 @@ def _measurement(row: Row) -> Case:
         raise _Unpredictable(f"role {role!r} is no fleet that a step model predicts")
     gpu = _gpu(str(hardware["gpu"]))
     engine, why = engine_of(str(row["engine"]))
-    precision = precision_of(str(row.get("precision", "")), engine)
+    precision, odd = precision_of(str(row.get("precision") or ""), engine)
     flags, parallel = row.get("flags") or {}, row.get("parallelism") or {}
-    gpus = hardware.get("gpus")
     drafts = drafts_of(flags.get("mtp"))
     mode = _MODES[role]
-    prefill, side, notes = _sides(parallel, gpus, mode, drafts, flags, work)
+    extras = Extras(
+        redundant_experts=int(parallel.get("redundant_experts") or 0),
+        mtp_drafts=drafts.drafts,
+        overlap=bool(flags.get("tbo")),
+        chunk_tokens=int(work.get("tokens_per_gpu") or work.get("max_num_tokens") or _CHUNK_TOKENS),
+    )
+    gpus = int(hardware.get("gpus") or 0)
+    prefill, side, notes = _sides(parallel, gpus, mode, extras)
+    gpus = gpus or round(sum(s.gangs * s.layout.gpus for s in (side, prefill) if s))
     lengths = 0.9 if str(work.get("length_dist", "")).startswith("U[0.8") else 1.0
     isl = _length(work, "isl") * lengths
     osl = (
         _length(work, "osl", None if mode in (Mode.UNIFIED, Mode.DISAGGREGATED) else 0.0) * lengths
     )
     load, more, burst = _load(work, mode, side, prefill)
-    measured = _measured(metrics, gpu, float(gpus or 0), hardware.get("gpus_per_node"))
+    node = float(hardware.get("gpus_per_node") or gpu.gpus_per_node)
+    measured = _measured(metrics, node, float(gpus))
     if not measured:
         raise _Unpredictable(
             f"none of its metrics is predicted: {', '.join(metrics) or 'it has none'}"
@@ -232,7 +242,7 @@ def _measurement(row: Row) -> Case:
         balance=balance_of(flags, side.layout),
         measured=measured,
         max_throughput=burst,
-        extrapolated=why or _extrapolated(gpu, isl + osl, side, prefill),
+        extrapolated=why or odd or _extrapolated(gpu, isl + osl, side, prefill),
         notes=(*notes, *more, *drafts.notes),
     )
 
@@ -246,43 +256,52 @@ _MODES = {
 
 
 def _sides(
-    parallel: Row, gpus: Any, mode: Mode, drafts: Drafts, flags: Row, work: Row
+    parallel: Row, gpus: int, mode: Mode, extras: Extras
 ) -> tuple[Side | None, Side, tuple[str, ...]]:
-    chunk = float(work.get("tokens_per_gpu") or work.get("max_num_tokens") or _CHUNK_TOKENS)
-    extra = {
-        "mtp_drafts": drafts.drafts,
-        "overlap": bool(flags.get("tbo")),
-        "redundant_experts": int(parallel.get("redundant_experts") or 0),
-        "chunk_tokens": int(chunk),
-    }
     if mode is Mode.DISAGGREGATED:
         if not {"prefill", "decode"} <= parallel.keys():
             raise _Unpredictable("the layout of its pools is not stated")
         sides = []
         for pool in ("prefill", "decode"):
-            found = layout_of(str(parallel[pool]), extra)
+            found = layout_of(str(parallel[pool]), extras)
             if isinstance(found, str):
                 raise _Unpredictable(f"{pool}: {found}")
             sides.append(Side(*found))
         return sides[0], sides[1], ()
     sizes = {axis: parallel.get(axis) for axis in ("tp", "pp", "dp", "ep")}
-    if any(isinstance(n, (str, bool)) for n in sizes.values()) or not any(sizes.values()):
+    if any(isinstance(n, (str, bool)) for n in sizes.values()):
         raise _Unpredictable("its layout is not stated as sizes")
-    ep = int(sizes["ep"] or 1)
-    dp = int(sizes["dp"] or (ep if ep > 1 and not sizes["tp"] else 1))
-    pp = int(sizes["pp"] or 1)
     instances = int(parallel.get("instances") or 1)
-    total = int(gpus or 0) // instances
+    total = gpus // instances
+    if not any(sizes.values()):
+        return None, *_usual_layout(total, extras)
+    ep, pp = int(sizes["ep"] or 1), int(sizes["pp"] or 1)
+    dp = int(sizes["dp"] or (ep if ep > 1 and not sizes["tp"] else 1))
+    notes = () if sizes["dp"] or dp == 1 else (f"dp {dp}, not stated",)
+    if parallel.get("attention_dp") and dp == 1:
+        dp = total // pp
     tp = int(sizes["tp"] or max(total // (dp * pp), 1))
-    notes = () if sizes["dp"] or ep == 1 else (f"dp {dp}, not stated",) if dp > 1 else ()
-    layout = Layout(tp=tp, pp=pp, dp=dp, ep=ep, **extra)
+    if dp > 1 and tp * pp == total:  # SGLang and TensorRT-LLM count the ranks inside `tp`
+        notes = (*notes, f"tp {tp} read as {tp // dp} for each of dp {dp}")
+        tp //= dp
+    layout = extras.layout(tp, pp, dp, ep)
     if total and layout.gpus != total:
         raise _Unpredictable(f"tp {tp} x pp {pp} x dp {dp} is not its {total} GPUs")
     return None, Side(layout, float(instances)), notes
 
 
+def _usual_layout(gpus: int, extras: Extras) -> tuple[Side, tuple[str, ...]]:
+    """Nodes of eight GPUs with DP attention: what submissions with whole nodes run."""
+    if not gpus or gpus % _NODE_GPUS:
+        raise _Unpredictable("its layout is not stated as sizes")
+    layout = extras.layout(dp=_NODE_GPUS, ep=_NODE_GPUS)
+    return Side(layout, gpus / _NODE_GPUS), (f"layout not stated: DP{_NODE_GPUS} EP{_NODE_GPUS}",)
+
+
 def _length(work: Row, name: str, default: float | None = None) -> float:
     value = work.get(name, work.get(f"{name}_mean", default))
+    if value is None and name == "isl" and "MLPerf" in str(work.get("dataset")):
+        return _MLPERF_INPUT
     if value is None:
         raise _Unpredictable(f"its {name} is not stated")
     return float(value)
@@ -291,7 +310,7 @@ def _length(work: Row, name: str, default: float | None = None) -> float:
 def _load(
     work: Row, mode: Mode, side: Side, prefill: Side | None
 ) -> tuple[float, tuple[str, ...], bool]:
-    """Concurrency of the fleet, or sequences of a rank in mode DECODE; and whether it is a burst."""
+    """Concurrency of the fleet, or of a rank in DECODE; what was assumed; whether it is a burst."""
     if mode is Mode.PREFILL:
         return float(work.get("concurrency") or 0.0), (), False
     if mode is Mode.DECODE:
@@ -301,34 +320,36 @@ def _load(
         return float(batch), (), False
     if work.get("concurrency"):
         return float(work["concurrency"]), (), False
-    if work.get("requests"):
+    requests = work.get("requests")
+    if not requests and work.get("scenario") == "Offline":
+        requests = _SEQUENCES * side.layout.dp * side.gangs
+    if requests:
         most = _SEQUENCES * side.layout.dp * side.gangs
-        return min(float(work["requests"]), most), ("all requests come at once",), True
+        return min(float(requests), most), ("all requests come at once",), True
+    if work.get("scenario"):
+        raise _Unpredictable(f"its {work['scenario']} rate is bound by a p99, which no mean tells")
     raise _Unpredictable("its load is not stated")
 
 
-def _measured(metrics: Row, gpu: Gpu, gpus: float, per_node: Any) -> dict[str, float]:
-    node = float(per_node or gpu.gpus_per_node)
-    out = {}
+def _measured(metrics: Row, node: float, gpus: float) -> dict[str, float]:
+    """The metrics that are predicted; `node` are the GPUs of one."""
+    out: dict[str, float] = {}
     for name, key, scale in (
         ("tpot", "tpot_ms", 1e-3),
         ("ttft", "ttft_ms", 1e-3),
         ("itl", "itl_ms", 1e-3),
         *((f"{kind}_tokens", f"{kind}_tok_s_gpu", 1.0) for kind in ("input", "output", "total")),
         *((f"{kind}_tokens", f"{kind}_tok_s_node", 1 / node) for kind in ("input", "output")),
-        *(
-            (f"{kind}_tokens", f"{kind}_tok_s_total", 1 / max(gpus, 1))
-            for kind in ("output", "total")
-        ),
+        *((f"{kind}_tokens", f"{kind}_tok_s_total", 1 / gpus) for kind in ("output", "total")),
     ):
-        value = metrics.get(key)
-        if value is not None and name not in out and not (key.endswith("_total") and not gpus):
-            out[name] = float(value) * scale
-    if metrics.get("user_tok_s") and "tpot" not in out:
-        out["tpot"] = 1 / float(metrics["user_tok_s"])
+        if metrics.get(key) and name not in out:
+            out[name] = float(metrics[key]) * scale
+    user = metrics.get("user_tok_s") or metrics.get("tok_s_user")
+    if user:
+        out.setdefault("tpot", 1 / float(user))
     if "itl" in out:
-        out.setdefault("tpot", out["itl"])
-        del out["itl"]
+        out.setdefault("tpot", out.pop("itl"))
+        out.pop("itl", None)
     return out
 
 

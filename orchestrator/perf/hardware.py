@@ -43,7 +43,7 @@ class Gpu:
         return "blackwell" if self.fp4_flops else "hopper"
 
 
-# H100 SXM data sheet (NVIDIA, 2024): 989 / 1,979 TFLOPS dense BF16 / FP8, 3.35 TB/s, NVLink 900 GB/s.
+# H100 SXM data sheet (NVIDIA, 2024): 989 / 1,979 TFLOPS dense BF16 / FP8, 3.35 TB/s, NVLink 900.
 _H100 = Gpu(
     name="H100",
     memory_bytes=81_559 * _MIB,  # nvidia-smi, "80 GB"
@@ -99,7 +99,7 @@ HARDWARE: Mapping[str, Gpu] = {
     for gpu in (
         _H100,
         # H800 is H100 with NVLink at 400 GB/s: DeepSeek-V3 technical report, section 3.1 and
-        # "Insights into DeepSeek-V3", section 4.1. The price is DeepSeek's: open-infra-index, day 6.
+        # "Insights into DeepSeek-V3", section 4.1. Its price: open-infra-index, day 6.
         replace(_H100, name="H800", link_bandwidth=200e9, price_per_hour=2.0),
         # H200 SXM data sheet (NVIDIA, 2024): 141 GB, 4.8 TB/s; arithmetic and links of H100.
         replace(_H100, name="H200", memory_bytes=143_771 * _MIB, bandwidth=4.8e12),
@@ -135,7 +135,7 @@ HARDWARE: Mapping[str, Gpu] = {
         _MI300X,
         # MI325X data sheet (AMD, 2024): 256 GB, 6.0 TB/s; the rest is MI300X's.
         replace(_MI300X, name="MI325X", memory_bytes=262_128 * _MIB, bandwidth=6.0e12),
-        # MI355X data sheet (AMD, 2025): 2.5 / 5.0 / 10 PFLOPS dense, 288 GB, 8 TB/s, 7 links of 76.8.
+        # MI355X data sheet (AMD, 2025): 2.5 / 5.0 / 10 PFLOPS dense, 288 GB, 8 TB/s, 7 links.
         replace(
             _MI300X,
             name="MI355X",

@@ -28,8 +28,8 @@ class EngineFamily(StrEnum):
 class Layout:
     """One gang: `tp` GPUs share a rank's attention, `dp` ranks a stage, `pp` stages the layers.
 
-    `ep` divides the experts of a stage; it is 1, where every GPU of the stage holds a slice of every
-    expert, or `tp * dp`, where each holds whole experts, or a divisor of that.
+    `ep` divides the experts of a stage: 1 where each of its GPUs holds a slice of every expert,
+    `tp * dp` where each holds whole experts, or a divisor of that.
     """
 
     tp: int = 1
@@ -83,8 +83,17 @@ class LayoutGrid:
         return cls(model, hardware, precision, engine, fabric, **arrays)
 
     def _each(self, change: Callable[[Array], Array]) -> "LayoutGrid":
-        changed = {each.name: change(getattr(self, each.name)) for each in fields(Layout)}
-        return replace(self, **changed)
+        return replace(
+            self,
+            tp=change(self.tp),
+            pp=change(self.pp),
+            dp=change(self.dp),
+            ep=change(self.ep),
+            redundant_experts=change(self.redundant_experts),
+            mtp_drafts=change(self.mtp_drafts),
+            overlap=change(self.overlap),
+            chunk_tokens=change(self.chunk_tokens),
+        )
 
     def column(self) -> "LayoutGrid":
         """The same with shape [layouts, 1], to be crossed with a row of loads."""

@@ -44,7 +44,7 @@ def _lines(text: str, name: str) -> list[tuple[int, Mapping[str, Any]]]:
     if not text.lstrip().startswith("{"):
         rows = csv.DictReader(io.StringIO(text), skipinitialspace=True)
         return [(rows.line_num, row) for row in rows if None not in row]
-    out = []
+    out: list[tuple[int, Mapping[str, Any]]] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -74,7 +74,10 @@ def _row(given: Mapping[str, Any]) -> dict[str, Any]:
     elif phase == "decode":
         # A step gives each sequence its accepted tokens.
         gained = float(given.get("accept_len", 1.0))
-        work = {"isl": float(given["context_tokens"]), "batch_per_gpu": float(given["batch_per_rank"])}
+        work = {
+            "isl": float(given["context_tokens"]),
+            "batch_per_gpu": float(given["batch_per_rank"]),
+        }
         metrics = {"tpot_ms": float(given["step_ms"]) / gained}
     elif phase == "prefill":
         tokens, step_s = float(given["tokens_per_rank"]), float(given["step_ms"]) / 1e3

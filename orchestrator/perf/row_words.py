@@ -26,8 +26,10 @@ def engine_of(text: str) -> tuple[EngineFamily, str]:
     return EngineFamily.VLLM, f"engine {text!r} is unknown, vLLM's factors are used"
 
 
-def precision_of(text: str, engine: EngineFamily, *, kv: Kv = Kv.BF16) -> Precision:
-    """Formats from words like "NVFP4 MoE, FP8 attention"; `kv` where the words do not say.
+def precision_of(text: str, engine: EngineFamily, *, kv: Kv = Kv.BF16) -> tuple[Precision, str]:
+    """Formats from words like "NVFP4 MoE, FP8 attention", and why they are only the nearest, or "".
+
+    `kv` holds where the words do not say.
 
     TensorRT-LLM's recipes set an FP8 cache, and with NVFP4 experts every engine's do; then the rest
     counts as FP8: in NVIDIA's second R1 checkpoint the output projection is NVFP4 and the other
@@ -35,15 +37,16 @@ def precision_of(text: str, engine: EngineFamily, *, kv: Kv = Kv.BF16) -> Precis
     """
     low = text.lower()
     if "fp4" in low:
-        return Precision(Weight.NVFP4, Weight.FP8, Kv.FP8)
+        return Precision(Weight.NVFP4, Weight.FP8, Kv.FP8), ""
     if "bf16" in low and "fp8" not in low:
-        return Precision(Weight.BF16, Weight.BF16, kv)
+        return Precision(Weight.BF16, Weight.BF16, kv), ""
     wide = "bf16 attention" in low
     if wide:
         kv = Kv.BF16
     elif engine is EngineFamily.TRTLLM or "fp8 kv" in low or "fp8 mla" in low:
         kv = Kv.FP8
-    return Precision(Weight.FP8, Weight.BF16 if wide else Weight.FP8, kv)
+    why = "" if "fp8" in low or not low else f"precision {text!r} is unknown, FP8's sizes are used"
+    return Precision(Weight.FP8, Weight.BF16 if wide else Weight.FP8, kv), why
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,11 @@ def drafts_of(value: Any) -> Drafts:  # noqa: ANN401 any YAML value
     """From `flags.mtp`: nothing, true, or words like "3 drafts, accept len 2.37"."""
     if not value:
         return Drafts(0, None)
-    text = str(value)
+    text = f"{value} drafts" if isinstance(value, int) and value is not True else str(value)
     accepted = re.search(r"accept len\w* (\d+(?:\.\d+)?)", text)
     percent = re.search(r"(\d+) ?% accept", text)
-    count = re.search(r"(\d+) (?:draft|token)", text)
-    drafts = int(count[1]) if count else 1
+    count = re.search(r"(\d+) (?:draft|token)|mtp ?(\d)", text.lower())
+    drafts = int(count[1] or count[2]) if count else 1
     notes = () if count else ("number of drafts not stated: 1",)
     if accepted:
         return Drafts(drafts, float(accepted[1]), notes)
@@ -74,7 +77,23 @@ def drafts_of(value: Any) -> Drafts:  # noqa: ANN401 any YAML value
     return Drafts(drafts, None, notes)
 
 
-def layout_of(text: str, extra: Mapping[str, Any]) -> tuple[Layout, float] | str:
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a layout has beside its sizes."""
+
+    redundant_experts: int = 0
+    mtp_drafts: int = 0
+    overlap: bool = False
+    chunk_tokens: int = 8192
+
+    def layout(self, tp: int = 1, pp: int = 1, dp: int = 1, ep: int = 1) -> Layout:
+        """A layout of those sizes."""
+        return Layout(
+            tp, pp, dp, ep, self.redundant_experts, self.mtp_drafts, self.overlap, self.chunk_tokens
+        )
+
+
+def layout_of(text: str, extras: Extras) -> tuple[Layout, float] | str:
     """A pool's layout and gangs from words like "3 x (DP4 EP4), 12 GPUs"; or what is unclear."""
     sizes: dict[str, int] = {}
     for word, digits in re.findall(r"\b(DEP|TEP|TP|PP|DP|EP)(\d+)", text):
@@ -88,7 +107,7 @@ def layout_of(text: str, extra: Mapping[str, Any]) -> tuple[Layout, float] | str
     times = re.search(r"(\d+) ?x\b", text)
     if set(sizes) == {"ep"}:
         sizes["dp"] = sizes["ep"]
-    return Layout(**sizes, **extra), float(times[1]) if times else 1.0
+    return extras.layout(**sizes), float(times[1]) if times else 1.0
 
 
 def balance_of(flags: Mapping[str, Any], layout: Layout) -> float:

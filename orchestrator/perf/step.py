@@ -37,17 +37,19 @@ class StepTime:
 def decode_pass(p: Point, e: Efficiency, batch: Array, context: Array) -> StepTime:
     """One decode step of `batch` sequences a rank that hold `context` tokens each.
 
-    With pipeline stages the batch goes through in as many parts, and the step ends when each
-    sequence has its token. With drafts each sequence computes `1 + drafts` tokens, and each draft
-    is a further layer with a head.
+    When a step runs, some rank has a sequence: a smaller batch counts as that. With pipeline stages
+    the batch goes through in as many parts, and the step ends when each sequence has its token.
+    With drafts each sequence computes `1 + drafts` tokens, and each draft is a further layer with
+    a head.
     """
-    part = np.maximum(batch / p.pp, np.minimum(batch, 1.0))
+    part = np.maximum(batch / p.pp, 1.0)
     m = part * (1.0 + p.drafts)
+    n = np.maximum(batch * p.dp / p.pp, 1.0) * (1.0 + p.drafts)
     flops = p.decode_flops * m * context / p.tp
     cache = part * context * p.kv_values * p.kv_bytes / np.minimum(p.tp, p.kv_shards)
     memory = p.bandwidth * e.memory
     attention = _roofline(flops, cache, p.attention_flops * e.latent, memory)
-    terms = _layers(p, e, m, m * p.dp, attention, prefill=False)
+    terms = _layers(p, e, m, n, attention, prefill=False)
     terms["launch"] = p.layers * e.layer_s * np.ones_like(m)
     terms = _overlapped(p, e, terms)
     head = p.head_params / p.tp
@@ -55,24 +57,31 @@ def decode_pass(p: Point, e: Efficiency, batch: Array, context: Array) -> StepTi
     terms["drafts"] = p.drafts * (_sum(terms.values()) / p.layers + head_s)
     terms["head"] = head_s
     terms["step"] = e.step_s * np.ones_like(m)
-    return StepTime(terms)
+    return StepTime({name: e.pace * term for name, term in terms.items()})
 
 
 def prefill_pass(
-    p: Point, e: Efficiency, tokens: Array, context: Array, active_ranks: Array | None = None
+    p: Point,
+    e: Efficiency,
+    tokens: Array,
+    context: Array,
+    cached: Array,
+    active_ranks: Array | None = None,
 ) -> StepTime:
     """One pass over `tokens` prompt tokens a rank that see `context` tokens before them on average.
 
-    `active_ranks` of the DP ranks have such a batch (all of them by default). With pipeline stages
-    it is the way of one chunk through all of them.
+    `cached` tokens a rank lie in the cache already; MLA makes their keys and values again from the
+    latent. `active_ranks` of the DP ranks have such a batch (all of them by default). With pipeline
+    stages it is the way of one chunk through all of them.
     """
     m = np.asarray(tokens, dtype=float)
     n = m * (p.dp if active_ranks is None else active_ranks)
-    attention = p.prefill_flops * m * context / p.tp / (p.core_flops * e.attention)
+    attention = p.prefill_flops * m * context / (p.core_flops * e.attention)
+    attention = (attention + 2 * p.expand_params * cached / (p.core_flops * e.gemm)) / p.tp
     terms = _overlapped(p, e, _layers(p, e, m, n, attention, prefill=True))
     floor = e.prefill_layer_s * p.layers
     terms["launch"] = np.maximum(floor - _sum(terms.values()), 0.0)
-    return StepTime(terms)
+    return StepTime({name: e.pace * term for name, term in terms.items()})
 
 
 def _sum(terms: Iterable[Array]) -> Array:
@@ -138,9 +147,9 @@ def _experts(p: Point, e: Efficiency, n: Array) -> Array:
     rate = p.expert_flops * e.gemm * per_expert / (per_expert + e.expert_tokens)
     # Gathered in FP8, multiplied, gated, multiplied, returned in BF16; each written and read once.
     moved = 2 * (p.hidden + (3 * p.expert_width + p.hidden) * _ACTIVATION_BYTES)
-    return _roofline(
-        2 * p.expert_params * pairs / sharers, weights, rate, p.bandwidth * e.expert_memory
-    ) + pairs * e.pairs * moved / (p.bandwidth * e.memory)
+    flops = 2 * p.expert_params * pairs / sharers
+    products = _roofline(flops, weights, rate, p.bandwidth * e.expert_memory)
+    return np.asarray(products + pairs * e.pairs * moved / (p.bandwidth * e.memory))
 
 
 def _extreme(ranks: Array) -> Array:

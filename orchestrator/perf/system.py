@@ -46,9 +46,13 @@ def prefill_step(
     context_tokens: float | Array,
     factors: Factors | None = None,
 ) -> StepTime:
-    """One pass over so many prompt tokens a rank that see so many tokens before them on average."""
+    """One pass over a part of one prompt on each rank; see `prefill_pass`.
+
+    Its tokens see `context_tokens` on average: half of themselves and all that came before.
+    """
     tokens, context = (np.asarray(x, dtype=float) for x in (tokens_per_rank, context_tokens))
-    return prefill_pass(Point.of(grid), efficiency(grid, factors), tokens, context)
+    cached = np.maximum(context - tokens / 2, 0.0)
+    return prefill_pass(Point.of(grid), efficiency(grid, factors), tokens, context, cached)
 
 
 def unified(
@@ -125,9 +129,12 @@ def prefill_cost(pool: Pool, traffic: Traffic) -> Prefill:
     fresh = np.maximum(prompt - cached, 1.0)
     seen = cached + fresh / 2
     passes = np.ceil(fresh / p.chunk_tokens)
-    alone = prefill_pass(p, e, fresh / passes, seen, active_ranks=np.ones_like(p.dp)).total_s
+    part = fresh / passes
+    before = cached + part * (passes - 1) / 2  # in the cache at a pass, on average
+    alone = prefill_pass(p, e, part, seen, before, active_ranks=np.ones_like(p.dp)).total_s
     prompt_s = alone * (passes + p.pp - 1) / p.pp  # stages fill and drain once a prompt
-    full = prefill_pass(p, e, p.chunk_tokens, seen).total_s / p.pp
+    before = before * p.chunk_tokens / part  # of as many prompts, or parts, as share a full pass
+    full = prefill_pass(p, e, p.chunk_tokens, seen, before).total_s / p.pp
     return Prefill(prompt_s, np.minimum(full * fresh / (p.chunk_tokens * p.dp), prompt_s))
 
 
