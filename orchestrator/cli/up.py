@@ -10,7 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.core import SpecError
-from orchestrator.spec import EngineKind, Spec, load_spec, local_spec
+from orchestrator.spec import (
+    EngineKind,
+    Spec,
+    load_spec,
+    local_spec,
+    parse_plan,
+    read_text,
+    simulated,
+)
 
 STATE = Path(".r1-serve")  # what `up` makes: checkpoints; below the current folder
 
@@ -22,7 +30,11 @@ def add_up(parser: argparse.ArgumentParser) -> None:
         "gateways, a prefill and a decode pool. Without --spec the engine is vLLM on the CPU with "
         "a tiny checkpoint of R1's architecture that recites a fixed text."
     )
-    parser.add_argument("--spec", type=Path, metavar="FILE", help="what to serve; YAML")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--spec", type=Path, metavar="FILE", help="what to serve; YAML")
+    what.add_argument(
+        "--plan", type=Path, metavar="FILE", help="values of `r1-serve plan`: its pools and gangs"
+    )
     parser.add_argument(
         "--engine", type=EngineKind, choices=list(EngineKind), help="without --spec"
     )
@@ -66,7 +78,7 @@ def _keep(options: argparse.Namespace) -> int:
     began_at = options.began_at or time.time()
     command = [sys.executable, "-m", "orchestrator.cli", "up"]
     command += ["--folder", folder, "--began-at", str(began_at)]
-    for flag in ("--spec", "--engine", "--nodes", "--port", "--log-dir"):
+    for flag in ("--spec", "--plan", "--engine", "--nodes", "--port", "--log-dir"):
         if (value := getattr(options, flag[2:].replace("-", "_"))) is not None:
             command += (flag, str(value))
     try:
@@ -80,6 +92,8 @@ def _up_spec(options: argparse.Namespace) -> Spec:
         if options.engine is not None:
             raise SpecError("--engine beside --spec", "set engine.kind in the spec")
         spec = load_spec(options.spec)
+    elif options.plan is not None:
+        spec = _planned(options.plan, options.engine)
     else:
         kind = options.engine or EngineKind.VLLM
         path = _tiny_checkpoint(weights=kind is EngineKind.VLLM)
@@ -93,6 +107,18 @@ def _up_spec(options: argparse.Namespace) -> Spec:
     keys_path = spec.api.keys_path and str(Path(spec.api.keys_path).absolute())
     api = replace(spec.api, keys_path=keys_path)
     return replace(spec, log_dir=str(log_dir), models=models, api=api)
+
+
+def _planned(path: Path, kind: EngineKind | None) -> Spec:
+    """The plan's pools, gangs and nodes with engines that need no GPU."""
+    spec = parse_plan(read_text(path, "plan"), str(path))
+    if kind is None:
+        raise SpecError(
+            f"{path} is a plan for GPUs, and `up` has simulated nodes",
+            "give --engine fake, which runs its pools, gangs and nodes with fake engines",
+        )
+    checkpoint = _tiny_checkpoint(weights=kind is EngineKind.VLLM)
+    return simulated(spec, kind, str(checkpoint))
 
 
 def _tiny_checkpoint(*, weights: bool) -> Path:
