@@ -2,19 +2,17 @@
 
 import argparse
 import hashlib
-from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from orchestrator import __version__
+from orchestrator.cli.figures_text import PUBLISHED, published_text, read_text
 from orchestrator.core import SpecError
-from orchestrator.perf import Factors, shipped_factors
-from orchestrator.perf.figures import cases_of, read_figures
-from orchestrator.perf.fit import Fit, fit
-from orchestrator.perf.own_rows import own_rows
 
-PUBLISHED = "published_figures.yaml"  # in this package: what the shipped factors are fitted to
+if TYPE_CHECKING:  # loads numpy, which other commands have no use for
+    from orchestrator.perf.fit import Fit
 
 
 def add_fit(parser: argparse.ArgumentParser) -> None:
@@ -43,28 +41,14 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run, spec_error_code=2)
 
 
-def read_text(path: Path) -> str:
-    """A text file's content; `SpecError` if there is none."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise SpecError(f"cannot read {path}: {why}", "name a readable text file") from error
-
-
-def published_text() -> str:
-    """The published figures of this package."""
-    return files("orchestrator.perf").joinpath(f"data/{PUBLISHED}").read_text(encoding="utf-8")
-
-
-def factors_text(found: Fit, source: str, text: str, start: Factors | None) -> str:
+def factors_text(found: "Fit", source: str, text: str, *, own: bool) -> str:
     """The factors file: what was fitted, to what, by which version, and how well."""
     tree = {
         "provenance": {
             "tool": f"r1-serve {__version__}",
             "source": source,
             "sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "started_from": "the shipped factors" if start else "physical priors",
+            "started_from": "the shipped factors" if own else "physical priors",
             "seed": "none: the fit draws no chance",
             "rows": len(found.row_ids),
             "row_ids_sha256": hashlib.sha256("\n".join(found.row_ids).encode()).hexdigest(),
@@ -79,17 +63,18 @@ def factors_text(found: Fit, source: str, text: str, start: Factors | None) -> s
 
 
 def _run(options: argparse.Namespace) -> int:
-    start = None
-    if options.own is not None:
-        text, source, start = read_text(options.own), options.own.name, shipped_factors()
-        rows = read_figures(yaml.safe_dump({"measurements": own_rows(text, source)}))
-    else:
-        text = read_text(options.figures) if options.figures else published_text()
-        source = options.figures.name if options.figures else PUBLISHED
-        rows = read_figures(text)
-    found = fit(list(cases_of(rows)), start)
+    from orchestrator.perf import shipped_factors
+    from orchestrator.perf.figures import cases_of, read_figures
+    from orchestrator.perf.fit import fit
+    from orchestrator.perf.own_rows import own_rows
+
+    own = options.own is not None
+    path = options.own if own else options.figures
+    text, source = (read_text(path), path.name) if path else (published_text(), PUBLISHED)
+    rows = yaml.safe_dump({"measurements": own_rows(text, source)}) if own else text
+    found = fit(list(cases_of(read_figures(rows))), shipped_factors() if own else None)
     try:
-        options.out.write_text(factors_text(found, source, text, start), encoding="utf-8")
+        options.out.write_text(factors_text(found, source, text, own=own), encoding="utf-8")
     except OSError as error:
         raise SpecError(f"cannot write {options.out}: {error.strerror}", "name another") from error
     print(f"{options.out}: {len(found.factors.values)} factors from {len(found.row_ids)} rows")

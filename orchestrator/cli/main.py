@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator import __version__
+from orchestrator.cli.accuracy import add_accuracy
+from orchestrator.cli.fit import add_fit
+from orchestrator.cli.plan import add_plan
 from orchestrator.cli.up import add_up
 from orchestrator.core import R1ServeError, SpecError
 
@@ -34,6 +37,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(spec_error_code=1)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_up(commands.add_parser("up", help="run all of it on this machine, without a GPU"))
+    add_plan(
+        commands.add_parser("plan", help="the layout for your GPUs: why, how fast, at what cost")
+    )
+    add_accuracy(
+        commands.add_parser("accuracy", help="how far predictions are from measurements")
+    )
+    add_fit(commands.add_parser("fit", help="move the predictions' factors to measurements"))
     _add_checkpoint(
         commands.add_parser("checkpoint", help="write a tiny checkpoint of R1's architecture")
     )

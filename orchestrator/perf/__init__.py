@@ -19,7 +19,7 @@ All functions are elementwise on numpy arrays that broadcast, so one call evalua
 """
 
 from orchestrator.perf.architecture import ARCHITECTURES, Architecture, Experts
-from orchestrator.perf.bands import Band, Extrapolated, Mode, error_band
+from orchestrator.perf.bands import LONG_CONTEXT_TOKENS, Band, Extrapolated, Mode, error_band
 from orchestrator.perf.factors import Efficiency, Factors, read_factors, shipped_factors
 from orchestrator.perf.hardware import HARDWARE, Fabric, Gpu
 from orchestrator.perf.layout import Array, EngineFamily, Layout, LayoutGrid
@@ -33,6 +33,7 @@ from orchestrator.perf.traffic import ClosedLoop, Load, OpenLoop, Prediction, Tr
 __all__ = [
     "ARCHITECTURES",
     "HARDWARE",
+    "LONG_CONTEXT_TOKENS",
     "Architecture",
     "Array",
     "Band",

@@ -10,6 +10,7 @@ from importlib.resources import files
 
 import yaml
 
+from orchestrator.perf.architecture import Architecture
 from orchestrator.perf.hardware import HARDWARE, Gpu
 from orchestrator.perf.layout import EngineFamily
 
@@ -72,13 +73,18 @@ def error_band(
     *,
     context_tokens: float = 0.0,
     pipeline_nodes: int = 1,
+    model: Architecture | None = None,
 ) -> Band | Extrapolated:
-    """The band of `metric` ("tpot", "ttft", "rate", "tokens") for such a fleet.
+    """The band of a metric ("tpot", "ttft", "rate", "output_tokens", "input_tokens") of a fleet.
 
     Nearest is the same hardware, engine and mode; then the worst of the same hardware and mode with
     any engine; then the same of its generation. `pipeline_nodes` are the nodes that the pipeline
     stages of one gang go across.
     """
+    if model is not None and model.experts is None:
+        return Extrapolated(f"no measurement of {model.name}, only of the 671B models")
+    if hardware.never_fitted:
+        return Extrapolated(f"{hardware.name} was never fitted")
     if context_tokens > LONG_CONTEXT_TOKENS:
         return Extrapolated(f"context over {LONG_CONTEXT_TOKENS:,} tokens")
     if pipeline_nodes > 1:

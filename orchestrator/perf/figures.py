@@ -371,7 +371,7 @@ def _number(row: Row, key: str) -> float:
 
 
 def _extrapolated(gpu: Gpu, context: float, side: Side, prefill: Side | None) -> str:
-    if gpu.name == "H20" or gpu.generation == "cdna":
+    if gpu.never_fitted:
         return f"{gpu.name} was never fitted"
     if context > LONG_CONTEXT_TOKENS:
         return f"context over {LONG_CONTEXT_TOKENS:,} tokens"

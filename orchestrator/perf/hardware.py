@@ -33,7 +33,7 @@ class Gpu:
     link_bandwidth: float  # of that link
     nic_bandwidth: float  # of its share of the node's NICs
     price_per_hour: float | None = None  # US dollars; None: no public price with a source
-    predicted_only: bool = False  # no measurement was fitted or compared with
+    never_fitted: bool = False  # no measurement of it or of its kind is in the fit
 
     @property
     def generation(self) -> str:
@@ -92,6 +92,7 @@ _MI300X = Gpu(
     domain_gpus=8,
     link_bandwidth=448e9,
     nic_bandwidth=50e9,
+    never_fitted=True,
 )
 
 HARDWARE: Mapping[str, Gpu] = {
@@ -113,6 +114,7 @@ HARDWARE: Mapping[str, Gpu] = {
             bf16_flops=148e12,
             fp8_flops=296e12,
             nic_bandwidth=25e9,
+            never_fitted=True,  # a seventh of H100's arithmetic: no kin of the GPUs that were
         ),
         _B200,
         # HGX B300 (NVIDIA, 2025): 13.5 PFLOPS dense FP4, 8 TB/s, ConnectX-8 at 800 Gb/s a GPU.

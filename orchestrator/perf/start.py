@@ -12,14 +12,16 @@ _WARM_UP_S = 120.0  # processes, collectives, kernels compiled or loaded, CUDA g
 # R1 on 8xH200 has 60-180 s between the last weight and the first token (an assumption elsewhere)
 
 
-def kv_transfer_s(grid: LayoutGrid, prompt_tokens: Array, factors: Factors | None = None) -> Array:
+def kv_transfer_s(
+    grid: LayoutGrid, prompt_tokens: float | Array, factors: Factors | None = None
+) -> Array:
     """Moving the KV of a prompt from a rank of `grid` to another gang, over the NICs."""
     tokens = np.asarray(prompt_tokens, dtype=float)
     return transfer_s(Point.of(grid), efficiency(grid, factors), tokens)
 
 
 def cold_start_s(
-    grid: LayoutGrid, storage_bytes_per_s: Array, *, shared_storage: bool = False
+    grid: LayoutGrid, storage_bytes_per_s: float | Array, *, shared_storage: bool = False
 ) -> Array:
     """From nothing to a gang that serves; `storage_bytes_per_s` is what one node reads.
 

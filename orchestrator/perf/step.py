@@ -138,17 +138,16 @@ def _experts(p: Point, e: Efficiency, n: Array) -> Array:
     mean_pairs = n * p.chosen / p.ep
     deviation = np.sqrt(spread**2 * p.ep / p.routed + 1 / np.maximum(mean_pairs, 1e-9))
     pairs = np.minimum(mean_pairs * (1 + deviation * extreme), n * p.chosen)
-    read = p.routed / p.ep * (1 - unread)
     held = (p.routed + p.redundant) / p.ep
+    read = held * (1 - unread)
     read = np.minimum(held, read + extreme * np.sqrt(read * unread))
     sharers = p.tp * p.dp / p.ep  # GPUs that hold a slice of the same expert
     weights = read * p.expert_params * p.expert_bytes / sharers
-    per_expert = pairs / np.maximum(read, 1e-9)
-    rate = p.expert_flops * e.gemm * per_expert / (per_expert + e.expert_tokens)
+    # An expert's product has the efficiency x / (x + expert_tokens) with x tokens.
+    flops = 2 * p.expert_params * (pairs + e.expert_tokens * read) / sharers
+    products = _roofline(flops, weights, p.expert_flops * e.gemm, p.bandwidth * e.expert_memory)
     # Gathered in FP8, multiplied, gated, multiplied, returned in BF16; each written and read once.
     moved = 2 * (p.hidden + (3 * p.expert_width + p.hidden) * _ACTIVATION_BYTES)
-    flops = 2 * p.expert_params * pairs / sharers
-    products = _roofline(flops, weights, rate, p.bandwidth * e.expert_memory)
     return np.asarray(products + pairs * e.pairs * moved / (p.bandwidth * e.memory))
 
 

@@ -19,7 +19,8 @@ from orchestrator.perf.step import StepTime, decode_pass, prefill_pass
 from orchestrator.perf.traffic import ClosedLoop, Load, OpenLoop, Prediction, Traffic
 
 _BATCH_MIN = 1e-6
-_HALVINGS = 34  # of the batch's interval in its logarithm, at most 30 wide: to 2e-9 of the batch
+_INTERVAL = 23.0  # of the batch's logarithm: down to 1e-10 of the largest
+_HALVINGS = 32  # of that interval: to 5e-9 of the batch
 _BUSY_MAX = 0.999  # of prefill, where an open loop's queue is still finite
 
 
@@ -63,7 +64,7 @@ def unified(
     factors: Factors | None = None,
 ) -> Prediction:
     """`gangs` gangs that prefill and decode on the same GPUs."""
-    pool = Pool(Point.of(grid), efficiency(grid, factors), np.asarray(gangs, dtype=float))
+    pool = pool_of(grid, gangs, factors)
     return solve_unified(pool, traffic, load, _batch_max(grid, traffic))
 
 
@@ -77,12 +78,8 @@ def disaggregated(
     factors: Factors | None = None,
 ) -> Prediction:
     """Prefill gangs that hand over to decode gangs; the two grids' shapes broadcast."""
-    prefill = Pool(
-        Point.of(prefill_grid), efficiency(prefill_grid, factors), np.asarray(prefill_gangs, float)
-    )
-    decode = Pool(
-        Point.of(decode_grid), efficiency(decode_grid, factors), np.asarray(decode_gangs, float)
-    )
+    prefill = pool_of(prefill_grid, prefill_gangs, factors)
+    decode = pool_of(decode_grid, decode_gangs, factors)
     return solve_disaggregated(prefill, decode, traffic, load, _batch_max(decode_grid, traffic))
 
 
@@ -111,6 +108,11 @@ class Pool:
     def gpus(self) -> Array:
         """Of all its gangs."""
         return self.ranks * self.point.tp * self.point.pp
+
+
+def pool_of(grid: LayoutGrid, gangs: float | Array, factors: Factors | None = None) -> Pool:
+    """So many gangs of each layout of a grid."""
+    return Pool(Point.of(grid), efficiency(grid, factors), np.asarray(gangs, dtype=float))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,11 @@ def solve_unified(pool: Pool, traffic: Traffic, load: Load, batch_max: Array) ->
     p, e = pool.point, pool.efficiency
     prefill = prefill_cost(pool, traffic)
     steps = traffic.steps(p.drafts)
-    bunched, others = _bunch(load, pool.gangs, e)
+    bunched = _bunched(load, pool.gangs, e)
+    others = np.asarray(1.0)  # share of the decodes of a gang that are not the one that looks
+    if isinstance(load, ClosedLoop):
+        in_gang = np.minimum(np.asarray(load.concurrency) / pool.gangs, batch_max * p.dp)
+        others = 1 - 1 / np.maximum(in_gang, 1.0)
 
     def state(batch: Array) -> _State:
         step = decode_pass(p, e, batch, traffic.context()).total_s
@@ -162,6 +168,7 @@ def solve_unified(pool: Pool, traffic: Traffic, load: Load, batch_max: Array) ->
         rate = in_gang / request_s
         busy = rate * prefill.work_s
         queue = prefill.work_s * (bunched + _queue(load, busy, np.asarray(1.0)))
+        queue = np.where(busy < np.minimum(1.0, 1 / e.stall), queue, np.inf)
         ttft = e.first_token_s + prefill.prompt_s + 0.5 * step + queue
         return _State(ttft, request_s, rate * pool.gangs, busy)
 
@@ -176,7 +183,7 @@ def solve_disaggregated(
     prefill = prefill_cost(prefill_pool, traffic)
     steps = traffic.steps(pool.point.drafts)
     transfer = transfer_s(p, e, np.asarray(traffic.input_tokens, dtype=float))
-    bunched, _ = _bunch(load, prefill_pool.gangs, e)
+    bunched = _bunched(load, prefill_pool.gangs, e)
 
     def state(batch: Array) -> _State:
         step = decode_pass(pool.point, pool.efficiency, batch, traffic.context()).total_s
@@ -197,15 +204,11 @@ def transfer_s(p: Point, e: Efficiency, prompt_tokens: Array) -> Array:
     return e.cross_s * p.latency + moved / (p.tp * p.nic_bandwidth * e.nic)
 
 
-def _bunch(load: Load, gangs: Array, e: Efficiency) -> tuple[Array, Array]:
-    """Prompts that a closed loop makes wait before one, and the share of requests that are others.
-
-    A closed loop's requests start at once and stay bunched, as they end when others begin.
-    """
+def _bunched(load: Load, gangs: Array, e: Efficiency) -> Array:
+    """Prompts before one in prefill: a closed loop's start at once, and stay bunched."""
     if isinstance(load, OpenLoop):
-        return np.asarray(0.0), np.asarray(1.0)
-    in_gang = np.maximum(np.asarray(load.concurrency, dtype=float) / gangs, 1.0)
-    return e.bunch * (in_gang - 1), 1 - 1 / in_gang
+        return np.asarray(0.0)
+    return np.asarray(e.bunch * np.maximum(np.asarray(load.concurrency) / gangs - 1, 0.0))
 
 
 def _queue(load: Load, busy: Array, gangs: Array) -> Array:
@@ -276,7 +279,8 @@ def _solve(
 
 def _bisect(excess: Callable[[Array], Array], most: Array) -> Array:
     """The batch up to `most` at which `excess`, which grows with it, reaches 0."""
-    low, high = np.full_like(most, np.log(_BATCH_MIN / 10)), np.log(most)
+    high = np.log(most)
+    low = high - _INTERVAL
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         above = excess(np.exp(middle)) > 0
