@@ -11,8 +11,8 @@ from orchestrator.perf.accuracy import (
     statistics,
     targets,
 )
+from orchestrator.perf.cases import Case, Unpredictable
 from orchestrator.perf.facts import facts
-from orchestrator.perf.figures import Case, Unpredictable
 
 _MISS = 0.25  # signed error beyond which a judged row is named
 _SHOWN = ("tpot", "ttft", "input_tokens", "output_tokens")  # what others follow from

@@ -20,8 +20,9 @@ from orchestrator.perf.accuracy import (
     targets,
     validated_groups,
 )
+from orchestrator.perf.cases import Unpredictable
 from orchestrator.perf.facts import facts
-from orchestrator.perf.figures import Unpredictable, read_figures
+from orchestrator.perf.figures import read_figures
 
 
 class Report:

@@ -64,7 +64,8 @@ def factors_text(found: "Fit", source: str, text: str, *, own: bool) -> str:
 
 def _run(options: argparse.Namespace) -> int:
     from orchestrator.perf import shipped_factors
-    from orchestrator.perf.figures import cases_of, read_figures
+    from orchestrator.perf.cases import cases_of
+    from orchestrator.perf.figures import read_figures
     from orchestrator.perf.fit import fit
     from orchestrator.perf.own_rows import own_rows
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.perf.bands import Group, Mode
+from orchestrator.perf.cases import Case, Unpredictable, cases_of
 from orchestrator.perf.factors import Factors
-from orchestrator.perf.figures import Case, Unpredictable, cases_of
 from orchestrator.perf.layout import Array
 from orchestrator.perf.predict import METRICS, predict, stacks
 
@@ -58,12 +58,12 @@ def predict_rows(rows: Sequence[Case | Unpredictable], factors: Factors) -> list
     cases = list(cases_of(rows))
     found: dict[tuple[int, str], Point] = {}
     for stack in stacks(cases):
-        predicted = predict(stack, factors)
+        predicted = predict(stack, [factors])
         for place, index in enumerate(stack.index):
             case = cases[index]
             for metric in METRICS[stack.mode]:
                 if metric in case.measured:
-                    value = float(predicted[metric][place])
+                    value = float(predicted[metric][0, place])
                     found[index, metric] = Point(case, metric, value, case.measured[metric])
     return [found[key] for key in sorted(found)]
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.core import SpecError
+from orchestrator.perf.cases import Case
 from orchestrator.perf.factors import Factors
-from orchestrator.perf.figures import Case
 from orchestrator.perf.layout import Array
 from orchestrator.perf.predict import METRICS, Stack, predict, stacks
 
@@ -72,6 +72,7 @@ _BURST = 0.3
 _PRIOR_WEIGHT = 0.1
 _HUBER = 0.15  # error of the logarithm beyond which a row pulls no harder
 _ITERATIONS = 40
+_NUDGE = 1e-3  # of a factor's logarithm, for the slope of the residuals
 _DIGITS = 4  # of a fitted factor: more would be noise
 
 
@@ -155,33 +156,35 @@ class _Problem:
                 multipliers.setdefault(name, {})[kind] = value
         return Factors(values, multipliers)
 
-    def residuals(self, theta: Array) -> tuple[Array, Array]:
-        """Logarithm of prediction over measurement of every target, and the targets' weights."""
-        factors = self.factors(theta, digits=17)
-        logs, weights = [], []
+    def residuals(self, thetas: Array) -> Array:
+        """Logarithms of prediction over measurement, of shape [thetas, targets]."""
+        factors = [self.factors(theta, digits=17) for theta in thetas]
+        logs = []
         for stack, targets in self.stacks:
             found = predict(stack, factors)
-            for target in targets:
-                logs.append(np.log(found[target.name][target.index] / target.measured))
-                weights.append(target.weight)
-        return np.concatenate(logs), np.concatenate(weights)
+            logs += [np.log(found[t.name][:, t.index] / t.measured) for t in targets]
+        return np.concatenate(logs, axis=1)
 
-    def cost(self, theta: Array) -> tuple[float, Array, Array]:
-        """What is made small, with its residuals and their weights."""
-        r, w = self.residuals(theta)
+    def weights(self) -> Array:
+        """Of the targets, in the order of residuals."""
+        return np.concatenate([t.weight for _, targets in self.stacks for t in targets])
+
+    def cost(self, theta: Array) -> tuple[float, Array]:
+        """What is made small, with its residuals."""
+        r = self.residuals(theta[None])[0]
         size = np.abs(r)
         huber = np.where(size < _HUBER, r * r / (2 * _HUBER), size - _HUBER / 2)
         away = ((theta - self.centre) / self.width) ** 2
-        return float(np.sum(w * huber) + _PRIOR_WEIGHT / 2 * np.sum(away)), r, w
+        return float(np.sum(self.weights() * huber) + _PRIOR_WEIGHT / 2 * np.sum(away)), r
 
     def errors(self, theta: Array) -> dict[str, float]:
         """Mean error by metric."""
         factors = self.factors(theta)
         by_metric: dict[str, list[float]] = {}
         for stack, targets in self.stacks:
-            found = predict(stack, factors)
+            found = predict(stack, [factors])
             for target in targets:
-                off = np.abs(found[target.name][target.index] / target.measured - 1)
+                off = np.abs(found[target.name][0, target.index] / target.measured - 1)
                 by_metric.setdefault(target.name, []).extend(off.tolist())
         return {name: float(np.mean(off)) for name, off in sorted(by_metric.items())}
 
@@ -211,17 +214,19 @@ def _targets(stack: Stack) -> tuple[_Target, ...]:
 
 def _descend(problem: _Problem, theta: Array) -> Array:
     damping = 1e-2
-    cost, r, w = problem.cost(theta)
+    weights = problem.weights()
+    cost, r = problem.cost(theta)
     for _ in range(_ITERATIONS):
-        jacobian = _jacobian(problem, theta, r)
-        pull = w / np.maximum(np.abs(r), _HUBER)
+        nudged = problem.residuals(theta + _NUDGE * np.eye(len(theta)))
+        jacobian = (nudged - r).T / _NUDGE
+        pull = weights / np.maximum(np.abs(r), _HUBER)
         prior = _PRIOR_WEIGHT / problem.width**2
         hessian = jacobian.T @ (jacobian * pull[:, None]) + np.diag(prior)
         slope = jacobian.T @ (pull * r) + prior * (theta - problem.centre)
         while damping < 1e6:
             step = -np.linalg.solve(hessian + damping * np.diag(np.diag(hessian)), slope)
             tried = theta + np.clip(step, -0.5, 0.5)
-            lower, r_tried, w = problem.cost(tried)
+            lower, r_tried = problem.cost(tried)
             if lower < cost:
                 break
             damping *= 4
@@ -232,13 +237,3 @@ def _descend(problem: _Problem, theta: Array) -> Array:
         if gained < 1e-5 * cost:
             return theta
     return theta
-
-
-def _jacobian(problem: _Problem, theta: Array, r: Array) -> Array:
-    nudge = 1e-3
-    out = np.empty((len(r), len(theta)))
-    for j in range(len(theta)):
-        nudged = theta.copy()
-        nudged[j] += nudge
-        out[:, j] = (problem.residuals(nudged)[0] - r) / nudge
-    return out

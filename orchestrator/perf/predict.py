@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from orchestrator.perf.architecture import ARCHITECTURES
 from orchestrator.perf.bands import Mode
+from orchestrator.perf.cases import Case, Side
 from orchestrator.perf.factors import Efficiency, Factors
-from orchestrator.perf.figures import Case, Side
 from orchestrator.perf.layout import Array, EngineFamily, LayoutGrid
 from orchestrator.perf.ledger import ledger
 from orchestrator.perf.point import Point
@@ -94,8 +94,8 @@ def _point(case: Case, side: Side) -> Point:
     return Point.of(_grid(case, side), balance=case.balance)
 
 
-def predict(stack: Stack, factors: Factors) -> dict[str, Array]:
-    """Each metric that the mode has, of shape [cases]; a metric that a case lacks is there too."""
+def predict(stack: Stack, factors: Sequence[Factors]) -> dict[str, Array]:
+    """Each metric that the mode has, of shape [factors, cases], whether or not a case has it."""
     e = _efficiency(stack, factors)
     pool, load = Pool(stack.side, e, stack.gangs), ClosedLoop(stack.load)
     match stack.mode:
@@ -128,11 +128,11 @@ METRICS = {
 }
 
 
-def _efficiency(stack: Stack, factors: Factors) -> Efficiency:
-    each = [factors.of(*kind) for kind in stack.kinds]
+def _efficiency(stack: Stack, factors: Sequence[Factors]) -> Efficiency:
+    each = [[some.of(*kind) for kind in stack.kinds] for some in factors]
     return Efficiency(
         **{
-            f.name: np.array([getattr(e, f.name) for e in each])[stack.kind]
+            f.name: np.array([[getattr(e, f.name) for e in row] for row in each])[:, stack.kind]
             for f in fields(Efficiency)
         }
     )

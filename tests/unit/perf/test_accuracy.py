@@ -18,7 +18,8 @@ from orchestrator.perf import (
 )
 from orchestrator.perf.accuracy import Point, judged, predict_rows, statistics, targets
 from orchestrator.perf.bands import groups
-from orchestrator.perf.figures import cases_of, read_figures
+from orchestrator.perf.cases import cases_of
+from orchestrator.perf.figures import read_figures
 
 ROWS = read_figures(published_text())
 POINTS = predict_rows(ROWS, shipped_factors())

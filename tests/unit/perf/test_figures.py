@@ -6,7 +6,8 @@ import yaml
 from orchestrator.cli.figures_text import published_text
 from orchestrator.core import SpecError
 from orchestrator.perf import EngineFamily, Kv, Layout, Mode, Weight
-from orchestrator.perf.figures import Case, Unpredictable, read_figures
+from orchestrator.perf.cases import Case, Unpredictable
+from orchestrator.perf.figures import read_figures
 from orchestrator.perf.row_words import drafts_of, engine_of, precision_of
 
 UNIFIED: dict[str, object] = {
@@ -66,6 +67,19 @@ def test_pools_are_gangs_tp_dp_ep_and_must_add_up_to_the_gpus() -> None:
     assert wrong == Unpredictable("b", "validate", "P and D are 20 GPUs, the row says 24")
 
 
+def test_pools_of_measurements_are_words_or_sizes() -> None:
+    for pool in ("3 x (DP4 EP4), 12 GPUs", {"instances": 3, "dp": 4, "ep": 4}):
+        parallel = {"prefill": pool, "decode": "DEP8"}
+        found = case("measurements", role="disagg", parallelism=parallel)
+        assert found.prefill is not None
+        assert (found.prefill.gangs, found.prefill.layout) == (3, Layout(dp=4, ep=4))
+        assert found.side.layout == Layout(dp=8, ep=8)
+    parallel = {"prefill": "TP4", "decode": "DEP8-DEP32"}
+    found_not = read("measurements", role="disagg", parallelism=parallel)
+    assert isinstance(found_not, Unpredictable)
+    assert "several sizes" in found_not.reason
+
+
 def test_measurements_in_any_unit_become_the_models() -> None:
     found = case("measurements")
     assert found.measured["output_tokens"] == 100  # of eight GPUs
@@ -82,10 +96,12 @@ def test_measurements_in_any_unit_become_the_models() -> None:
     [
         ({"hardware": {"gpu": "Ascend 910C"}}, "unknown GPU 'Ascend 910C'"),
         ({"role": "comm"}, "role 'comm'"),
-        ({"parallelism": {"ep": True}}, "layout is not stated"),
+        ({"parallelism": {"ep": True}}, "its ep is True, not a number"),
         ({"parallelism": {"tp": 4}}, "is not its 8 GPUs"),
         ({"workload": {"isl": 1000, "concurrency": 1}}, "osl is not stated"),
         ({"workload": {"isl": 1000, "osl": 10}}, "load is not stated"),
+        ({"metrics": {"tpot_ms": [1, 2]}}, "its tpot_ms is [1, 2], not a number"),
+        ({"workload": {"isl": "mixed", "osl": 10}}, "its isl is 'mixed', not a number"),
         ({"metrics": {"bogomips": 3}}, "none of its metrics is predicted: bogomips"),
     ],
 )
@@ -126,7 +142,6 @@ def test_sglangs_and_tensorrts_ways_of_counting_dp_ranks_are_understood() -> Non
         (yaml.safe_dump({"inferencex": [{**APART, "P": [1, 2]}]}), "row b: "),
         (yaml.safe_dump({"measurements": [{**ROW, "metrics": 7}]}), "row c: "),
         (yaml.safe_dump({"measurements": [{**ROW, "hardware": None}]}), "row c: "),
-        (yaml.safe_dump({"measurements": [{**ROW, "metrics": {"tpot_ms": "x"}}]}), "row c: "),
     ],
 )
 def test_what_breaks_the_format_is_one_message_with_the_row(text: str, said: str) -> None:

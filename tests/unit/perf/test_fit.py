@@ -9,7 +9,8 @@ import yaml
 from orchestrator.cli.figures_text import published_text
 from orchestrator.core import SpecError
 from orchestrator.perf import read_factors, shipped_factors
-from orchestrator.perf.figures import cases_of, read_figures
+from orchestrator.perf.cases import cases_of
+from orchestrator.perf.figures import read_figures
 from orchestrator.perf.fit import fit
 from orchestrator.perf.own_rows import own_rows
 
