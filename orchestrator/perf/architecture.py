@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from orchestrator.perf.precision import KV_BYTES, WEIGHT_BYTES, Kv, Weight
 
+GROUPS_CHOSEN = 4  # of a router's groups of experts, for each token: config.json, topk_group
+
 
 @dataclass(frozen=True, slots=True)
 class LatentAttention:
@@ -114,13 +116,12 @@ Attention = LatentAttention | GroupedAttention
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """The routed and shared experts of a MoE layer; routing picks `chosen` in `groups_chosen`."""
+    """The routed and shared experts of a MoE layer; routing picks `chosen` in `GROUPS_CHOSEN`."""
 
     routed: int
     shared: int
     chosen: int
     groups: int
-    groups_chosen: int
     width: int
 
     def expert(self, hidden: int) -> int:
@@ -270,7 +271,7 @@ def _r1(name: str) -> Architecture:
         attention=LatentAttention(
             heads=128, q_rank=1536, kv_rank=512, nope=128, rope=64, value=128
         ),
-        experts=Experts(routed=256, shared=1, chosen=8, groups=8, groups_chosen=4, width=2048),
+        experts=Experts(routed=256, shared=1, chosen=8, groups=8, width=2048),
         vocabulary=129_280,
         tied=False,
         mtp_layers=1,

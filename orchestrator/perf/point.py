@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from orchestrator.perf.architecture import LatentAttention
+from orchestrator.perf.architecture import GROUPS_CHOSEN, LatentAttention
 from orchestrator.perf.hardware import Fabric
 from orchestrator.perf.layout import Array, LayoutGrid
 from orchestrator.perf.precision import KV_BYTES, WEIGHT_BYTES, Kv, peak_flops
@@ -105,7 +105,7 @@ class Point:
             "routed": experts.routed if experts else 1,
             "shared": experts.shared if experts else 0,
             "chosen": experts.chosen if experts else 0,
-            "groups": experts.groups_chosen if experts else 1,
+            "groups": experts.groups if experts else GROUPS_CHOSEN,
             "head_params": model.embedding_params,
             "head_values": mla.head_values,
             "expert_width": experts.width if experts else 0,

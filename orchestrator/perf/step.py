@@ -11,6 +11,7 @@ from functools import reduce
 
 import numpy as np
 
+from orchestrator.perf.architecture import GROUPS_CHOSEN
 from orchestrator.perf.factors import Efficiency
 from orchestrator.perf.layout import Array
 from orchestrator.perf.point import Point
@@ -113,7 +114,7 @@ def _layers(
         "shared_expert": p.moe_layers * product(shared, p.expert_bytes, p.expert_flops),
         "experts": p.moe_layers * _experts(p, e, n),
         "activations": p.layers * m * e.activations * moved / memory,
-        "communication": p.layers * _communication(p, e, m, prefill=prefill),
+        "communication": _communication(p, e, m, prefill=prefill),
         "hand_over": (p.pp - 1) * (hop + e.collective_s + e.cross_s * p.latency),
     }
 
@@ -157,10 +158,11 @@ def _extreme(ranks: Array) -> Array:
 
 
 def _communication(p: Point, e: Efficiency, m: Array, *, prefill: bool) -> Array:
-    """One layer's: all-reduces of tensor parallelism, and the exchange among DP ranks."""
-    reduces = np.where(p.dp > 1, 1.0, 2.0) * (p.tp > 1)  # the exchange takes the place of one
-    exchange = (p.dp > 1) * _exchange(p, e, m, prefill=prefill)
-    return np.asarray(reduces * _all_reduce(p, e, m) + exchange)
+    """All layers': all-reduces of tensor parallelism, and the exchange among DP ranks."""
+    exchanges = p.moe_layers * (p.dp > 1)
+    reduces = (2 * p.layers - exchanges) * (p.tp > 1)  # an exchange takes the place of one
+    exchange_s = _exchange(p, e, m, prefill=prefill)
+    return np.asarray(reduces * _all_reduce(p, e, m) + exchanges * exchange_s)
 
 
 def _all_reduce(p: Point, e: Efficiency, m: Array) -> Array:
@@ -170,6 +172,18 @@ def _all_reduce(p: Point, e: Efficiency, m: Array) -> Array:
     ring = 2 * (inside - 1) / inside * m * row / (p.link_bandwidth * e.reduce)
     across = 2 * (nodes - 1) / nodes * m * row / inside / (p.nic_bandwidth * e.nic)
     return np.asarray(ring + across + e.collective_s + (nodes > 1) * e.cross_s * p.latency)
+
+
+def nodes_hit(p: Point, nodes: Array) -> Array:
+    """Nodes that hold experts of a token, where routing keeps it to a few groups of experts.
+
+    Up to as many nodes as groups each holds whole groups; beyond that a group lies on several.
+    """
+    others = p.groups - p.groups / np.minimum(nodes, p.groups)  # groups that are not on a node
+    missed = np.prod([np.maximum(others - i, 0) / (p.groups - i) for i in range(GROUPS_CHOSEN)], 0)
+    parts = np.maximum(nodes / p.groups, 1.0)
+    in_group = parts * (1 - (1 - 1 / parts) ** (p.chosen / GROUPS_CHOSEN))
+    return np.asarray(np.minimum(nodes, p.groups) * (1 - missed) * in_group)
 
 
 def _exchange(p: Point, e: Efficiency, m: Array, *, prefill: bool) -> Array:
@@ -183,8 +197,7 @@ def _exchange(p: Point, e: Efficiency, m: Array, *, prefill: bool) -> Array:
     local = np.minimum(ranks, p.domain_gpus)
     hit = local * (1 - (1 - 1 / local) ** (p.chosen / nodes))
     inside = np.where(p.ep > 1, hit, local - 1) * (1 - 1 / local)
-    nodes_hit = nodes * (1 - (1 - 1 / nodes) ** p.groups)
-    across = (nodes_hit if prefill else p.chosen) * (1 - 1 / nodes)
+    across = (nodes_hit(p, nodes) if prefill else p.chosen) * (1 - 1 / nodes)
     moved = m * p.hidden * (_DISPATCH_BYTES + _ACTIVATION_BYTES)
     slower = np.maximum(inside / (p.link_bandwidth * e.link), across / (p.nic_bandwidth * e.nic))
     hops = np.log2(np.maximum(ranks, 2.0)) / 3  # arrivals are awaited in a tree: 1 for eight ranks

@@ -16,6 +16,8 @@ from orchestrator.perf import (
     shipped_factors,
 )
 from orchestrator.perf.layout import EngineFamily
+from orchestrator.perf.point import Point
+from orchestrator.perf.step import nodes_hit
 from tests.unit.perf.grids import R1, engines, faster, gpus, grid, layouts, precisions
 
 NUMBERS = ("bandwidth", "bf16_flops", "fp8_flops", "fp4_flops", "link_bandwidth", "nic_bandwidth")
@@ -99,3 +101,16 @@ def test_pipeline_stages_halve_no_token_latency() -> None:
     one = decode_step(grid(Layout(tp=8), "B300"), 1.0, 4000.0).total_s[0]
     two = decode_step(grid(Layout(tp=8, pp=2), "B300"), 1.0, 4000.0).total_s[0]
     assert two >= one
+
+
+def test_a_token_hits_as_many_nodes_as_its_groups_of_experts_lie_on() -> None:
+    point = Point.of(grid(Layout(dp=8, ep=8)))
+    hit = nodes_hit(point, np.array([1.0, 2, 4, 8, 32]))
+    assert hit == pytest.approx([1, 2 * (1 - 1 / 70), 4 * (1 - 15 / 70), 4, 7])
+
+
+def test_redundant_experts_and_perfect_balance_spare_the_busiest_rank() -> None:
+    left, rebalanced = (
+        decode_step(grid(Layout(dp=64, ep=64, redundant_experts=r)), 128.0, 2000.0) for r in (0, 64)
+    )
+    assert rebalanced.terms["experts"][0] < left.terms["experts"][0]
