@@ -151,7 +151,7 @@ def _runners_up(report: Report) -> Iterator[str]:
         name = " + ".join(_crew(crew) for crew in forecast.fleet.crews)
         yield (
             f"  {_cut(name, 43):<44}{forecast.fleet.gpus:>5}{forecast.rate_most:>10.2f}"
-            f"{forecast.ttft_s:>9.2f}{forecast.itl_s * 1e3:>8.1f}  {_cut(against, 24)}"
+            f"{forecast.ttft_s:>9.2f}{forecast.itl_s * 1e3:>8.1f}  {_cut(against, 20)}"
         )
 
 

@@ -1,5 +1,6 @@
 """What a plan is asked for."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -49,13 +50,14 @@ class Asked:
     @property
     def gpus_per_node(self) -> int:
         """Of most nodes; of as many, the larger."""
-        counts = [node.gpus for node in self.nodes]
-        return max(counts, key=lambda gpus: (counts.count(gpus), gpus))
+        counts = Counter(node.gpus for node in self.nodes)
+        return max(counts, key=lambda gpus: (counts[gpus], gpus))
 
     @property
     def full_nodes(self) -> int:
         """Nodes with that many GPUs: those that gangs of whole nodes may have."""
-        return sum(node.gpus == self.gpus_per_node for node in self.nodes)
+        size = self.gpus_per_node
+        return sum(node.gpus == size for node in self.nodes)
 
     @property
     def gpus(self) -> int:

@@ -17,6 +17,7 @@ from orchestrator.placement.fleets import (
     Index,
     Pool,
     decode_rates,
+    in_blocks,
     prefill_rates,
     quickest,
     traffic_of,
@@ -28,6 +29,9 @@ _SLACK = 1.0001  # of bounds, for what rounding does to numbers that should be e
 _PAIRS_MAX = 200_000
 _KEEP = 0.8  # beyond that many pairs a decode crew is left out if another has no more GPUs
 # and carries its load with so much to spare
+
+
+Crews = tuple[Pool, Index, Index]  # indices of shapes, and gangs of each
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def candidates(asked: Asked, legal: Sequence[Shape]) -> Iterator[Candidates]:
             yield from _pairs(asked, prefill, decode, traffic)
 
 
-def _gangs_most(asked: Asked, pool: Pool) -> Index:
+def gangs_most(asked: Asked, pool: Pool) -> Index:
     """How many gangs of each shape the nodes hold without others."""
     whole = asked.full_nodes // pool.nodes
     part = asked.gpus // pool.gpus
@@ -108,12 +112,17 @@ def _counted(most: Index) -> tuple[Index, Index]:
 
 
 def _unified(asked: Asked, pool: Pool, traffic: Traffic) -> Candidates:
-    at, gangs = _counted(_gangs_most(asked, pool))
+    at, gangs = _counted(gangs_most(asked, pool))
     rates = unified_rates(pool, traffic, asked.slo)
     delay = np.zeros(len(at))
     if asked.objective is Objective.LATENCY:
-        seen = unified(pool.grid.take(at), gangs.astype(float), traffic, _load(asked))
-        delay = seen.ttft_s + seen.tpot_s * _gaps(traffic)
+
+        def delays(block: Index) -> Array:
+            grid, many = pool.grid.take(at[block]), gangs[block].astype(float)
+            seen = unified(grid, many, traffic, _load(asked))
+            return seen.ttft_s + seen.tpot_s * _gaps(traffic)
+
+        delay = in_blocks(len(at), delays)
     most = rates[at] * gangs * _SLACK
     return Candidates(pool, at, gangs, None, at, gangs, most, delay / _SLACK)
 
@@ -128,30 +137,28 @@ def _gaps(traffic: Traffic) -> float:
 
 def _pairs(asked: Asked, prefill: Pool, decode: Pool, traffic: Traffic) -> Iterator[Candidates]:
     prefill = _undominated(asked, prefill, decode, traffic)
-    p_at, p_gangs = _counted(_gangs_most(asked, prefill))
-    d_at, d_gangs = _counted(_gangs_most(asked, decode))
+    p_at, p_gangs = _counted(gangs_most(asked, prefill))
+    d_at, d_gangs = _counted(gangs_most(asked, decode))
+    if not _any_fit(asked, prefill, decode):
+        return
     d_rate = decode_rates(prefill, decode, traffic, asked.slo)[d_at] * d_gangs
-    waits = np.zeros(len(d_at))  # from the first token to the last
+    p_rate = prefill_rates(prefill, p_at, p_gangs.astype(float), decode, traffic, asked.slo)
+    first, waits = np.zeros(len(p_at)), np.zeros(len(d_at))  # until the first token, and after it
     if asked.objective is Objective.LATENCY:
-        any_prefill = prefill.grid.take(np.zeros(len(d_at), dtype=np.intp))
-        of_decode, gangs = decode.grid.take(d_at), d_gangs.astype(float)
-        seen = disaggregated(any_prefill, ENOUGH, of_decode, gangs, traffic, _load(asked))
-        waits = seen.tpot_s * _gaps(traffic)
+        first, waits = _delays(asked, (prefill, p_at, p_gangs), (decode, d_at, d_gangs), traffic)
+    p_keep, d_keep = np.arange(len(p_at)), np.arange(len(d_at))
     if len(p_at) * len(d_at) > _PAIRS_MAX:
-        keep = _uncrowded(decode.gpus[d_at] * d_gangs, decode.drafts[d_at], d_rate, waits)
-        d_at, d_gangs, d_rate, waits = d_at[keep], d_gangs[keep], d_rate[keep], waits[keep]
+        p_keep = _uncrowded(prefill.gpus[p_at] * p_gangs, prefill.drafts[p_at], p_rate, first)
+        d_keep = _uncrowded(decode.gpus[d_at] * d_gangs, decode.drafts[d_at], d_rate, waits)
     rows, columns = np.nonzero(
-        _fit(asked, (prefill, p_at, p_gangs), (decode, d_at, d_gangs))
-        & (prefill.drafts[p_at][:, None] == decode.drafts[d_at])
+        _fit(
+            asked, (prefill, p_at[p_keep], p_gangs[p_keep]), (decode, d_at[d_keep], d_gangs[d_keep])
+        )
+        & (prefill.drafts[p_at[p_keep]][:, None] == decode.drafts[d_at[d_keep]])
     )
     if not len(rows):
         return
-    p_rate = prefill_rates(prefill, p_at, p_gangs.astype(float), decode, traffic, asked.slo)
-    first = np.zeros(len(p_at))  # until the first token
-    if asked.objective is Objective.LATENCY:
-        fastest = quickest(prefill, decode, traffic, len(p_at))
-        of_prefill, gangs = prefill.grid.take(p_at), p_gangs.astype(float)
-        first = disaggregated(of_prefill, gangs, fastest, ENOUGH, traffic, _load(asked)).ttft_s
+    rows, columns = p_keep[rows], d_keep[columns]
     yield Candidates(
         prefill,
         p_at[rows],
@@ -164,9 +171,35 @@ def _pairs(asked: Asked, prefill: Pool, decode: Pool, traffic: Traffic) -> Itera
     )
 
 
-def _fit(
-    asked: Asked, first: tuple[Pool, Index, Index], second: tuple[Pool, Index, Index]
-) -> Flags:
+def _any_fit(asked: Asked, prefill: Pool, decode: Pool) -> bool:
+    """Whether the smallest of each fit together."""
+    crews = [
+        (pool, np.array([np.argmin(pool.gpus)]), np.ones(1, dtype=np.intp))
+        for pool in (prefill, decode)
+    ]
+    return bool(_fit(asked, crews[0], crews[1]).any())
+
+
+def _delays(asked: Asked, first: Crews, second: Crews, traffic: Traffic) -> tuple[Array, Array]:
+    """At least the time to the first token by the crews that prefill, and that from it to the last
+    token by those that decode, each with partners that are never the bottleneck.
+    """
+    (prefill, p_at, p_gangs), (decode, d_at, d_gangs) = first, second
+    fastest, load = quickest(prefill, decode, traffic, 1), _load(asked)
+
+    def until_first(block: Index) -> Array:
+        grid, many = prefill.grid.take(p_at[block]), p_gangs[block].astype(float)
+        return disaggregated(grid, many, fastest, ENOUGH, traffic, load).ttft_s
+
+    def until_last(block: Index) -> Array:
+        partner = prefill.grid.take(np.zeros(len(block), dtype=np.intp))
+        grid, many = decode.grid.take(d_at[block]), d_gangs[block].astype(float)
+        return disaggregated(partner, ENOUGH, grid, many, traffic, load).tpot_s * _gaps(traffic)
+
+    return in_blocks(len(p_at), until_first), in_blocks(len(d_at), until_last)
+
+
+def _fit(asked: Asked, first: Crews, second: Crews) -> Flags:
     """Which of [first crews, second crews] the GPUs suffice for together."""
     gpus, whole = [], []
     for pool, at, gangs in (first, second):

@@ -1,12 +1,14 @@
 """Why legal shapes are not in the plan."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from orchestrator.core import Role
 from orchestrator.perf import Array, Kv, disaggregated, unified
 from orchestrator.placement.asked import Asked
+from orchestrator.placement.candidates import gangs_most
 from orchestrator.placement.fleets import (
     ENOUGH,
     LONE,
@@ -41,9 +43,11 @@ def outdone(plan: Plan) -> tuple[Refusal, ...]:
                 found += [_alone(asked, shape) for shape in pool.shapes]
                 continue
             rates, ttft, itl = _judged(asked, pools, role)
+            gangs = gangs_most(asked, pool)
             for at, shape in enumerate(pool.shapes):
                 if shape not in used:
-                    seen = float(rates[at]), float(ttft[at]), float(itl[at])
+                    rate, first_s, gap_s = (float(column[at]) for column in (rates, ttft, itl))
+                    seen = _Seen(rate, first_s, gap_s, int(gangs[at]))
                     found.append(Refusal(shape, _violation(asked, shape, seen, best)))
     return tuple(found)
 
@@ -67,10 +71,17 @@ def _judged(asked: Asked, pools: dict[Role, Pool], role: Role) -> tuple[Array, A
     return decode_rates(prefill, decode, traffic, slo), np.zeros(count), alone.tpot_s
 
 
-def _violation(
-    asked: Asked, shape: Shape, seen: tuple[float, float, float], best: float
-) -> Violation:
-    rate, ttft_s, itl_s = seen
+class _Seen(NamedTuple):
+    """What a gang of a shape carries, what a lone request sees, and how many gangs fit."""
+
+    rate: float
+    ttft_s: float
+    itl_s: float
+    gangs: int
+
+
+def _violation(asked: Asked, shape: Shape, seen: _Seen, best: float) -> Violation:
+    rate, ttft_s, itl_s, gangs = seen
     slo = asked.slo
     if slo.ttft_s is not None and ttft_s > slo.ttft_s:
         return Violation(
@@ -81,8 +92,6 @@ def _violation(
             Reason.ITL,
             f"a request alone has an ITL of {itl_s * 1e3:.1f} ms > {slo.itl_s * 1e3:g} ms",
         )
-    part = shape.gpus < asked.gpus_per_node
-    gangs = asked.gpus // shape.gpus if part else asked.full_nodes // shape.nodes
     if asked.rate is not None and rate * gangs < asked.rate:
         return Violation(
             Reason.RATE,

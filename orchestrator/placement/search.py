@@ -141,16 +141,23 @@ def _tied(values: Array) -> Array:
     return tied
 
 
-Bounds = tuple[Array, Array]
+class Bounds(NamedTuple):
+    """The least that the first two of a rank could be, and indices of what is not ruled out, the
+    least of them first.
+    """
+
+    first: Array
+    second: Array
+    order: Index
 
 
 def _best(asked: Asked, mode: Candidates, bounds: Bounds, limit: Rank | None) -> list[Forecast]:
     """The best of a mode, if it is better than `limit`."""
     found: list[Forecast] = []
     at = 0
-    order = _promising(bounds)
+    order = bounds.order
     while at < len(order):
-        least = (bounds[0][order[at]], bounds[1][order[at]])
+        least = (bounds.first[order[at]], bounds.second[order[at]])
         if limit is not None and least > (limit.first, limit.second):
             break
         chunk = order[at : at + _AT_ONCE]
@@ -163,25 +170,18 @@ def _best(asked: Asked, mode: Candidates, bounds: Bounds, limit: Rank | None) ->
 
 
 def _bounds(asked: Asked, mode: Candidates) -> Bounds:
-    """For each fleet the least that its rank's first two could be; infinite if it is ruled out."""
     gpus, most, delay = mode.gpus.astype(float), mode.rate_most, mode.delay_least
     enough = (most > 0) if asked.rate is None else (most >= asked.rate)
     if asked.slo.ttft_s is not None:
         enough &= np.isfinite(delay)
     first, second, _ = _values(asked, gpus, most, delay)
-    return np.where(enough, first, np.inf), second
-
-
-def _promising(bounds: Bounds) -> Index:
-    """Indices of what is not ruled out, the least bounds first."""
-    order = np.lexsort((bounds[1], bounds[0]))
-    promising: Index = order[np.isfinite(bounds[0][order])]
-    return promising
+    enough &= np.isfinite(first)
+    own = np.nonzero(enough)[0]
+    return Bounds(first, second, own[np.lexsort((second[own], first[own]))])
 
 
 def _by_kind(asked: Asked, mode: Candidates, bounds: Bounds) -> list[Forecast]:
     """For the kinds of fleet that promise most, the one of each that does."""
-    order = _promising(bounds)
-    _, firsts = np.unique(mode.kinds[order], return_index=True)
+    _, firsts = np.unique(mode.kinds[bounds.order], return_index=True)
     chosen = np.sort(firsts)[: 2 * _RUNNERS_UP]
-    return forecasts(asked, [mode.fleet(int(index)) for index in order[chosen]])
+    return forecasts(asked, [mode.fleet(int(index)) for index in bounds.order[chosen]])

@@ -33,11 +33,12 @@ def what_ifs(plan: Plan) -> tuple[WhatIf, ...]:
         for label, changed in changes
         if not any(judge(free, [crew.shape for crew in changed.crews]))
     ]
-    found = []
-    for label, changed in legal:
-        seen = forecasts(free, [changed])
-        found.append(WhatIf(label, seen[0] if seen else None))
-    return tuple(found)
+    seen = {
+        forecast.fleet: forecast
+        for kv in Kv
+        for forecast in forecasts(free, [f for _, f in legal if f.crews[0].shape.kv is kv])
+    }
+    return tuple(WhatIf(label, seen.get(changed)) for label, changed in legal)
 
 
 def reasons_for(plan: Plan, others: tuple[WhatIf, ...]) -> tuple[str, ...]:
@@ -70,15 +71,15 @@ def compared(asked: Asked, forecast: Forecast, with_: Forecast) -> str:
     if abs(change) >= _VISIBLE:
         return f"{change:+.0%} {_MEASURES[asked.objective]}"
     change = forecast.rate_most / with_.rate_most - 1
-    return f"{change:+.0%} requests/s at most" if abs(change) >= _VISIBLE else "equal"
+    return f"{change:+.0%} load at most" if abs(change) >= _VISIBLE else "equal"
 
 
 _VISIBLE = 0.005
 _MEASURES = {
-    Objective.COST: "requests for the money",
+    Objective.COST: "requests/$",
     Objective.THROUGHPUT: "requests/s",
     Objective.LATENCY: "speed",
-    Objective.GPUS: "thrift in GPUs",
+    Objective.GPUS: "thrift",
 }
 
 

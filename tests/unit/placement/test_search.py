@@ -23,7 +23,7 @@ from orchestrator.placement import (
 from orchestrator.workload import constant
 from tests.unit.placement.planning import asked
 
-FLEETS = {"H200": 32, "H100": 32, "GB200": 16}
+FLEETS = {"H200": 24, "H100": 24, "GB200": 12}
 
 
 def fits(of: Asked, crews: Sequence[Crew]) -> bool:
