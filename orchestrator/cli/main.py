@@ -40,9 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     add_plan(
         commands.add_parser("plan", help="the layout for your GPUs: why, how fast, at what cost")
     )
-    add_accuracy(
-        commands.add_parser("accuracy", help="how far predictions are from measurements")
-    )
+    add_accuracy(commands.add_parser("accuracy", help="how far predictions are from measurements"))
     add_fit(commands.add_parser("fit", help="move the predictions' factors to measurements"))
     _add_checkpoint(
         commands.add_parser("checkpoint", help="write a tiny checkpoint of R1's architecture")

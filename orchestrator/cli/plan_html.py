@@ -56,10 +56,10 @@ def _asked(report: Report) -> str:
         bounds.append(f"ITL ≤ {slo.itl_s * 1e3:g} ms")
     rate = "as many requests as fit"
     if workload.arrivals is not None:
-        rate = (
-            f"{workload.arrivals.requests_per_s:.3g} requests/s, "
-            f"{workload.arrivals.peak_requests_per_s:.3g} at the peak"
-        )
+        arrivals = workload.arrivals
+        rate = f"{arrivals.requests_per_s:.3g} requests/s"
+        if arrivals.peak_requests_per_s > arrivals.requests_per_s:
+            rate += f", {arrivals.peak_requests_per_s:.3g} in the busiest time"
     return (
         f"{workload.name}: {workload.input_tokens.mean:,.0f} tokens in "
         f"({workload.prefix_hit:.0%} cached), {workload.output_tokens.mean:,.0f} out, {rate} "

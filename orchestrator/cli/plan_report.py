@@ -16,6 +16,8 @@ from orchestrator.placement import (
     what_ifs,
 )
 
+_BURSTY = 1.2
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -50,6 +52,12 @@ def _notes(plan: Plan) -> list[str]:
     if any(crew.shape.layout.dp > 1 for crew in fleet.crews):
         notes.append(
             "r1-serve starts data-parallel gangs with fake engines only; with vLLM `up` refuses."
+        )
+    arrivals = asked.workload.arrivals
+    if arrivals is not None and arrivals.gap_cv > _BURSTY:
+        notes.append(
+            f"Requests come in bursts: their gaps vary by {arrivals.gap_cv:.1f} times the mean, "
+            "those of the predictions by 1.0 (Poisson). TTFT will be longer at times."
         )
     if (left := asked.gpus - fleet.gpus) > 0:
         notes.append(f"{left} of {asked.gpus} GPUs are left free.")

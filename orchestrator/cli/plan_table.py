@@ -44,11 +44,14 @@ def _asked(report: Report) -> Iterator[str]:
     rate = "as many requests as fit"
     if workload.arrivals is not None:
         arrivals = workload.arrivals
-        rate = f"{arrivals.requests_per_s:.3g} requests/s, {arrivals.peak_requests_per_s:.3g} peak"
-    yield (
+        rate = f"{arrivals.requests_per_s:.3g} requests/s"
+        if arrivals.peak_requests_per_s > arrivals.requests_per_s:
+            rate += f", {arrivals.peak_requests_per_s:.3g} in the busiest time"
+    lengths = (
         f"for   {workload.name}: {workload.input_tokens.mean:,.0f} tokens in "
         f"({workload.prefix_hit:.0%} cached), {workload.output_tokens.mean:,.0f} out; {rate}"
     )
+    yield from _wrapped(lengths, "      ")
     yield from _wrapped(f"      {workload.source}", "      ")
     bounds = [
         f"TTFT <= {slo.ttft_s:g} s" if slo.ttft_s is not None else "",
@@ -79,7 +82,7 @@ def _layout(report: Report) -> Iterator[str]:
         yield from _wrapped(f"        {', '.join(each for each in details if each)}", " " * 8)
         gangs = [gang for gang in plan.gangs if gang.pool == at]
         shown = "; ".join(_names(gang.nodes) for gang in gangs[:4])
-        more = f"; and {len(gangs) - 4} more gangs" if len(gangs) > 4 else ""
+        more = f"; and {_count(len(gangs) - 4, 'more gang')}" if len(gangs) > 4 else ""
         yield from _wrapped(f"        on {shown}{more}", "           ")
 
 

@@ -6,6 +6,7 @@ from typing_extensions import override
 from orchestrator import __version__
 from orchestrator.cli.plan_json import asked_tree, predicted_tree
 from orchestrator.cli.plan_report import Report, band_text
+from orchestrator.perf import Fabric
 from orchestrator.placement import Plan, node_label, pools_of
 from orchestrator.spec import EngineSpec, LocalSpec, ModelSpec, Spec, spec_tree
 
@@ -59,6 +60,7 @@ def _worker_groups(report: Report) -> dict[str, object]:
     plan = report.plan
     named = " --inventory " in report.command
     groups: dict[str, object] = {}
+    pools = len(plan.chosen.fleet.crews)
     for at, (crew, pool) in enumerate(
         zip(plan.chosen.fleet.crews, pools_of(plan.asked, plan.chosen), strict=True)
     ):
@@ -68,7 +70,8 @@ def _worker_groups(report: Report) -> dict[str, object]:
             "numOfHosts": pool.gang.nodes,
             "gpu": plan.asked.gpu.name,
             "gpusPerHost": pool.gang.gpus_per_node,
-            "rdma": crew.shape.nodes > 1 and plan.asked.fabric == "rdma",
+            # For experts across nodes, and for KV between pools.
+            "rdma": plan.asked.fabric is Fabric.RDMA and (crew.shape.nodes > 1 or pools > 1),
             "oneNvlinkDomain": pool.gang.tensor_across_nodes,
             "labels": dict(node_label(pool.node_group)),
         }

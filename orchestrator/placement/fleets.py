@@ -75,6 +75,7 @@ def traffic_of(asked: Asked) -> Traffic:
         input_tokens=workload.input_tokens.mean,
         output_tokens=workload.output_tokens.mean,
         prefix_hit=workload.prefix_hit,
+        decode_context_tokens=workload.decode_context_tokens,
     )
 
 

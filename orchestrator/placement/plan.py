@@ -97,7 +97,13 @@ def bands(asked: Asked, forecast: Forecast) -> Bands:
     context = asked.workload.input_tokens.mean + asked.workload.output_tokens.mean
     rate, ttft, itl = (
         error_band(
-            asked.gpu, asked.engine, mode, metric, context_tokens=context, pipeline_nodes=stages
+            asked.gpu,
+            asked.engine,
+            mode,
+            metric,
+            context_tokens=context,
+            pipeline_nodes=stages,
+            model=asked.model,
         )
         for metric in ("rate", "ttft", "tpot")
     )

@@ -46,7 +46,8 @@ class Forecast:
     itl_s: float
     decode_batch: float  # sequences of a rank that decodes, at `rate`
     batch_most: float  # at `rate_most`
-    prefill_load: float
+    prefill_load: float  # share of what prefill could do, at `rate`
+    prefill_load_most: float  # and at `rate_most`
 
 
 def search(asked: Asked, legal: Sequence[Shape]) -> tuple[Forecast, ...]:
@@ -107,6 +108,7 @@ def forecasts(asked: Asked, fleets: Sequence[Fleet]) -> list[Forecast]:
                 float(seen.decode_batch[at, 0]),
                 float(full.decode_batch[at, 0]),
                 float(seen.prefill_load[at, 0]),
+                float(full.prefill_load[at, 0]),
             )
         )
     return found

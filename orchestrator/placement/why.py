@@ -75,6 +75,7 @@ def compared(asked: Asked, forecast: Forecast, with_: Forecast) -> str:
 
 
 _VISIBLE = 0.005
+_BUSY = 0.8  # of prefill's time, from where on it is what a fleet waits for
 _MEASURES = {
     Objective.COST: "requests/$",
     Objective.THROUGHPUT: "requests/s",
@@ -144,10 +145,11 @@ def _of_limit(plan: Plan) -> Iterator[str]:
     full = forecasts(replace(asked, slo=replace(asked.slo, itl_s=None)), [chosen.fleet])
     if asked.slo.itl_s is not None and full and full[0].rate_most > chosen.rate_most * 1.01:
         yield f"at most {batch}: more would break the ITL of {asked.slo.itl_s * 1e3:g} ms"
-    elif chosen.prefill_load > 0.9:
-        yield f"prefill is the limit, at {batch}"
+    elif chosen.prefill_load_most > _BUSY:
+        load = f"{chosen.prefill_load_most:.0%} of its time"
+        yield f"at most {batch}: prefill, busy {load} then, brings no more"
     else:
-        yield f"at most {batch}: so many have room for their KV or their prefill"
+        yield f"at most {batch}: no more have room for their KV"
 
 
 def _other_drafts(asked: Asked, fleet: Fleet) -> Iterator[tuple[str, Fleet]]:
