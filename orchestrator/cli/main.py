@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator import __version__
+from orchestrator.cli.bench_routing import add_bench
 from orchestrator.core import R1ServeError, SpecError
 from orchestrator.gateway import key_line, new_key
 from orchestrator.spec import EngineKind, Spec, load_spec, local_spec
@@ -42,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("checkpoint", help="write a tiny checkpoint of R1's architecture")
     )
     _add_key(commands.add_parser("key", help="make an API key"))
+    add_bench(commands.add_parser("bench", help="measure one part, without an engine"))
     return parser
 
 
