@@ -7,6 +7,7 @@ from pathlib import Path
 
 from orchestrator import __version__
 from orchestrator.cli.accuracy import add_accuracy
+from orchestrator.cli.bench_routing import add_bench
 from orchestrator.cli.fit import add_fit
 from orchestrator.cli.plan import add_plan
 from orchestrator.cli.up import add_up
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("checkpoint", help="write a tiny checkpoint of R1's architecture")
     )
     _add_key(commands.add_parser("key", help="make an API key"))
+    add_bench(commands.add_parser("bench", help="measure one part, without an engine"))
     return parser
 
 
