@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help up test check conformance bench format lock venv clients
+.PHONY: help up test check conformance bench docs format lock venv clients
 
 help: ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -30,6 +30,9 @@ conformance: venv clients ## real clients and a browser against the gateway over
 
 bench: venv ## measure, and write docs/performance.md
 	$(BIN)/python -m tests.bench.report
+
+docs: venv ## write what is generated: docs/accuracy.md and the error bands of plans
+	$(BIN)/r1-serve accuracy --write docs/accuracy.md --groups orchestrator/perf/data/groups.yaml
 
 format: venv ## rewrite the code in the one format
 	$(BIN)/ruff check --fix-only .

@@ -36,7 +36,8 @@ if compgen -G "../shared/wheels/torch-*.whl" >/dev/null; then
 else
     torch=(--torch-backend cpu)
 fi
-install=(.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps)
+# Compiled once, here: where Python is told to write no bytecode each engine would do it again at start.
+install=(.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --no-deps)
 "${install[@]}" "${torch[@]}" -r requirements/cpu.lock
 "${install[@]}" -e . -e deploy/cpu
 printf '%s' "$pins" >"$stamp"

@@ -27,9 +27,7 @@ def add_gateway(parser: argparse.ArgumentParser) -> None:
         "--engine-url", nargs="+", required=True, metavar="URL", help="http://HOST:PORT of each"
     )
     parser.add_argument("--model", type=Path, metavar="DIR", help="the folder of its tokenizer")
-    parser.add_argument(
-        "--name", default="DeepSeek-R1-0528", help="of the catalogue; with --model"
-    )
+    parser.add_argument("--name", default="DeepSeek-R1-0528", help="of the catalogue; with --model")
     parser.add_argument("--host", default="127.0.0.1", help="to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="to listen on (default 8000)")
     parser.add_argument("--keys", metavar="FILE", help="hashed API keys; with --model")

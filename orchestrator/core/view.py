@@ -10,8 +10,11 @@ from orchestrator.core.request import Role
 class RankView:
     """One routable rank as one gateway sees it.
 
-    `in_flight_*` come from the gateway's own ledger and are exact for its own requests; the
-    `engine_*` numbers are the rank's own, as of its last heartbeat, and count every gateway's.
+    `in_flight_*`, `prefill_*`, `decoding_*` and `sent_at` come from the gateway's own ledger and
+    are exact for its own requests; `others_*` are what other gateways have there, as they said or
+    as the rank's last report implies; the `engine_*` numbers are the rank's own, as of its last
+    report, and count every gateway's. Instants are of the host's monotonic clock; 0 of a size means
+    that it is not known.
     """
 
     rank_id: RankId
@@ -21,6 +24,16 @@ class RankView:
     requests_max: int  # open requests that the rank takes from this gateway
     engine_running: int = 0
     engine_waiting: int = 0
+    prefill_free_at: float = 0.0  # when what waits for its first token is predicted to have it
+    prefill_rest_s: float = 0.0  # of that, what has not begun: the wait is never less
+    decoding_requests: int = 0  # had their first token
+    decoding_tokens: int = 0  # prompt tokens of those
+    others_requests: int = 0
+    others_prefill_s: float = 0.0  # predicted prefill work of theirs that is not done
+    slots: int = 0  # requests that the engine runs at once
+    kv_tokens: int = 0  # tokens that the rank's KV cache holds
+    sent_at: float = 0.0  # when this gateway last sent it a request
+    reported_at: float = 0.0  # when the rank's last report came
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +42,8 @@ class FleetView:
 
     ranks: tuple[RankView, ...]
     seen_at: float
+    arrivals_per_s: float = 0.0  # requests that the whole fleet gets, as this gateway estimates it
+    output_tokens: float = 0.0  # of a usual request; 0: not known
 
     def of(self, role: Role) -> tuple[RankView, ...]:
         """The ranks of one role."""

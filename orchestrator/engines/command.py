@@ -130,8 +130,8 @@ def _check_layout(launch: GangLaunch) -> None:
     nodes = len(launch.nodes)
     if launch.data_parallel > 1:
         raise LayoutError(
-            f"a gang of {launch.data_parallel} data-parallel ranks has no launcher",
-            "use data_parallel 1 and more replicas of the pool",
+            f"r1-serve cannot start vLLM gangs with {launch.data_parallel} data-parallel ranks",
+            "use data_parallel 1 and more replicas of the pool; fake engines run such a layout",
         )
     if ranks % nodes:
         raise LayoutError(

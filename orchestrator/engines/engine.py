@@ -21,6 +21,7 @@ __all__ = [
     "Finish",
     "Grammar",
     "GrammarKind",
+    "KvEventSource",
     "KvParams",
     "KvSource",
     "Listener",
@@ -91,6 +92,19 @@ class End(msgspec.Struct, frozen=True, array_like=True):
     cause: str = ""  # for REFUSED, FAILED and LOST: one sentence
 
 
+class KvEventSource(msgspec.Struct, frozen=True):
+    """Where an engine publishes what enters and leaves its prefix cache, and how it hashes blocks.
+
+    A host of `*` in an endpoint is the engine's own. The first hash begins with `hash_seed`.
+    """
+
+    endpoint: str
+    replay_endpoint: str = ""  # empty: batches cannot be asked for again
+    topic: str = ""
+    hash_algorithm: str = ""
+    hash_seed: str = ""
+
+
 class EngineInfo(msgspec.Struct, frozen=True):
     """What an engine says of itself once it is ready."""
 
@@ -100,6 +114,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     block_size: int  # tokens per KV block
     kv_blocks: int  # per rank
     grammar: bool = False  # takes grammars and, for models that think, thinking budgets
+    kv_events: KvEventSource | None = None  # None: it publishes none
 
 
 class EngineLoad(msgspec.Struct, frozen=True, array_like=True):

@@ -23,6 +23,8 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.utils.hashing import get_hash_fn_by_name
+from vllm.v1.core.kv_cache_utils import resolve_none_hash_seed
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
@@ -31,7 +33,14 @@ from vllm.v1.metrics.prometheus import get_prometheus_registry
 from vllm.v1.metrics.stats import SchedulerStats
 
 from orchestrator.core import EngineStartError, Finish, KvParams, KvSource
-from orchestrator.engines.engine import End, EngineInfo, EngineLoad, Listener, Submit
+from orchestrator.engines.engine import (
+    End,
+    EngineInfo,
+    EngineLoad,
+    KvEventSource,
+    Listener,
+    Submit,
+)
 from orchestrator.engines.kv_reference import reference_fault
 from orchestrator.engines.stderr_tail import StderrTail
 from orchestrator.engines.vllm_requests import (
@@ -92,6 +101,7 @@ class VllmEngine:
             block_size=config.cache_config.block_size,
             kv_blocks=config.cache_config.num_gpu_blocks,
             grammar=self._grammar,
+            kv_events=_kv_event_source(config),
         )
 
     def submit(self, submit: Submit) -> None:
@@ -305,6 +315,22 @@ class _Parser(FlexibleArgumentParser):  # type: ignore[misc]  # untyped
     @override
     def error(self, message: str) -> NoReturn:
         raise EngineStartError(f"vLLM refuses its flags: {message}", "correct engine.args")
+
+
+def _kv_event_source(config: VllmConfig) -> KvEventSource | None:
+    """Where this engine's KV events are, if its flags switch them on."""
+    events = config.kv_events_config
+    published = events is not None and events.enable_kv_cache_events and events.publisher == "zmq"
+    if not published or not config.cache_config.enable_prefix_caching:
+        return None
+    algorithm = config.cache_config.prefix_caching_hash_algo
+    return KvEventSource(
+        endpoint=events.endpoint,
+        replay_endpoint=events.replay_endpoint or "",
+        topic=events.topic,
+        hash_algorithm=algorithm,
+        hash_seed=resolve_none_hash_seed(get_hash_fn_by_name(algorithm)),
+    )
 
 
 def _may_not_compile(submit: Submit) -> bool:

@@ -7,6 +7,7 @@ from orchestrator.admission import Shed
 from orchestrator.core import Request, TokenLogprob
 from orchestrator.engines import Sampling
 from orchestrator.handoff import Finished, Handoff
+from orchestrator.routing import Decision, Prompt
 
 # Given new ids, whether it has dealt with them.
 Tap = Callable[[list[int]], bool]
@@ -37,6 +38,8 @@ class Passage:
         self.shed: Shed | None = None
         self.gone = False  # the client has left
         self.attempts: dict[int, tuple[str, str]] = {}  # attempt -> (rank id, submission id)
+        self.prompt: Prompt | None = None  # as it was last routed, with what had been emitted
+        self.decision: Decision | None = None  # the last one of routing
         self._ids: list[int] = []
         self._logprobs: list[TokenLogprob] = []
         self._awake = asyncio.Event()

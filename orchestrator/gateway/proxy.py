@@ -6,7 +6,7 @@ everywhere else.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,6 +24,7 @@ from orchestrator.telemetry import Metrics, metrics
 
 ATTEMPTS_MAX = 3
 WAITING_BYTES_MAX = 256 << 10  # of an answer, for a client that reads slowly
+BLOCKS_ASSUMED = 4_096  # of an engine that does not say how many it has
 TOKEN_BYTES = 4  # of a prompt's JSON, about: nothing is tokenised here
 # RFC 9110 7.6.1: of one connection only; and what is said anew.
 _HOP = frozenset(
@@ -32,15 +33,6 @@ _HOP = frozenset(
         *(b"transfer-encoding", b"upgrade", b"host", b"content-length", b"expect"),
     )
 )
-
-
-class _Body(msgspec.Struct):
-    """What is read of a request."""
-
-    messages: msgspec.Raw = msgspec.Raw(b"")
-    prompt: msgspec.Raw = msgspec.Raw(b"")
-    max_tokens: int = 0
-    kv_transfer_params: msgspec.Raw | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +46,8 @@ class ProxyLimits:
     max_body_bytes: int = 8 << 20
 
 
-_decode = msgspec.json.Decoder(_Body).decode
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_NOTHING = msgspec.Raw(b"")
 
 
 class Proxy:
@@ -69,7 +62,7 @@ class Proxy:
 
     def join(self, rank_id: RankId, pool: Pool, blocks: int) -> None:
         """An engine can be chosen from now on; `blocks` are those of its KV cache, 0 if unknown."""
-        kv_tokens = blocks * self._limits.block_tokens
+        kv_tokens = (blocks or BLOCKS_ASSUMED) * self._limits.block_tokens
         member = Member(rank_id, Role.UNIFIED, self._limits.requests_max, kv_tokens=kv_tokens)
         self._router.join(member, kv_events=False)
         self.reached[rank_id] = pool
@@ -91,13 +84,15 @@ class Proxy:
         assert isinstance(body, bytes)
         await self._pass(_request(scope, body), self._prompt(asked), scope, receive, send)
 
-    def _prompt(self, asked: _Body) -> Prompt:
+    def _prompt(self, asked: Mapping[str, msgspec.Raw]) -> Prompt:
         """What routing needs to know, from the text alone: an engine's own tokens are its own."""
         router = self._router
-        router.ledger.arrived(_now())
-        text = bytes(asked.messages) + bytes(asked.prompt)
+        router.arrived(_now())
+        text = bytes(asked.get("messages", _NOTHING)) + bytes(asked.get("prompt", _NOTHING))
         keys = text_keys(text, router.index.block_tokens * TOKEN_BYTES)
-        return Prompt(keys, len(text) // TOKEN_BYTES, asked.max_tokens)
+        return Prompt(
+            range(max(1, len(text) // TOKEN_BYTES)), _whole(asked.get("max_tokens")), keys=keys
+        )
 
     async def _pass(
         self, request: bytes, prompt: Prompt, scope: Scope, receive: Receive, send: Send
@@ -115,7 +110,7 @@ class Proxy:
                 if await passage.run(self.reached[rank_id], request, receive, send):
                     return
             finally:
-                self._router.ended(submission, _now(), passage.events)
+                self._router.ended(submission, _now())
             tried.append(rank_id)
             self._leave(rank_id)
         await send_error(send, overloaded("No engine answers, please try again later", 1), DEEPSEEK)
@@ -127,15 +122,20 @@ class Proxy:
 
     def _decide(self, prompt: Prompt, tried: Sequence[RankId]) -> Decision | None:
         router = self._router
-        now = _now()
-        ranks = [router.ledger.view(rank_id) for rank_id in sorted(self.reached)]
-        decision = router.decide(router.view(ranks, now), Role.UNIFIED, Leg.WHOLE, prompt, tried)
+        view = router.view(sorted(self.reached), _now())
+        decision = router.decide(view, Role.UNIFIED, Leg.WHOLE, prompt, tried)
         return decision if isinstance(decision.choice, Choice) else None
 
     def close(self) -> None:
         """Ends the idle connections."""
         for pool in self.reached.values():
             pool.close()
+
+
+def _whole(value: msgspec.Raw | None) -> int:
+    """A number of the client's, which may be anything; 0 if it is none."""
+    text = b"" if value is None else bytes(value)
+    return int(text) if text.isdigit() and len(text) < 10 else 0
 
 
 def text_keys(text: bytes, block_bytes: int) -> list[int]:
@@ -147,17 +147,19 @@ def text_keys(text: bytes, block_bytes: int) -> list[int]:
     return keys
 
 
-def _read(body: bytes) -> _Body | ApiError:
+def _read(body: bytes) -> dict[str, msgspec.Raw] | ApiError:
+    """The fields of a body, unread; or why the engine must not see it."""
     if not body:
-        return _Body()
+        return {}
     try:
-        asked = _decode(body)
+        fields = _fields(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return _Body()  # whatever is wrong with it, the engine says in its own words
-    if asked.kv_transfer_params is not None:
+        # An engine may read what we cannot, and find there what it is not to find.
+        return bad_request("The request body is not a JSON object")
+    if "kv_transfer_params" in fields:
         # A reference used twice makes an engine answer with another prompt's text.
         return bad_request("kv_transfer_params are not a client's to set")
-    return asked
+    return fields
 
 
 def _request(scope: Scope, body: bytes) -> bytes:

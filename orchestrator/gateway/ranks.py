@@ -1,20 +1,28 @@
-"""The ranks that this gateway knows: their channels, and what it has in flight at each."""
+"""The ranks that this gateway knows: their channels, and routing's memory of them."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
-from orchestrator.core import FleetView, RankId, RankView, Role
+from orchestrator import routing
+from orchestrator.core import FleetView, RankId, Role, TokenLogprob
 from orchestrator.engines import (
     ChannelLimits,
     ChannelState,
     End,
+    EngineInfo,
     EngineLink,
+    EngineLoad,
     RankChannel,
     Submit,
     TokenSink,
 )
 from orchestrator.engines.http import HttpEngine
+from orchestrator.engines.kv_events import HashMismatchError, KvHashing, check_hashing
+from orchestrator.engines.kv_subscriber import KvSubscriber
 from orchestrator.gateway.supervisor import Supervisor
+from orchestrator.telemetry import Log
+
+INDEX_BLOCKS_MAX = 4_000_000  # what 512 ranks of 8,000 blocks hold; some 200 bytes each
 
 HTTP = "http://"  # begins the address of an engine behind a server of its own
 
@@ -34,12 +42,14 @@ class _Rank:
     member: Member
     channel: RankChannel | EngineLink
     listed: bool = True  # an unlisted rank drains: nothing new goes there
-    in_flight: dict[str, int] = field(default_factory=dict)  # request id -> tokens
-    tokens: int = 0
+    joined: bool = False  # routing knows it
+    refused: bool = False  # it does not fit the others, and gets nothing
+    load: EngineLoad | None = None  # the last that routing was told
+    events: KvSubscriber | None = None
 
 
 class Ranks:
-    """Channels to every listed rank and the in-flight ledger; all on one event loop."""
+    """Channels to every listed rank of one model, and its router; all on one event loop."""
 
     def __init__(
         self,
@@ -47,12 +57,25 @@ class Ranks:
         limits: ChannelLimits,
         supervisor: Supervisor,
         on_change: Callable[[], None],
+        now: Callable[[], float],
+        log: Log,
     ) -> None:
         self._gateway_id = gateway_id
         self._limits = limits
         self._supervisor = supervisor
         self._on_change = on_change
+        self._now = now
+        self._log = log
+        self.costs = routing.DEFAULT_COSTS
         self._ranks: dict[RankId, _Rank] = {}
+        self._hashing: KvHashing | None = None  # of the first rank, and so of all
+        self._router: routing.Router | None = None  # from the first rank on
+
+    @property
+    def router(self) -> routing.Router:
+        """Routing's memory; there is one as soon as a view has had a rank."""
+        assert self._router is not None
+        return self._router
 
     def update(self, role: Role, members: Sequence[Member]) -> None:
         """The fleet's list of the ranks of one role, which replaces the one before."""
@@ -68,27 +91,62 @@ class Ranks:
 
     def view(self, now: float) -> FleetView:
         """The ranks that can take requests now."""
-        return FleetView(
-            tuple(
-                self._seen(rank)
-                for _, rank in sorted(self._ranks.items())
-                if rank.listed and rank.channel.state is ChannelState.OPEN
-            ),
-            now,
-        )
+        open_ranks = [
+            rank
+            for rank in self._ranks.values()
+            if rank.listed and rank.joined and rank.channel.state is ChannelState.OPEN
+        ]
+        if self._router is None:
+            return FleetView((), now)
+        for rank in open_ranks:
+            if (load := rank.channel.load) is not rank.load and load is not None:
+                rank.load = load
+                self._router.ledger.reported(rank.member.rank_id, load.running, load.waiting, now)
+        return self._router.view(sorted(rank.member.rank_id for rank in open_ranks), now)
 
-    def submit(self, rank_id: RankId, submit: Submit, sink: TokenSink) -> None:
+    def arrived(self) -> None:
+        """A request is being routed for the first time."""
+        if self._router is not None:
+            self._router.arrived(self._now())
+
+    def drew(self, output_tokens: int) -> None:
+        """A request has ended with so many tokens of output."""
+        if self._router is not None and output_tokens:
+            self._router.ledger.drew(output_tokens)
+
+    def tick(self) -> None:
+        """Time has passed."""
+        if self._router is not None:
+            self._router.tick(self._now())
+
+    def decide(
+        self,
+        role: Role,
+        leg: routing.Leg,
+        prompt: routing.Prompt,
+        excluded: Collection[RankId],
+    ) -> routing.Decision:
+        """Where one leg of a request goes."""
+        view = self.view(self._now())
+        if self._router is None:
+            return routing.nowhere(view, role, leg, prompt, excluded)
+        return self._router.decide(view, role, leg, prompt, excluded)
+
+    def submit(
+        self, decision: routing.Decision, prompt: routing.Prompt, submit: Submit, sink: TokenSink
+    ) -> None:
         """Sends to the rank and books it until its end; a rank that has gone ends it as LOST."""
-        rank = self._ranks[rank_id]
-        tokens = len(submit.prompt_ids) + submit.sampling.max_tokens
-        rank.in_flight[submit.request_id] = tokens
-        rank.tokens += tokens
+        assert isinstance(decision.choice, routing.Choice)
+        rank = self._ranks[decision.choice.rank_id]
+        self.router.sent(submit.request_id, decision, prompt, self._now())
         rank.channel.submit(submit, _Booked(self, rank, submit.request_id, sink))
 
     def cancel(self, rank_id: RankId, request_id: str) -> None:
         """Ends a submission; a rank that has gone is no error, its ends have come already."""
         if (rank := self._ranks.get(rank_id)) is not None:
             rank.channel.cancel(request_id)
+
+    # --- channels ----------------------------------------------------------------------------
 
     def _open(self, member: Member) -> None:
         channel = self._link(member)
@@ -102,41 +160,81 @@ class Ranks:
                 lambda: HttpEngine(server),
                 member.role,
                 self._limits.max_requests,
-                lambda _: self._on_change(),
+                lambda _: self._channel_changed(member.rank_id),
             )
         return RankChannel(
             member.address,
             member.engine_id,
             gateway_id=self._gateway_id,
             limits=self._limits,
-            on_state=lambda _: self._on_change(),
+            on_state=lambda _: self._channel_changed(member.rank_id),
         )
 
-    def _release(self, rank: _Rank, request_id: str) -> None:
-        rank.tokens -= rank.in_flight.pop(request_id)
+    def _channel_changed(self, rank_id: RankId) -> None:
+        rank = self._ranks.get(rank_id)
+        if rank is not None and not rank.joined and not rank.refused:
+            info = rank.channel.info
+            if info is not None and rank.channel.state is ChannelState.OPEN:
+                self._join(rank, info)
+        self._on_change()
+
+    def _join(self, rank: _Rank, info: EngineInfo) -> None:
+        """The engine has said what it is: it takes part in routing, or is refused."""
+        found = KvHashing.of(info)
+        try:
+            check_hashing(rank.member.rank_id, self._hashing or found, found)
+        except HashMismatchError as error:
+            rank.refused = True
+            self._log.error("rank_refused", rank_id=rank.member.rank_id, cause=str(error))
+            return
+        if self._hashing is None or not self._hashing.algorithm:
+            self._hashing = found
+        if self._router is None:
+            self._router = routing.Router(info.block_size, INDEX_BLOCKS_MAX, self.costs)
+        member = rank.member
+        kv_tokens = info.kv_blocks * info.block_size
+        rank.joined = True
+        self._router.join(
+            routing.Member(member.rank_id, member.role, self._limits.max_requests, 0, kv_tokens),
+            kv_events=info.kv_events is not None,
+        )
+        if info.kv_events is not None:
+            rank.events = KvSubscriber(
+                member.rank_id,
+                member.address,
+                info.kv_events,
+                found,
+                self._router,
+                lambda cause: self._log.warning(
+                    "kv_events_fault", rank_id=member.rank_id, cause=cause
+                ),
+            )
+            self._supervisor.spawn(rank.events.run())
+
+    def _first_token(self, request_id: str) -> None:
+        self.router.first_token(request_id, self._now())
+
+    def _release(self, rank: _Rank, request_id: str, end: End) -> None:
+        self.router.ended(request_id, self._now(), end.cached_tokens)
         self._retire(rank)
         self._on_change()
 
-    def _seen(self, rank: _Rank) -> RankView:
-        load = rank.channel.load
-        return RankView(
-            rank.member.rank_id,
-            rank.member.role,
-            len(rank.in_flight),
-            rank.tokens,
-            self._limits.max_requests,
-            load.running if load else 0,
-            load.waiting if load else 0,
-        )
-
     def _retire(self, rank: _Rank) -> None:
-        if not rank.listed and not rank.in_flight and rank.member.rank_id in self._ranks:
-            del self._ranks[rank.member.rank_id]
-            rank.channel.close()
+        rank_id = rank.member.rank_id
+        if rank.listed or rank_id not in self._ranks:
+            return
+        if rank.joined:
+            if self.router.ledger.in_flight(rank_id):
+                return
+            self.router.leave(rank_id)
+        del self._ranks[rank_id]
+        rank.channel.close()
+        if rank.events is not None:
+            rank.events.close()
 
 
 class _Booked:
-    """Passes a submission's output on and takes it off the ledger at its end."""
+    """Passes a submission's output on; tells routing of its first token and of its end."""
 
     __slots__ = ("_rank", "_ranks", "_request_id", "_sink", "on_tokens")
 
@@ -145,8 +243,13 @@ class _Booked:
         self._rank = rank
         self._request_id = request_id
         self._sink = sink
-        self.on_tokens = sink.on_tokens
+        self.on_tokens = self._first
+
+    def _first(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
+        self.on_tokens = self._sink.on_tokens  # for all that follow, at no cost
+        self._ranks._first_token(self._request_id)
+        self._sink.on_tokens(ids, logprobs)
 
     def on_end(self, end: End) -> None:
-        self._ranks._release(self._rank, self._request_id)
+        self._ranks._release(self._rank, self._request_id, end)
         self._sink.on_end(end)

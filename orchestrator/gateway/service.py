@@ -6,7 +6,6 @@ fleet's list and a clock tick; decisions are logged with their inputs and done a
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from msgspec.structs import replace
 
@@ -16,6 +15,7 @@ from orchestrator.core import KvSource, RankId, Request, Role, TokenLogprob
 from orchestrator.engines import ChannelLimits, End, Sampling, Submit
 from orchestrator.gateway.passage import Passage
 from orchestrator.gateway.ranks import Member, Ranks
+from orchestrator.gateway.routing_log import decision_fields
 from orchestrator.gateway.supervisor import Supervisor
 from orchestrator.handoff import Handoff
 from orchestrator.spec import ModelSpec, Spec
@@ -52,7 +52,7 @@ class Service:
             lost_after_s=spec.channel.lost_after_s,
             max_requests=spec.channel.max_requests,
         )
-        self.ranks = Ranks(gateway_id, limits, supervisor, self._fleet_changed)
+        self.ranks = Ranks(gateway_id, limits, supervisor, self._fleet_changed, _now, log)
         self._slots = 0
         self._changed = False
 
@@ -126,6 +126,7 @@ class Service:
 
     def _begin(self, passage: Passage) -> None:
         tokens = len(passage.prompt_ids)
+        self.ranks.arrived()
         view = self.ranks.view(_now())
         choice = handoff.choose_path(self.spec.handoff, view, self._decoder, tokens)
         self._decisions.info(
@@ -164,16 +165,24 @@ class Service:
     def _route(
         self, passage: Passage, role: Role, excluded: frozenset[RankId]
     ) -> handoff.Routed | handoff.NotRouted:
-        view = self.ranks.view(_now())
-        choice = routing.choose_rank(view, role, excluded)
+        leg = passage.handoff.leg
+        emitted = tuple(passage.handoff.emitted)
+        tokens = len(passage.prompt_ids) + len(emitted)
+        if passage.prompt is None or len(passage.prompt.ids) != tokens:
+            passage.prompt = routing.Prompt(
+                passage.prompt_ids + emitted,
+                passage.sampling.max_tokens - len(emitted),
+                passage.cache_salt,
+            )
+        decision = self.ranks.decide(role, leg, passage.prompt, excluded)
+        passage.decision = decision
+        choice = decision.choice
         self._decisions.info(
             "routing",
             decision=choice.rank_id if isinstance(choice, routing.Choice) else None,
             reason=choice.reason,
             request_id=passage.request.request_id,
-            role=role,
-            excluded=sorted(excluded),
-            ranks=[asdict(rank) for rank in view.of(role)],
+            **decision_fields(decision, self.ranks.costs),
         )
         if isinstance(choice, routing.Choice):
             return handoff.Routed(choice.rank_id)
@@ -199,9 +208,13 @@ class Service:
             passage.request.request_id,
             passage.cache_salt,
         )
-        self.ranks.submit(send.rank_id, submit, _Sink(self, passage, send.attempt))
+        assert passage.decision is not None
+        assert passage.prompt is not None
+        sink = _Sink(self, passage, send.attempt)
+        self.ranks.submit(passage.decision, passage.prompt, submit, sink)
 
     def _log_end(self, passage: Passage, end: handoff.Finished) -> None:
+        self.ranks.drew(len(passage.handoff.emitted))
         self._log.info(
             "request_ended",
             request_id=passage.request.request_id,
@@ -241,6 +254,7 @@ class Service:
             await asyncio.sleep(TICK_S)
             self._admit(admission.Passed())
             self._wake()
+            self.ranks.tick()
 
 
 class _Sink:

@@ -16,6 +16,7 @@ from typing import assert_never
 
 from orchestrator.core import Finish, KvParams, KvSource, RankId, Role, TokenLogprob
 from orchestrator.handoff.path import Path
+from orchestrator.routing import Leg
 from orchestrator.spec import HandoffSpec
 
 # --- events ------------------------------------------------------------------------------------
@@ -174,6 +175,13 @@ class Handoff:
     def waiting(self) -> bool:
         """Whether the request has begun and waits for a rank."""
         return self._waits_since is not None
+
+    @property
+    def leg(self) -> Leg:
+        """What the rank that is being chosen, or was chosen last, has to do."""
+        if self._phase in {_Phase.CHOOSING_PREFILL, _Phase.PREFILLING}:
+            return Leg.PREFILL
+        return Leg.WHOLE if self._kv_params is None else Leg.DECODE
 
     @property
     def over(self) -> bool:

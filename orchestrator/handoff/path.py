@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from orchestrator.core import FleetView, Role
+from orchestrator.routing import Prices, Way
 from orchestrator.spec import HandoffSpec
 
 
@@ -20,6 +21,7 @@ class Reason(StrEnum):
     UNIFIED_POOL = "unified_pool"  # there is no prefill pool
     SHORT_PROMPT = "short_prompt"  # a transfer would cost more than the prefill
     LONG_PROMPT = "long_prompt"  # the prefill would stall running decodes
+    DEAR_TRANSFER = "dear_transfer"  # by predicted seconds
     NO_PREFILL_RANK = "no_prefill_rank"  # none can be reached: better slow than not at all
 
 
@@ -31,12 +33,19 @@ class PathChoice:
     reason: Reason
 
 
-def choose_path(spec: HandoffSpec, view: FleetView, decoder: Role, tokens: int) -> PathChoice:
-    """The path for a prompt of `tokens` tokens, given the role that decodes and the ranks seen."""
+def choose_path(
+    spec: HandoffSpec, view: FleetView, decoder: Role, tokens: int, prices: Prices | None = None
+) -> PathChoice:
+    """The path for a prompt of `tokens` tokens, given the role that decodes and the ranks seen.
+
+    Without `prices` (nobody knows this engine's costs) every prompt that is not short is moved.
+    """
     if decoder is Role.UNIFIED:
         return PathChoice(Path.IN_PLACE, Reason.UNIFIED_POOL)
     if tokens <= spec.in_place_max_tokens:
         return PathChoice(Path.IN_PLACE, Reason.SHORT_PROMPT)
     if not view.of(Role.PREFILL):
         return PathChoice(Path.IN_PLACE, Reason.NO_PREFILL_RANK)
+    if prices is not None and prices.way in {Way.IN_PLACE, Way.RECOMPUTE}:
+        return PathChoice(Path.IN_PLACE, Reason.DEAR_TRANSFER)
     return PathChoice(Path.TRANSFER, Reason.LONG_PROMPT)

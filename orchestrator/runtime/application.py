@@ -5,7 +5,7 @@ from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
 from orchestrator.core import Role
-from orchestrator.placement import spread
+from orchestrator.placement import node_label, spread
 from orchestrator.runtime import fleet_watch
 from orchestrator.runtime.gang import Gang
 from orchestrator.runtime.gateway import Gateway
@@ -39,12 +39,14 @@ def application(spec: Spec) -> Application:
 
 def _pool(spec: Spec, model: ModelSpec, pool: PoolSpec) -> Application:
     bundle = {"CPU": NODE_CPUS, "GPU": pool.gang.gpus_per_node}
+    group = pool.node_group
     deployment = serve.deployment(
         name=pool_name(model, pool.role),
         num_replicas=pool.replicas,
         ray_actor_options={"num_cpus": REPLICA_CPUS},
         placement_group_bundles=[bundle] * pool.gang.nodes,
         placement_group_strategy=spread(pool.gang),
+        placement_group_bundle_label_selector=None if group is None else [dict(node_label(group))],
         health_check_period_s=spec.fleet.health_period_s,
         health_check_timeout_s=HEALTH_TIMEOUT_S,
         graceful_shutdown_timeout_s=spec.fleet.drain_s,

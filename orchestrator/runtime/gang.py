@@ -20,8 +20,8 @@ from orchestrator.engines import (
 from orchestrator.engines.command import EngineCommand
 from orchestrator.gateway import Member, Supervisor
 from orchestrator.runtime.fleet_watch import MEMBERS
-from orchestrator.runtime.launch import PORTS_PER_NODE, gang_commands
-from orchestrator.runtime.node_agent import NodeAgent, NodeFacts, Ready
+from orchestrator.runtime.launch import PORTS_PER_NODE, NodeFacts, gang_commands
+from orchestrator.runtime.node_agent import NodeAgent, Ready
 from orchestrator.spec import PoolSpec, Spec
 from orchestrator.telemetry import Log, open_log
 

@@ -18,7 +18,8 @@ from orchestrator.core import EngineStartError, StartError
 from orchestrator.gateway import load_tokenizers, read_keys
 from orchestrator.runtime import keeper
 from orchestrator.runtime.application import APPLICATION, application
-from orchestrator.runtime.local_cluster import LocalCluster, check_layout, check_port, last_line
+from orchestrator.runtime.local_cluster import LocalCluster, check_port, last_line
+from orchestrator.runtime.simulated import check_layout
 from orchestrator.spec import PUBLISHER, Spec, public_names
 
 Say = Callable[[str], None]

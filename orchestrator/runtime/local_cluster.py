@@ -9,32 +9,16 @@ from ray import serve
 from ray.cluster_utils import Cluster
 from ray.exceptions import RayError
 
-from orchestrator.core import LayoutError, PortInUseError, StartError
-from orchestrator.placement import Impossible, place
+from orchestrator.core import PortInUseError, StartError
 from orchestrator.runtime.application import serve_environment
-from orchestrator.runtime.launch import PORTS_PER_NODE, gang_commands
-from orchestrator.runtime.node_agent import NodeFacts
 from orchestrator.runtime.ports import PortClaims
+from orchestrator.runtime.simulated import node_labels
 from orchestrator.spec import LOOPBACK, Spec
 
 OBJECT_STORE_BYTES = 80 << 20  # nothing large is put there; 75 MiB is Ray's least
 HEAD_CPUS = 2
 NODE_ATTEMPTS = 3
 NODE_CPUS = 16
-
-
-def check_layout(spec: Spec) -> None:
-    """Raises SpecError if the local nodes cannot hold the spec's pools, or their engines could not
-    be given a command line.
-    """
-    pools = [pool for model in spec.models for pool in model.pools]
-    placed = place(pools, [spec.local.gpus_per_node] * spec.local.nodes)
-    if isinstance(placed, Impossible):
-        raise LayoutError(placed.cause, placed.cure)
-    node = NodeFacts("", LOOPBACK, "lo", tuple(range(PORTS_PER_NODE)))
-    for model in spec.models:
-        for pool in model.pools:
-            gang_commands(model, pool.role, "dry-run", (node,) * pool.gang.nodes)
 
 
 def check_port(spec: Spec) -> None:
@@ -77,7 +61,7 @@ class LocalCluster:
     def start(self) -> None:
         """Starts head, nodes and Serve, whose settings are in the environment from now on."""
         os.environ.update(serve_environment(self._spec) | self._own_environment())
-        nodes = self._spec.local.nodes
+        labels = node_labels(self._spec)
         self._cluster = Cluster()
         self._add_node(
             num_cpus=HEAD_CPUS,
@@ -87,14 +71,15 @@ class LocalCluster:
             dashboard_host=LOOPBACK,
             dashboard_port=self._ports.take(1)[0],
         )
-        for _ in range(nodes):
-            self._add_node(num_cpus=NODE_CPUS, num_gpus=self._spec.local.gpus_per_node)
+        gpus = self._spec.local.gpus_per_node
+        for of_node in labels:
+            self._add_node(num_cpus=NODE_CPUS, num_gpus=gpus, labels=of_node)
         # `ray.init` replaces a loopback address by the host's own unless it knows its node.
         ray._private.worker._global_node = self._cluster.head_node
         ray.init(address=self._cluster.address, log_to_driver=False, configure_logging=False)
         alive = sum(node["Alive"] for node in ray.nodes())
-        if alive < nodes + 1:
-            raise StartError(f"{alive} of {nodes + 1} Ray nodes are up", "try again")
+        if alive < len(labels) + 1:
+            raise StartError(f"{alive} of {len(labels) + 1} Ray nodes are up", "try again")
         self._start_serve()
 
     def stop(self) -> None:
@@ -143,5 +128,7 @@ class LocalCluster:
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+            # Ray starts workers, and so engines, at 15: whatever else runs here would starve them.
+            "RAY_worker_niceness": "0",
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
         }

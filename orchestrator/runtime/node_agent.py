@@ -18,22 +18,13 @@ from orchestrator.core import EngineStartError
 from orchestrator.engines import EngineInfo
 from orchestrator.gateway import Supervisor
 from orchestrator.runtime import keeper
+from orchestrator.runtime.launch import NodeFacts
 from orchestrator.runtime.ports import PortClaims
 
 STOP_GRACE_S = 5.0  # between asking an engine to end and ending it
 SIOCGIFADDR = 0x8915  # linux/sockios.h
 EXCEPTION = re.compile(r"\b[A-Za-z_.]*(?:Error|Exception): .+")  # the last line of a traceback
 ERROR_CHARACTERS = 300
-
-
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
-    """What a gang needs to know of a node before it starts an engine there."""
-
-    node_id: str
-    host: str
-    interface: str  # the network interface that has `host`
-    free_ports: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,17 @@ from orchestrator.spec.catalogue import (
     SystemPrompt,
     TemplateKind,
 )
-from orchestrator.spec.load import load_spec, parse_spec
-from orchestrator.spec.local import LOOPBACK, local_spec
+from orchestrator.spec.inventory import Inventory, NodeSpec
+from orchestrator.spec.load import (
+    load_inventory,
+    load_spec,
+    parse_mapping,
+    parse_plan,
+    parse_spec,
+    read_text,
+    spec_tree,
+)
+from orchestrator.spec.local import LOOPBACK, local_spec, simulated
 from orchestrator.spec.names import PUBLISHER, public_names
 from orchestrator.spec.spec import (
     AdmissionSpec,
@@ -46,17 +55,25 @@ __all__ = [
     "GangSpec",
     "GatewaySpec",
     "HandoffSpec",
+    "Inventory",
     "LocalSpec",
     "ModelProfile",
     "ModelSpec",
+    "NodeSpec",
     "PoolSpec",
     "SamplingPolicy",
     "Spec",
     "StreamUsage",
     "SystemPrompt",
     "TemplateKind",
+    "load_inventory",
     "load_spec",
     "local_spec",
+    "parse_mapping",
+    "parse_plan",
     "parse_spec",
     "public_names",
+    "read_text",
+    "simulated",
+    "spec_tree",
 ]

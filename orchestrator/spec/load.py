@@ -1,30 +1,82 @@
 """Reads a spec from YAML; unknown keys, wrong types and contradictions are errors with a path."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from orchestrator.core import Role, SpecError
+from orchestrator.spec import inventory as inventory_types
+from orchestrator.spec import spec as spec_types
 from orchestrator.spec.catalogue import CATALOGUE
+from orchestrator.spec.inventory import Inventory
 from orchestrator.spec.spec import ModelSpec, Spec
+
+Tree = TypeVar("Tree")
 
 
 def load_spec(path: Path) -> Spec:
     """The spec in the file; raises SpecError naming the file, the key and the cure."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(
-            f"cannot read the spec {path}: {error}", "name a readable YAML file"
-        ) from error
-    return parse_spec(text, str(path))
+    return parse_spec(read_text(path, "spec"), str(path))
 
 
 def parse_spec(text: str, origin: str = "spec") -> Spec:
     """The spec in a YAML text; `origin` names it in errors."""
+    return _spec(parse_mapping(text, origin, "start from an example in deploy/local/"), origin)
+
+
+def parse_plan(text: str, origin: str) -> Spec:
+    """The spec in the values that `r1-serve plan` wrote: their `spec`."""
+    tree = parse_mapping(text, origin, "write one with `r1-serve plan --format values`")
+    unknown = sorted(set(tree) - {"plan", "spec", "workerGroups"})
+    if unknown or not isinstance(tree.get("spec"), dict):
+        said = f"unknown key {unknown[0]}" if unknown else "no mapping `spec`"
+        raise SpecError(
+            f"{origin} is no plan: {said}", "write one with `r1-serve plan --format values`"
+        )
+    return _spec(tree["spec"], f"{origin}: spec")
+
+
+def load_inventory(path: Path) -> Inventory:
+    """The inventory in the file; raises SpecError naming the file, the key and the cure."""
+    cure = "give `nodes:` a list with `name`, `gpu` and `gpus` of each"
+    tree = parse_mapping(read_text(path, "inventory"), str(path), cure)
+    inventory = _validated(_INVENTORY, tree, str(path), cure)
+    names = Counter(node.name for node in inventory.nodes)
+    for at, node in enumerate(inventory.nodes):
+        if names[node.name] > 1:
+            raise SpecError(
+                f"{path}: nodes.{at}: {node.name} is named twice", "name each node once"
+            )
+        if node.gpus < 1:
+            raise SpecError(f"{path}: nodes.{at}.gpus: {node.gpus} is not positive", cure)
+    if not inventory.nodes:
+        raise SpecError(f"{path}: nodes: there is none", cure)
+    return inventory
+
+
+def spec_tree(spec: Spec) -> Mapping[str, object]:
+    """What `parse_spec` reads back as the same spec; without what is as by default."""
+    tree: Mapping[str, object] = _ADAPTER.dump_python(spec, mode="json", exclude_defaults=True)
+    return tree
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a file; raises SpecError if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(
+            f"cannot read the {what} {path}: {error}", "name a readable YAML file"
+        ) from error
+
+
+def parse_mapping(text: str, origin: str, cure: str) -> dict[str, object]:
+    """The mapping in a YAML text; raises SpecError if it holds anything else."""
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -32,18 +84,23 @@ def parse_spec(text: str, origin: str = "spec") -> Spec:
             f"{origin} is not YAML: {_one_line(error)}", "mend the line named"
         ) from error
     if not isinstance(tree, dict):
-        raise SpecError(
-            f"{origin} holds no mapping at its top level",
-            "start from an example in deploy/local/",
-        )
-    try:
-        spec = _ADAPTER.validate_python(tree)
-    except ValidationError as error:
-        problems = "; ".join(_problem(e["loc"], e["type"], e["msg"]) for e in error.errors()[:5])
-        raise SpecError(f"{origin}: {problems}", "mend the keys named") from error
+        raise SpecError(f"{origin} holds no mapping at its top level", cure)
+    return tree
+
+
+def _spec(tree: object, origin: str) -> Spec:
+    spec = _validated(_ADAPTER, tree, origin, "mend the keys named")
     for problem in _contradictions(spec):
         raise SpecError(f"{origin}: {problem[0]}", problem[1])
     return spec
+
+
+def _validated(adapter: TypeAdapter[Tree], tree: object, origin: str, cure: str) -> Tree:
+    try:
+        return adapter.validate_python(tree)
+    except ValidationError as error:
+        problems = "; ".join(_problem(e["loc"], e["type"], e["msg"]) for e in error.errors()[:5])
+        raise SpecError(f"{origin}: {problems}", cure) from error
 
 
 def _contradictions(spec: Spec) -> Iterator[tuple[str, str]]:
@@ -87,6 +144,7 @@ def _positive(spec: Spec) -> Iterator[tuple[str, float]]:
             yield f"{name}.replicas", pool.replicas
             yield f"{name}.gang.tensor_parallel", gang.tensor_parallel
             yield f"{name}.gang.pipeline_parallel", gang.pipeline_parallel
+            yield f"{name}.gang.data_parallel", gang.data_parallel
             yield f"{name}.gang.nodes", gang.nodes
     yield "channel.heartbeat_s", spec.channel.heartbeat_s
     yield "channel.lost_after_s", spec.channel.lost_after_s
@@ -101,6 +159,8 @@ def _positive(spec: Spec) -> Iterator[tuple[str, float]]:
 def _problem(loc: tuple[int | str, ...], kind: str, message: str) -> str:
     if kind == "unexpected_keyword_argument":
         message = "unknown key"
+    elif kind in ("missing", "missing_argument"):
+        message = "is missing"
     return f"{'.'.join(map(str, loc))}: {message[0].lower()}{message[1:]}"
 
 
@@ -108,18 +168,13 @@ def _one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
-def _strict(kind: type) -> None:
-    """Unknown keys are errors, in this dataclass and those it is made of."""
-    with_config(ConfigDict(extra="forbid"))(kind)
-
-
-def _adapter() -> TypeAdapter[Spec]:
-    import orchestrator.spec.spec as tree
-
+def _adapter(tree: ModuleType, root: type[Tree]) -> TypeAdapter[Tree]:
+    """Of the dataclasses of a module; unknown keys are errors in each of them."""
     for kind in vars(tree).values():
         if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__"):
-            _strict(kind)
-    return TypeAdapter(Spec)
+            with_config(ConfigDict(extra="forbid"))(kind)
+    return TypeAdapter(root)
 
 
-_ADAPTER = _adapter()
+_ADAPTER = _adapter(spec_types, Spec)
+_INVENTORY = _adapter(inventory_types, Inventory)

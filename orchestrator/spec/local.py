@@ -1,5 +1,7 @@
 """The specs of `r1-serve up`: simulated nodes on one machine."""
 
+from dataclasses import replace
+
 from orchestrator.core import Role
 from orchestrator.spec.spec import (
     Device,
@@ -15,6 +17,7 @@ from orchestrator.spec.spec import (
 )
 
 LOOPBACK = "127.0.0.1"
+CPU_CONTEXT = 2_048  # tokens of the longest request of a tiny checkpoint
 # Compiling would take minutes, and without a size vLLM takes 92 % of the memory for KV.
 CPU_VLLM_ARGS = ("--enforce-eager", "--kv-cache-memory-bytes", str(64 << 20))
 
@@ -31,20 +34,54 @@ def local_spec(kind: EngineKind, nodes: int, model_path: str) -> Spec:
     prefill_gangs = max(1, nodes // 4)
     decode_gangs = max(1, nodes - 2 * prefill_gangs)
     wide = GangSpec(tensor_parallel=2, nodes=2, tensor_across_nodes=True)
-    engine = EngineSpec(
-        kind=kind,
-        device=Device.CPU,
-        args=CPU_VLLM_ARGS if kind is EngineKind.VLLM else (),
-        dtype="float32",
-        start_timeout_s=300.0,
-    )
     pools = (
         PoolSpec(Role.PREFILL, prefill_gangs, wide),
         PoolSpec(Role.DECODE, decode_gangs),
     )
     return Spec(
-        models=(ModelSpec(model_path, pools, "DeepSeek-R1", max_model_len=2_048, engine=engine),),
+        models=(
+            ModelSpec(
+                model_path, pools, "DeepSeek-R1", max_model_len=CPU_CONTEXT, engine=_engine(kind)
+            ),
+        ),
         gateway=GatewaySpec(host=LOOPBACK),
-        fleet=FleetSpec(health_period_s=1.0, start_attempts=1, stuck_after_s=60.0, drain_s=60.0),
+        fleet=_FLEET,
         local=LocalSpec(nodes=nodes),
+    )
+
+
+def simulated(spec: Spec, kind: EngineKind, model_path: str) -> Spec:
+    """The same pools and gangs with engines of `kind` on simulated nodes of this machine.
+
+    What the engines of real GPUs are told is left out; fake ones keep the pace that is given.
+    """
+    models = []
+    for model in spec.models:
+        pace = (model.engine.fake_step_s, model.engine.fake_prefill_s_per_token)
+        context = CPU_CONTEXT if kind is EngineKind.VLLM else model.max_model_len
+        models.append(
+            replace(
+                model,
+                path=model_path,
+                pools=tuple(replace(pool, args=()) for pool in model.pools),
+                max_model_len=min(model.max_model_len, context),
+                engine=replace(
+                    _engine(kind), fake_step_s=pace[0], fake_prefill_s_per_token=pace[1]
+                ),
+            )
+        )
+    gateway = replace(spec.gateway, host=LOOPBACK)
+    return replace(spec, models=tuple(models), gateway=gateway, fleet=_FLEET)
+
+
+_FLEET = FleetSpec(health_period_s=1.0, start_attempts=1, stuck_after_s=60.0, drain_s=60.0)
+
+
+def _engine(kind: EngineKind) -> EngineSpec:
+    return EngineSpec(
+        kind=kind,
+        device=Device.CPU,
+        args=CPU_VLLM_ARGS if kind is EngineKind.VLLM else (),
+        dtype="float32",
+        start_timeout_s=300.0,
     )

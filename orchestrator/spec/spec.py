@@ -40,13 +40,15 @@ class EngineSpec:
 
 @dataclass(frozen=True, slots=True)
 class GangSpec:
-    """The shape of one gang: tensor parallel inside a node, pipeline stages across `nodes`.
+    """The shape of one gang: tensor parallel inside a node; stages and data-parallel ranks, which
+    have each a KV cache of their own and share the experts, across `nodes`.
 
     With `tensor_across_nodes` it is the tensor-parallel group that goes across them.
     """
 
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
+    data_parallel: int = 1
     expert_parallel: bool = False
     nodes: int = 1  # hosts that the gang spans; divides what goes across them
     tensor_across_nodes: bool = False  # only where one NVLink domain has several nodes: GB200 NVL72
@@ -54,7 +56,7 @@ class GangSpec:
     @property
     def gpus(self) -> int:
         """GPUs of the whole gang."""
-        return self.tensor_parallel * self.pipeline_parallel
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
 
     @property
     def gpus_per_node(self) -> int:
@@ -69,6 +71,8 @@ class PoolSpec:
     role: Role
     replicas: int = 1
     gang: GangSpec = field(default_factory=GangSpec)
+    node_group: str | None = None  # its gangs run on nodes labelled for it; None: on any
+    args: tuple[str, ...] = ()  # flags of this pool's engines, behind those of `engine.args`
 
 
 @dataclass(frozen=True, slots=True)

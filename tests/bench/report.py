@@ -18,6 +18,7 @@ from orchestrator.codec import Begin, Conversation, Splitter, Tokenizer, UserMes
 from orchestrator.engines.tiny_checkpoint import published_tokenizer
 from orchestrator.gateway.wire import FinishReason, ReplyHead, StreamReply, Usage
 from orchestrator.spec import SystemPrompt, TemplateKind
+from tests.bench import plan_speed
 from tests.live.local_stack import local_stack, printed_gib, printed_seconds, stream
 
 ROUNDS = 3
@@ -134,6 +135,14 @@ def main() -> None:
         "| what | µs |",
         "|---|---|",
         *codec_rows(tokenizer),
+        "",
+        "## `r1-serve plan`",
+        "",
+        "Process start included; one core; the least of the runs.",
+        "",
+        "| plan | CPU s | wall s |",
+        "|---|---|---|",
+        *plan_speed.rows(),
         "",
         "## `r1-serve up`",
         "",

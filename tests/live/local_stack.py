@@ -90,8 +90,11 @@ def command(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def local_stack(tmp_path: Path, *arguments: str) -> Iterator[LocalStack]:
-    """Runs `r1-serve up` until the block ends; then nothing of it may be left."""
+def local_stack(tmp_path: Path, *arguments: str, start_s: float = START_S) -> Iterator[LocalStack]:
+    """Runs `r1-serve up` until the block ends; then nothing of it may be left.
+
+    It must be ready within `start_s`.
+    """
     ports = PortClaims("127.0.0.1")
     (port,) = ports.take(1)
     log_dir = tmp_path / "logs"
@@ -105,7 +108,7 @@ def local_stack(tmp_path: Path, *arguments: str) -> Iterator[LocalStack]:
         )
     children: list[int] = []
     try:
-        _until_ready(process, output, log_dir)
+        _until_ready(process, output, log_dir, start_s)
         children += [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
         yield LocalStack(port, process, log_dir, output.read_text())
     finally:
@@ -130,12 +133,13 @@ def stream(
     question: str,
     on_chunk: list[str] | None = None,
     sampling: Mapping[str, float] | None = None,
+    model: str = MODEL,
 ) -> Completion:
     """One streamed completion; its pieces are also put into `on_chunk` as they come."""
     more = dict(sampling or {})
     reasoning, answer, finish, usage = "", "", "", None
     chunks = client.chat.completions.create(
-        model=MODEL, messages=[{"role": "user", "content": question}], stream=True, **more
+        model=model, messages=[{"role": "user", "content": question}], stream=True, **more
     )  # type: ignore[call-overload]
     for chunk in chunks:
         delta = chunk.choices[0].delta
@@ -202,8 +206,10 @@ def printed_gib(said: str) -> float:
     return float(found[1])
 
 
-def _until_ready(process: subprocess.Popen[bytes], output: Path, log_dir: Path) -> None:
-    deadline = time.monotonic() + START_S
+def _until_ready(
+    process: subprocess.Popen[bytes], output: Path, log_dir: Path, start_s: float
+) -> None:
+    deadline = time.monotonic() + start_s
     while "Ctrl-C ends it" not in (said := output.read_text()):
         if process.poll() is not None or time.monotonic() > deadline:
             raise AssertionError(f"up did not start: {said}{_logs(log_dir)}")

@@ -27,6 +27,7 @@ from orchestrator.engines.http.generation import Generation
 from orchestrator.engines.http.reading import read, read_metrics
 from orchestrator.engines.http.upstream import Pool, post
 
+BLOCK_TOKENS = 64  # where the server does not say; only what we remember depends on it
 POLL_S = 1.0  # between two looks at the engine's health and load
 SILENT_POLLS = 3  # looks without an answer after which the engine counts as dead
 
@@ -64,6 +65,7 @@ class HttpEngine(Engine):
         self._max_model_len = served.max_model_len or 131_072
         self._metrics = await read_metrics(self._pool)
         block_size, blocks = cache_config(self._metrics)
+        block_size = block_size or BLOCK_TOKENS
         return EngineInfo("http", served.id, self._max_model_len, block_size, blocks, grammar=True)
 
     async def watch(self) -> None:

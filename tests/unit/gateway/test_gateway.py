@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.codec import Tokenizer
-from orchestrator.core import FleetView, RankId, RankView, Role
+from orchestrator.core import Role
 from orchestrator.engines import FakeEngineSpec
-from orchestrator.routing import Choice, Reason, choose_rank
+from orchestrator.gateway.routing_log import replay
+from orchestrator.routing import Choice
 from orchestrator.spec import AdmissionSpec, EngineKind, GatewaySpec, HandoffSpec, Spec, local_spec
 from tests.gateway_stack import GatewayStack, Rank, gateway_stack, until
 
@@ -185,13 +186,9 @@ async def test_every_routing_decision_replays_from_its_log_line(
         routed = [d for d in decisions(running) if d["event"] == "routing"]
     assert len(routed) == 6
     for line in routed:
-        seen = [
-            RankView(**(rank | {"role": Role(rank["role"])}))
-            for rank in line["ranks"]  # type: ignore[attr-defined]
-        ]
-        role = Role(str(line["role"]))
-        expected = Choice(RankId(str(line["decision"])), Reason(str(line["reason"])))
-        assert choose_rank(FleetView(tuple(seen), 0.0), role, ()) == expected
+        choice = replay(line)
+        assert isinstance(choice, Choice)
+        assert (choice.rank_id, choice.reason) == (line["decision"], line["reason"])
 
 
 @pytest.mark.parametrize(

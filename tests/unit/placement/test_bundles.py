@@ -1,17 +1,14 @@
-"""What gangs ask of nodes, and when the nodes cannot hold them."""
+"""What gangs ask of nodes."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from orchestrator.core import Role
-from orchestrator.placement import Bundles, Impossible, bundles, place
+from orchestrator.placement import Bundles, Impossible, bundles
 from orchestrator.spec import GangSpec, PoolSpec
 
 
-def pool(tp: int = 1, pp: int = 1, nodes: int = 1, replicas: int = 1) -> PoolSpec:
-    gang = GangSpec(tensor_parallel=tp, pipeline_parallel=pp, nodes=nodes)
-    return PoolSpec(Role.UNIFIED, replicas, gang)
+def pool(tp: int = 1, pp: int = 1, dp: int = 1, nodes: int = 1) -> PoolSpec:
+    return PoolSpec(Role.UNIFIED, 1, GangSpec(tp, pp, dp, nodes=nodes))
 
 
 @pytest.mark.parametrize(
@@ -20,6 +17,8 @@ def pool(tp: int = 1, pp: int = 1, nodes: int = 1, replicas: int = 1) -> PoolSpe
         (pool(tp=8), Bundles(Role.UNIFIED, 1, 8)),
         (pool(tp=8, pp=2, nodes=2), Bundles(Role.UNIFIED, 2, 8)),
         (pool(tp=4, pp=2), Bundles(Role.UNIFIED, 1, 8)),
+        (pool(dp=16, nodes=2), Bundles(Role.UNIFIED, 2, 8)),
+        (pool(tp=4, dp=4, nodes=2), Bundles(Role.UNIFIED, 2, 8)),
     ],
 )
 def test_a_gang_asks_for_a_bundle_per_node(asked: PoolSpec, expected: Bundles) -> None:
@@ -53,42 +52,7 @@ def test_gangs_that_hand_over_kv_have_no_pipeline_stages(role: Role) -> None:
     assert "transfers no KV" in refused.cause
 
 
-def test_more_gpus_than_the_nodes_have_is_refused_with_both_numbers() -> None:
-    refused = place([pool(tp=8, replicas=3)], [8, 8])
+def test_data_parallel_ranks_that_do_not_divide_over_the_nodes_are_refused() -> None:
+    refused = bundles(pool(tp=4, dp=3, nodes=2))
     assert isinstance(refused, Impossible)
-    assert "asks for 24 GPUs" in refused.cause
-    assert "2 x 8 GPUs" in refused.cause
-
-
-def test_a_wide_gang_finds_room_beside_narrow_ones() -> None:
-    assert not isinstance(place([pool(tp=2, replicas=4), pool(tp=8)], [8, 8]), Impossible)
-
-
-def test_a_gang_that_spans_nodes_needs_that_many_nodes_not_that_many_gpus() -> None:
-    assert isinstance(place([pool(pp=2, nodes=2)], [8]), Impossible)
-
-
-@given(
-    st.lists(
-        st.builds(
-            pool,
-            tp=st.sampled_from([1, 2, 4, 8]),
-            pp=st.just(2),
-            nodes=st.sampled_from([1, 2]),
-            replicas=st.integers(1, 3),
-        ),
-        max_size=4,
-    ),
-    st.lists(st.integers(0, 16), max_size=6),
-)
-def test_what_is_placed_never_asks_for_more_than_there_is(
-    pools: list[PoolSpec], node_gpus: list[int]
-) -> None:
-    placed = place(pools, node_gpus)
-    if isinstance(placed, Impossible):
-        assert placed.cause
-        assert placed.cure
-    else:
-        gangs = [gang for row in placed for gang in row]
-        assert sum(gang.nodes * gang.gpus for gang in gangs) <= sum(node_gpus)
-        assert max((gang.nodes for gang in gangs), default=0) <= len(node_gpus)
+    assert "3 data-parallel ranks" in refused.cause

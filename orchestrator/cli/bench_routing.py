@@ -1,0 +1,177 @@
+"""`r1-serve bench routing`: a trace through the routing code, against simulated engines."""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.sim import (
+    POLICIES,
+    EngineModel,
+    EventPath,
+    HitAt,
+    Load,
+    Scores,
+    TraceError,
+    TraceRequest,
+    play,
+    read_trace,
+    scores,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    title: str
+    value: str  # name in Scores
+    scale: float
+    digits: int
+    ratio: bool = False  # shown beside the oracle's
+
+
+_COLUMNS = (
+    _Column("hit", "hit", 1, 3, ratio=True),
+    _Column("TTFT mean ms", "ttft_s_mean", 1e3, 1, ratio=True),
+    _Column("p50", "ttft_s_p50", 1e3, 1, ratio=True),
+    _Column("p99", "ttft_s_p99", 1e3, 1, ratio=True),
+    _Column("TPOT mean ms", "tpot_s_mean", 1e3, 2),
+    _Column("E2E mean s", "e2e_s_mean", 1, 3),
+    _Column("busiest/mean", "busiest", 1, 2),
+)
+
+
+def add_bench(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.description = "Measures one part of r1-serve; prints a table."
+    what = parser.add_subparsers(required=True, metavar="WHAT")
+    _add_routing(what.add_parser("routing", help="routing policies on a trace, in virtual time"))
+
+
+def _add_routing(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Plays a trace in Mooncake's format through routing policies in front of simulated "
+        "engines, in virtual time, and prints each policy beside a greedy oracle that sees every "
+        "engine's cache and queue. Seconds are those of the engine model below, not of a GPU."
+    )
+    add = parser.add_argument
+    add("--trace", type=Path, required=True, metavar="FILE", help="JSON lines, plain or gzipped")
+    add("--ranks", type=_count, default=8, metavar="N", help="engines (default 8)")
+    add("--blocks", type=_count, default=2000, metavar="K", help="KV blocks of each (default 2000)")
+    add(
+        "--policy",
+        action="append",
+        choices=tuple(POLICIES),
+        help="may be given several times (default kv; oracle always runs)",
+    )
+    add("--skip", type=_natural, default=0, metavar="N", help="requests left out at the beginning")
+    add("--requests", type=_count, metavar="N", help="requests played (default all)")
+    add("--rate", type=_positive, default=1.0, help="arrivals, as a factor of the trace's")
+    add("--input-scale", type=_positive, default=0.25, help="prompt lengths, as a factor")
+    add("--output-scale", type=_positive, default=1 / 16, help="output lengths, as a factor")
+    add("--event-delay-s", type=_not_negative, default=0.0, help="age of KV events at the router")
+    add("--event-loss", type=_share, default=0.0, help="share of event batches that get lost")
+    add("--seed", type=int, default=0, help="of losses and of policies that draw")
+    engine = parser.add_argument_group("engine model")
+    model = EngineModel(blocks=1)
+    engine.add_argument("--block-tokens", type=_count, default=model.block_tokens)
+    engine.add_argument("--prefill-base-s", type=_not_negative, default=model.prefill_base_s)
+    engine.add_argument("--prefill-token-s", type=_not_negative, default=model.prefill_token_s)
+    engine.add_argument("--step-s", type=_positive, default=model.step_s)
+    engine.add_argument("--step-request-s", type=_not_negative, default=model.step_request_s)
+    engine.add_argument("--stall", type=_share, default=model.stall)
+    engine.add_argument("--slots", type=_count, default=model.slots)
+    engine.add_argument("--hit-at", type=HitAt, choices=list(HitAt), default=model.hit_at)
+    parser.set_defaults(run=_routing)
+
+
+def _routing(options: argparse.Namespace) -> int:
+    try:
+        trace = read_trace(options.trace, options.skip, options.requests)
+    except TraceError as error:
+        print(f"r1-serve: {error.cause}", file=sys.stderr)
+        print(f"      do: {error.cure}", file=sys.stderr)
+        return 2
+    oracle = _scores(options, trace, "oracle")
+    print(
+        f"{options.trace.name}: {len(trace)} requests over "
+        f"{(trace[-1].at_s - trace[0].at_s) / options.rate:.0f} s, {options.ranks} ranks of "
+        f"{options.blocks} blocks; (x.xxx) is the ratio to the oracle"
+    )
+    print(f"{'policy':<15}" + "".join(f"{c.title:>{_width(c)}}" for c in _COLUMNS))
+    for name in dict.fromkeys(["oracle", *(options.policy or ["kv"])]):
+        row = oracle if name == "oracle" else _scores(options, trace, name)
+        print(f"{name:<15}" + "".join(_cell(c, row, oracle) for c in _COLUMNS), flush=True)
+    return 0
+
+
+def _scores(options: argparse.Namespace, trace: list[TraceRequest], policy: str) -> Scores:
+    model = EngineModel(
+        options.blocks,
+        options.block_tokens,
+        options.prefill_base_s,
+        options.prefill_token_s,
+        options.step_s,
+        options.step_request_s,
+        options.stall,
+        options.slots,
+        options.hit_at,
+    )
+    load = Load(options.rate, options.input_scale, options.output_scale)
+    path = EventPath(options.event_delay_s, options.event_loss, options.seed)
+    make = POLICIES[policy]
+    played = play(
+        trace, load, model, options.ranks, lambda engines: make(engines, options.seed), path
+    )
+    return scores(played)
+
+
+def _width(column: _Column) -> int:
+    return 18 if column.ratio else 14
+
+
+def _cell(column: _Column, row: Scores, oracle: Scores) -> str:
+    value, best = getattr(row, column.value), getattr(oracle, column.value)
+    text = f"{value * column.scale:.{column.digits}f}"
+    if column.ratio:
+        text += f" ({value / best:.3f})" if best else " (-)"
+    return f"{text:>{_width(column)}}"
+
+
+# --- arguments -----------------------------------------------------------------------------------
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def _positive(text: str) -> float:
+    if not 0 < (value := _number(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    if not 0 <= (value := _number(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is below 0")
+    return value
+
+
+def _share(text: str) -> float:
+    if not 0 <= (value := _number(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
+    return value
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not (value := _natural(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+    return value

@@ -1,0 +1,78 @@
+"""From a fleet to the pools of a spec that runs it, with the engine's flags."""
+
+import json
+import math
+
+from orchestrator.core import Role
+from orchestrator.perf import Kv
+from orchestrator.placement.asked import Asked
+from orchestrator.placement.fleets import Crew
+from orchestrator.placement.search import Forecast
+from orchestrator.spec import GangSpec, PoolSpec
+
+_SHORTER = 4  # than the mean: how much shorter than it prompts may all be and still fill a step
+# vLLM's kernels for the exchange among experts across nodes: one for few tokens, one for many.
+_EXCHANGE = {
+    Role.DECODE: "deepep_low_latency",
+    Role.PREFILL: "deepep_high_throughput",
+    Role.UNIFIED: "deepep_high_throughput",
+}
+
+
+def pools_of(asked: Asked, forecast: Forecast) -> tuple[PoolSpec, ...]:
+    """One pool a crew, in their order; a pool's node group is named after its role."""
+    drafts = max(crew.shape.layout.mtp_drafts for crew in forecast.fleet.crews)
+    return tuple(
+        PoolSpec(
+            role=crew.shape.role,
+            replicas=crew.gangs,
+            gang=gang_of(asked, crew),
+            node_group=crew.shape.role.value,
+            args=_flags(asked, crew, forecast, drafts),
+        )
+        for crew in forecast.fleet.crews
+    )
+
+
+def gang_of(asked: Asked, crew: Crew) -> GangSpec:
+    """The gang of a crew's shape."""
+    layout = crew.shape.layout
+    return GangSpec(
+        tensor_parallel=layout.tp,
+        pipeline_parallel=layout.pp,
+        data_parallel=layout.dp,
+        expert_parallel=layout.ep > 1,
+        nodes=crew.shape.nodes,
+        tensor_across_nodes=layout.tp > asked.gpus_per_node,
+    )
+
+
+def batch_limit(asked: Asked, crew: Crew, forecast: Forecast) -> int:
+    """Sequences that a rank may run at once: as many as the SLO or the KV room allows."""
+    if crew.shape.role is Role.PREFILL:
+        # Enough that short prompts fill a step too; more would wait inside the engine.
+        prompts = crew.shape.layout.chunk_tokens / max(asked.fresh_tokens, 1.0)
+        return _SHORTER * math.ceil(prompts)
+    return max(1, math.ceil(forecast.batch_most))
+
+
+def _flags(asked: Asked, crew: Crew, forecast: Forecast, drafts: int) -> tuple[str, ...]:
+    layout = crew.shape.layout
+    limit = batch_limit(asked, crew, forecast)
+    flags = [
+        *("--max-num-seqs", str(limit)),
+        *("--max-num-batched-tokens", str(max(layout.chunk_tokens, limit))),
+    ]
+    if crew.shape.kv is Kv.FP8:
+        flags += ["--kv-cache-dtype", "fp8"]
+    if layout.mtp_drafts:
+        speculative = {"method": "mtp", "num_speculative_tokens": drafts}
+        flags += ["--speculative-config", json.dumps(speculative, sort_keys=True)]
+    if layout.redundant_experts:
+        balance = {"num_redundant_experts": layout.redundant_experts}
+        flags += ["--enable-eplb", "--eplb-config", json.dumps(balance)]
+    if layout.ep > 1 and layout.ep > asked.gpu.domain_gpus:
+        flags += ["--all2all-backend", _EXCHANGE[crew.shape.role]]
+        if layout.overlap:
+            flags += ["--enable-dbo"]
+    return tuple(flags)

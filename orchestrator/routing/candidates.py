@@ -1,0 +1,89 @@
+"""What scorers read: the ranks that may take a request, and predictions about each, in columns."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from orchestrator.core import RankId, RankView
+from orchestrator.routing.step_costs import StepCosts
+
+OUTPUT_TOKENS = 500.0  # of a request, until any has ended
+
+
+class Leg(StrEnum):
+    """What the rank is to do."""
+
+    WHOLE = "whole"  # prefill and decode
+    PREFILL = "prefill"  # prefill for another rank
+    DECODE = "decode"  # decode from KV that is transferred
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request at one moment, as routing sees it.
+
+    `hit_tokens` has the prompt tokens that a rank is believed to hold; ranks without any are
+    absent. `session_rank` served the session's request before and holds up to `session_tokens`.
+    """
+
+    leg: Leg
+    prompt_tokens: int
+    max_tokens: int
+    hit_tokens: Mapping[RankId, int]
+    session_rank: RankId | None = None
+    session_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The ranks that passed the filter. Columns have an entry for each, in their order."""
+
+    question: Question
+    costs: StepCosts
+    ranks: Sequence[RankView]
+    arrivals_per_s: float  # at each of the role's ranks
+    output_tokens: float  # that the request is expected to draw
+    hit_tokens: list[int]
+    work_s: list[float]  # its prefill
+    wait_s: list[float]  # until that can begin
+    batch: list[int]  # requests that are there, of all gateways
+    nothing: list[float]  # a column of zeros, for terms that do not apply
+
+
+def candidates(
+    question: Question,
+    costs: StepCosts,
+    ranks: Sequence[RankView],
+    now: float,
+    arrivals_per_s: float,
+    output_tokens: float,
+) -> Candidates:
+    """The columns for these ranks."""
+    hits = [0] * len(ranks)
+    work = [0.0] * len(ranks)
+    tokens = question.prompt_tokens
+    if question.leg is not Leg.DECODE:
+        work = [costs.prefill_s(tokens, 0)] * len(ranks)
+    if held := question.hit_tokens:
+        for at, rank in enumerate(ranks):
+            if hit := held.get(rank.rank_id):
+                hits[at] = hit
+                if question.leg is not Leg.DECODE:
+                    work[at] = costs.prefill_s(tokens, hit)
+    return Candidates(
+        question,
+        costs,
+        ranks,
+        arrivals_per_s,
+        min(float(question.max_tokens), output_tokens or OUTPUT_TOKENS),
+        hits,
+        work,
+        [
+            (rank.prefill_rest_s if rank.prefill_rest_s > wait_s else wait_s)
+            + rank.others_prefill_s
+            for rank in ranks
+            for wait_s in (rank.prefill_free_at - now,)
+        ],
+        [rank.in_flight_requests + rank.others_requests for rank in ranks],
+        [0.0] * len(ranks),
+    )

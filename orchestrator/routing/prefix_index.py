@@ -1,0 +1,359 @@
+"""Which rank holds which KV blocks: one index over all ranks, of keys and of sets of ranks.
+
+A set of ranks is an int, a bit for each rank's slot, in three layers:
+
+    held        the engine's events say so, or, for a rank without events, our own decisions
+    computed    a request that we sent has had its first token: the events will say so
+    under way   a request that we sent will compute it
+
+Equal sets are one object, so a block costs two dict entries and two ints. Nothing here knows time:
+the host moves requests through `expect`, `confirm` and `forget`.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from orchestrator.core import RankId
+from orchestrator.routing.keys import chain_keys, root_key
+from orchestrator.routing.kv_events import HASH_MASK, Cleared, KvEvent, Removed, Stored
+
+SLOTS = 1024  # ranks at once, those that are being swept included
+_ALL = (1 << SLOTS) - 1
+_COMPUTED = SLOTS
+_UNDER_WAY = 2 * SLOTS
+_SETS_MAX = 65_536  # distinct sets that are shared; beyond that sharing starts anew
+_SWEPT_AT_ONCE = 256  # entries that a call looks at when a rank's slot is being cleaned
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixHits:
+    """For each rank, how many leading blocks of a prompt it holds; ranks without any are absent."""
+
+    sure: dict[RankId, int]
+    hoped: dict[RankId, int]  # with what is under way
+
+
+@dataclass(slots=True)
+class IndexCounts:
+    """What the index was told and could not use; each is an event or a block of one."""
+
+    orphans: int = 0  # stored blocks whose parent is unknown: a batch before was lost
+    strangers: int = 0  # removed blocks that were not known
+    malformed: int = 0  # runs whose ids are not their blocks' worth
+    evicted: int = 0  # entries dropped because the index was full
+
+
+@dataclass(slots=True)
+class _Sweep:
+    """What is left to look at before the slots `dead` can be given to others."""
+
+    dead: int
+    hashes: list[int]
+    keys: list[int]
+
+
+@dataclass(slots=True)
+class _Rank:
+    slot: int
+    # For a rank without events: what our own decisions put there, oldest use first; bounded.
+    own: OrderedDict[int, None] | None
+    own_max: int
+
+
+class PrefixIndex:
+    """The index; every key is of blocks of `block_tokens`. Bounded by `blocks_max` entries."""
+
+    def __init__(self, block_tokens: int, blocks_max: int) -> None:
+        assert block_tokens >= 1
+        assert blocks_max >= 1
+        self.block_tokens = block_tokens
+        self.counts = IndexCounts()
+        self._blocks_max = blocks_max
+        self._holders: dict[int, int] = {}  # key -> layered set of ranks
+        self._keys: dict[int, int] = {}  # the engines' hash -> key, of every block held by events
+        self._copies: dict[tuple[int, int], int] = {}  # (slot, key) -> copies beyond the first
+        self._sets: dict[int, int] = {}
+        self._ranks: dict[RankId, _Rank] = {}
+        self._names: list[RankId | None] = []
+        self._free: list[int] = []
+        self._dead = 0  # slots whose entries are still being swept, in the held layer
+        self._sweep: _Sweep | None = None
+
+    def __len__(self) -> int:
+        return len(self._holders)
+
+    # --- ranks -------------------------------------------------------------------------------
+
+    def join(self, rank_id: RankId, own_blocks_max: int | None = None) -> None:
+        """A rank that holds nothing. `own_blocks_max` is for one without events: the bound of what
+        our own decisions may let us believe of it.
+        """
+        if rank_id in self._ranks:
+            self.leave(rank_id)
+        slot = self._free.pop() if self._free else len(self._names)
+        assert slot < SLOTS, f"more than {SLOTS} ranks"
+        if slot == len(self._names):
+            self._names.append(rank_id)
+        else:
+            self._names[slot] = rank_id
+        own = None if own_blocks_max is None else OrderedDict[int, None]()
+        self._ranks[rank_id] = _Rank(slot, own, own_blocks_max or 0)
+
+    def leave(self, rank_id: RankId) -> None:
+        """The rank is gone; its entries are swept little by little, by later calls."""
+        rank = self._ranks.pop(rank_id, None)
+        if rank is None:
+            return
+        self._names[rank.slot] = None
+        if rank.own is not None:
+            for key in rank.own:
+                self._clear(key, 1 << rank.slot)
+            self._free.append(rank.slot)
+            return
+        self._dead |= 1 << rank.slot
+        for copied in [pair for pair in self._copies if pair[0] == rank.slot]:
+            del self._copies[copied]
+
+    def has(self, rank_id: RankId) -> bool:
+        """Whether the rank has joined."""
+        return rank_id in self._ranks
+
+    # --- what engines say --------------------------------------------------------------------
+
+    def on(self, rank_id: RankId, event: KvEvent) -> None:
+        """Takes one event of a rank that publishes events, in the order of its stream."""
+        rank = self._ranks[rank_id]
+        assert rank.own is None, "events of a rank that joined without"
+        match event:
+            case Stored():
+                self._store(rank.slot, event)
+            case Removed(hashes):
+                self._remove(rank.slot, hashes)
+            case Cleared():
+                self.leave(rank_id)
+                self.join(rank_id)
+        if self._dead:
+            self.sweep(_SWEPT_AT_ONCE)
+
+    def _store(self, slot: int, event: Stored) -> None:
+        hashes = event.hashes
+        if len(event.token_ids) != len(hashes) * self.block_tokens:
+            self.counts.malformed += 1
+            return
+        parent = self._parent(event)
+        if parent is None:
+            self.counts.orphans += len(hashes)
+            return
+        bit = 1 << slot
+        holders, keys, sets = self._holders, self._keys, self._sets
+        for hashed, key in zip(
+            hashes, chain_keys(parent, event.token_ids, self.block_tokens), strict=True
+        ):
+            before = holders.get(key)
+            if before is None:
+                holders[key] = sets.setdefault(bit, bit)
+            elif before & bit:
+                self._copies[slot, key] = self._copies.get((slot, key), 0) + 1
+                continue
+            else:
+                after = before | bit
+                holders[key] = sets.setdefault(after, after)
+            keys[hashed & HASH_MASK] = key
+        self._bound()
+
+    def _parent(self, event: Stored) -> int | None:
+        if event.parent is None:
+            return root_key(event.salt)
+        return self._keys.get(event.parent & HASH_MASK)
+
+    def _remove(self, slot: int, hashes: Sequence[int]) -> None:
+        bit = 1 << slot
+        for hashed in hashes:
+            hashed &= HASH_MASK
+            key = self._keys.get(hashed)
+            held = 0 if key is None else self._holders.get(key, 0)
+            if key is None or not held & bit:
+                self.counts.strangers += 1
+                if key is not None and not held & _ALL:
+                    del self._keys[hashed]
+                continue
+            if self._copies and (slot, key) in self._copies:
+                self._drop_copy(slot, key)
+                continue
+            if not held & _ALL & ~bit:
+                del self._keys[hashed]
+            self._clear(key, bit)
+
+    def _drop_copy(self, slot: int, key: int) -> None:
+        left = self._copies[slot, key] - 1
+        if left:
+            self._copies[slot, key] = left
+        else:
+            del self._copies[slot, key]
+
+    # --- what we did ourselves ---------------------------------------------------------------
+
+    def expect(self, rank_id: RankId, keys: Sequence[int]) -> None:
+        """A request with these blocks was sent to the rank."""
+        if (rank := self._ranks.get(rank_id)) is not None:
+            self._mark(keys, 1 << rank.slot, _UNDER_WAY)
+
+    def confirm(self, rank_id: RankId, keys: Sequence[int]) -> None:
+        """The request has had its first token: the rank has computed the blocks."""
+        rank = self._ranks.get(rank_id)
+        if rank is None:
+            return
+        bit = 1 << rank.slot
+        self._unmark(keys, bit, _UNDER_WAY)
+        if rank.own is None:
+            self._mark(keys, bit, _COMPUTED)
+            return
+        own = rank.own
+        for key in keys:
+            own[key] = None
+            own.move_to_end(key)
+            before = self._holders.get(key, 0)
+            if not before & bit:
+                self._set(key, before | bit)
+        while len(own) > rank.own_max:
+            self._clear(own.popitem(last=False)[0], bit)
+        self._bound()
+
+    def forget(self, rank_id: RankId, keys: Sequence[int]) -> None:
+        """What `expect` and `confirm` said of a request is over: events know better by now."""
+        if (rank := self._ranks.get(rank_id)) is not None:
+            self._unmark(keys, 1 << rank.slot, _UNDER_WAY)
+            self._unmark(keys, 1 << rank.slot, _COMPUTED)
+
+    def _mark(self, keys: Sequence[int], bit: int, layer: int) -> None:
+        mark = bit << layer
+        holders, sets = self._holders, self._sets
+        for key in keys:
+            before = holders.get(key, 0)
+            if not before & (bit | mark):
+                after = before | mark
+                holders[key] = sets.setdefault(after, after)
+        self._bound()
+
+    def _unmark(self, keys: Sequence[int], bit: int, layer: int) -> None:
+        mark = bit << layer
+        holders = self._holders
+        for key in keys:
+            if holders.get(key, 0) & mark:
+                self._clear(key, mark)
+
+    # --- what a prompt finds -----------------------------------------------------------------
+
+    def hits(self, keys: Sequence[int]) -> PrefixHits:
+        """How many leading blocks each rank holds of a prompt with these keys.
+
+        Looks at few blocks of many: a rank that holds a block holds those before it, since engines
+        evict a prompt's last blocks first. Of a rank for which that is not so the answer is too
+        high, up to the end of some later run of blocks that it holds; it is never too low.
+        """
+        sure: dict[int, int] = {}
+        hoped: dict[int, int] = {}
+        get = self._holders.get
+        end = len(keys)
+        at = 0
+        held = get(keys[0]) if keys else None
+        sure_left = hoped_left = _ALL & ~self._dead
+        while held is not None:
+            now_hoped = (held | held >> _COMPUTED | held >> _UNDER_WAY) & hoped_left
+            now_sure = (held | held >> _COMPUTED) & sure_left
+            if at:
+                _leave_off(sure, sure_left & ~now_sure, at)
+                _leave_off(hoped, hoped_left & ~now_hoped, at)
+            sure_left, hoped_left = now_sure, now_hoped
+            if not hoped_left:
+                break
+            # the last block with the same set: steps that double, then halve
+            step = 1
+            while at + step < end and get(keys[at + step]) == held:
+                at += step
+                step *= 2
+            while step := step // 2:
+                if at + step < end and get(keys[at + step]) == held:
+                    at += step
+            at += 1
+            held = get(keys[at]) if at < end else None
+        if at:
+            _leave_off(sure, sure_left, at)
+            _leave_off(hoped, hoped_left, at)
+        return PrefixHits(self._named(sure), self._named(hoped))
+
+    def _named(self, depths: dict[int, int]) -> dict[RankId, int]:
+        names = self._names
+        return {name: depth for slot, depth in depths.items() if (name := names[slot]) is not None}
+
+    # --- memory ------------------------------------------------------------------------------
+
+    def sweep(self, entries: int) -> bool:
+        """Looks at up to so many entries for what gone ranks left; whether anything is left to do.
+
+        Events do this too; a host whose streams are silent may call it when idle.
+        """
+        sweep = self._sweep
+        if sweep is None:
+            if not self._dead:
+                return False
+            sweep = self._sweep = _Sweep(self._dead, list(self._keys), list(self._holders))
+        live = _ALL & ~sweep.dead
+        for hashed in sweep.hashes[-entries:]:
+            key = self._keys.get(hashed)
+            if key is not None and not self._holders.get(key, 0) & live:
+                del self._keys[hashed]
+        marks = sweep.dead | sweep.dead << _COMPUTED | sweep.dead << _UNDER_WAY
+        for key in sweep.keys[-entries:]:
+            if self._holders.get(key, 0) & marks:
+                self._clear(key, marks)
+        del sweep.hashes[-entries:], sweep.keys[-entries:]
+        if not sweep.hashes and not sweep.keys:
+            self._dead &= ~sweep.dead
+            self._free.extend(_slots(sweep.dead))
+            self._sweep = None
+        return True
+
+    def _set(self, key: int, after: int) -> None:
+        self._holders[key] = self._sets.setdefault(after, after)
+
+    def _clear(self, key: int, marks: int) -> None:
+        """Takes the marks off a block; drops it with its last one."""
+        after = self._holders.get(key, 0) & ~marks
+        if after:
+            self._set(key, after)
+        else:
+            self._holders.pop(key, None)
+
+    def _bound(self) -> None:
+        """Keeps every dict within its bound; what was learnt first goes first, in slices."""
+        if len(self._sets) > _SETS_MAX:
+            self._sets.clear()
+        if len(self._holders) > self._blocks_max:
+            self._evict(max(1, self._blocks_max // 64))
+        if len(self._keys) > self._blocks_max:  # hashes whose blocks were evicted long ago
+            for hashed in list(islice(self._keys, max(1, self._blocks_max // 64))):
+                del self._keys[hashed]
+
+    def _evict(self, blocks: int) -> None:
+        gone = list(islice(self._holders, blocks))
+        for key in gone:
+            del self._holders[key]
+        if self._copies:
+            kept = set(gone).isdisjoint
+            self._copies = {pair: count for pair, count in self._copies.items() if kept((pair[1],))}
+        self.counts.evicted += len(gone)
+
+
+def _leave_off(depths: dict[int, int], slots: int, depth: int) -> None:
+    """These ranks hold so many leading blocks."""
+    while slots:
+        low = slots & -slots
+        depths[low.bit_length() - 1] = depth
+        slots ^= low
+
+
+def _slots(mask: int) -> list[int]:
+    return [slot for slot in range(mask.bit_length()) if mask >> slot & 1]

@@ -1,0 +1,51 @@
+"""What an engine's work costs in seconds: the few numbers that routing predicts with."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StepCosts:
+    """A linear model of one rank; whoever knows better (planner, calibration) fills it.
+
+    `stall` is the share of a prefill during which the rank's running decodes stand still: 1 if they
+    share every step, 0 if they never meet.
+    """
+
+    prefill_base_s: float
+    prefill_token_s: float
+    prefill_pair_s: float = 0.0  # per pair of a computed token and one before it (attention)
+    step_base_s: float = 0.02
+    step_request_s: float = 0.0  # per request of the batch
+    step_token_s: float = 0.0  # per token of its context
+    stall: float = 0.0
+    transfer_base_s: float = 0.0
+    transfer_token_s: float = 0.0
+
+    def prefill_s(self, tokens: int, hit_tokens: int) -> float:
+        """The time to prefill a prompt of which `hit_tokens` are there."""
+        new = tokens - hit_tokens
+        pairs = new * (hit_tokens + new / 2)
+        return self.prefill_base_s + self.prefill_token_s * new + self.prefill_pair_s * pairs
+
+    def step_s(self, requests: float, tokens: float) -> float:
+        """The time of one decode step."""
+        return self.step_base_s + self.step_request_s * requests + self.step_token_s * tokens
+
+    def transfer_s(self, tokens: int) -> float:
+        """The time to move so many tokens' KV to another rank."""
+        return self.transfer_base_s + self.transfer_token_s * tokens
+
+
+# Of no machine in particular; only the ratios matter until the planner's or measured ones are
+# there. The prices of R1 on eight H200: a prefill of some 20,000 tokens/s and a step of some 30 ms
+# are what public wide-EP results are close to; 70 kB of KV per token over 40 GB/s.
+DEFAULT_COSTS = StepCosts(
+    prefill_base_s=0.005,
+    prefill_token_s=50e-6,
+    step_base_s=0.025,
+    step_request_s=0.0001,
+    step_token_s=10e-9,
+    stall=1.0,
+    transfer_base_s=0.003,
+    transfer_token_s=1.8e-6,
+)

@@ -1,0 +1,39 @@
+"""Whether a spec fits simulated nodes, and what these are labelled; without Ray."""
+
+from orchestrator.core import LayoutError
+from orchestrator.placement import Impossible, Node, node_label, place
+from orchestrator.runtime.launch import PORTS_PER_NODE, NodeFacts, gang_commands
+from orchestrator.spec import LOOPBACK, Spec
+
+
+def check_layout(spec: Spec) -> None:
+    """Raises SpecError if the local nodes cannot hold the spec's pools, or their engines could not
+    be given a command line.
+    """
+    node_labels(spec)
+    node = NodeFacts("", LOOPBACK, "lo", tuple(range(PORTS_PER_NODE)))
+    for model in spec.models:
+        for pool in model.pools:
+            gang_commands(model, pool.role, "dry-run", (node,) * pool.gang.nodes)
+
+
+def node_labels(spec: Spec) -> tuple[dict[str, str], ...]:
+    """For each simulated node the labels of the groups whose gangs placement puts there.
+
+    Raises LayoutError if the nodes cannot hold the pools.
+    """
+    pools = [pool for model in spec.models for pool in model.pools]
+    # One machine: whatever its nodes share they all share.
+    nodes = [
+        Node(f"node-{index:04}", spec.local.gpus_per_node, nvlink_domain="simulated")
+        for index in range(spec.local.nodes)
+    ]
+    placed = place(pools, nodes)
+    if isinstance(placed, Impossible):
+        raise LayoutError(placed.cause, placed.cure)
+    labels: dict[str, dict[str, str]] = {node.name: {} for node in nodes}
+    for gang in placed:
+        if (group := pools[gang.pool].node_group) is not None:
+            for name in gang.nodes:
+                labels[name] |= node_label(group)
+    return tuple(labels.values())

@@ -1,0 +1,74 @@
+"""Reads the lines of a trace file: Mooncake's JSON lines and Azure's CSV."""
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import chain
+
+from orchestrator.core import SpecError
+from orchestrator.workload.workload import TraceRequest, Workload, summarise
+
+AZURE_HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
+_FORMATS = (
+    "JSON lines with timestamp (ms), input_length, output_length and perhaps hash_ids, or a CSV "
+    f"file that begins {AZURE_HEADER}"
+)
+
+
+def read_trace(lines: Iterable[str], origin: str) -> Workload:
+    """The summary of a trace; `origin` names it in errors, which are SpecErrors with the line."""
+    rest = iter(lines)
+    first = next((line for line in rest if line.strip()), "")
+    if first.lstrip().startswith("{"):
+        requests = list(_json_lines(chain([first], rest), origin))
+    elif first.strip() == AZURE_HEADER:
+        requests = list(_azure(rest, origin))
+    else:
+        raise SpecError(f"{origin} is no trace: it begins {first.strip()[:40]!r}", _FORMATS)
+    if len(requests) < 2:
+        raise SpecError(
+            f"{origin} holds {len(requests)} requests, of which nothing can be said",
+            "give a trace with at least two",
+        )
+    return summarise(origin, f"trace of {len(requests):,} requests", requests)
+
+
+def _json_lines(lines: Iterable[str], origin: str) -> Iterator[TraceRequest]:
+    """Format: Mooncake, FAST25-release/README.md."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            request = TraceRequest(
+                float(row["timestamp"]) / 1e3,
+                int(row["input_length"]),
+                int(row["output_length"]),
+                tuple(row.get("hash_ids", ())),
+            )
+        except KeyError as missing:
+            raise SpecError(f"{origin}, line {number}: no {missing.args[0]}", _FORMATS) from None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise SpecError(f"{origin}, line {number}: {error}", _FORMATS) from error
+        yield _checked(request, origin, number)
+
+
+def _azure(lines: Iterable[str], origin: str) -> Iterator[TraceRequest]:
+    """Format: Azure/AzurePublicDataset, AzureLLMInferenceDataset2023.md."""
+    for number, line in enumerate(lines, 2):
+        if not line.strip():
+            continue
+        try:
+            stamp, context, generated = line.strip().split(",")
+            # Seven digits of fractional seconds, one more than Python reads.
+            at = datetime.fromisoformat(f"{stamp[:26].replace(' ', 'T')}+00:00")
+            request = TraceRequest(at.timestamp(), int(context), int(generated))
+        except ValueError as error:
+            raise SpecError(f"{origin}, line {number}: {error}", _FORMATS) from error
+        yield _checked(request, origin, number)
+
+
+def _checked(request: TraceRequest, origin: str, number: int) -> TraceRequest:
+    if request.input_tokens < 0 or request.output_tokens < 0:
+        raise SpecError(f"{origin}, line {number}: a negative length", "mend or remove the line")
+    return request

@@ -1,0 +1,222 @@
+"""Requests pass through to engines' own servers, and their failures with them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from orchestrator.engines.channel.sockets import bound_socket, name_of
+from orchestrator.gateway import DirectProtocol, Passthrough, ProxyLimits
+from orchestrator.routing import DEFAULT_COSTS
+from orchestrator.telemetry import open_log
+from tests.gateway_stack import until
+
+STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+CHAT = "/v1/chat/completions"
+LONG = "Once upon a midnight dreary, while I pondered, weak and weary. " * 200
+
+
+def event(number: int) -> bytes:
+    data = b'data: {"number":%d}\n\n' % number
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+@dataclass
+class Engine:
+    """Streams so many events with a pause between them, and may break off."""
+
+    events: int = 5
+    pause_s: float = 0.0
+    break_at: int | None = None
+    mute: bool = False  # closes the connection instead of answering
+    requests: list[bytes] = field(default_factory=list)
+    open: int = 0
+    left: int = 0
+    tasks: list[asyncio.Task[None] | None] = field(default_factory=list)
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.tasks.append(asyncio.current_task())
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]
+                body = await reader.readexactly(int(length or b"0"))
+                if head.startswith(b"GET /metrics"):
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                elif head.startswith(b"GET "):
+                    writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\nnope")
+                else:
+                    self.requests.append(head + body)
+                    await self._stream(writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _stream(self, writer: asyncio.StreamWriter) -> None:
+        if self.mute:
+            raise ConnectionResetError
+        self.open += 1
+        try:
+            writer.write(STREAM)
+            for number in range(self.events):
+                if number == self.break_at:
+                    raise ConnectionResetError
+                writer.write(event(number))
+                await writer.drain()
+                await asyncio.sleep(self.pause_s)
+            writer.write(b"0\r\n\r\n")
+        except ConnectionError:
+            self.left += 1
+            raise
+        finally:
+            self.open -= 1
+
+
+@asynccontextmanager
+async def listening(engine: Engine, port: int = 0) -> AsyncIterator[str]:
+    server = await asyncio.start_server(engine, "127.0.0.1", port)
+    host, port = server.sockets[0].getsockname()
+    yield f"{host}:{port}"
+    server.close()
+    await server.wait_closed()
+    await asyncio.gather(*(task for task in engine.tasks if task is not None))
+
+
+@asynccontextmanager
+async def gateway(logs: Path, *engines: Engine, dead: int = 0) -> AsyncIterator[httpx.AsyncClient]:
+    """A gateway in front of them, and of so many that do not answer."""
+    async with AsyncExitStack() as stack:
+        servers = [await stack.enter_async_context(listening(engine)) for engine in engines]
+        unused = [bound_socket("127.0.0.1", 0) for _ in range(dead)]
+        log = open_log("test", logs / "log")
+        app = Passthrough(
+            [*map(name_of, unused), *servers], DEFAULT_COSTS, ProxyLimits(stall_s=5.0), log
+        )
+        config = uvicorn.Config(app, http=DirectProtocol, log_config=None, lifespan="on", ws="none")
+        server = uvicorn.Server(config)
+        sock = bound_socket("127.0.0.1", 0)
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(server.serve([sock]))
+            await until(lambda: server.started)
+            async with httpx.AsyncClient(base_url=f"http://{name_of(sock)}", timeout=10) as client:
+                yield client
+            server.should_exit = True
+            await serving
+        log.close()
+        for each in unused:
+            each.close()
+
+
+def body_of(text: str) -> dict[str, object]:
+    return {"model": "m", "stream": True, "messages": [{"role": "user", "content": text}]}
+
+
+async def test_what_the_engine_sends_is_what_the_client_gets(tmp_path: Path) -> None:
+    engine = Engine(events=50)
+    async with gateway(tmp_path, engine) as client:
+        for _ in range(2):
+            answer = await client.post(CHAT, json=body_of("Hi"), headers={"x-mine": "1"})
+            assert answer.status_code == 200
+            assert answer.headers["content-type"] == "text/event-stream"
+            assert answer.text == "".join(f'data: {{"number":{at}}}\n\n' for at in range(50))
+    sent = engine.requests[0]
+    assert sent.startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")
+    assert b"x-mine: 1\r\n" in sent
+    assert json.loads(sent.partition(b"\r\n\r\n")[2]) == body_of("Hi")
+
+
+async def test_other_paths_and_errors_are_the_engines_own(tmp_path: Path) -> None:
+    async with gateway(tmp_path, Engine()) as client:
+        answer = await client.get("/v1/models?x=1")
+        assert (answer.status_code, answer.text) == (404, "nope")
+
+
+async def test_an_engine_that_does_not_answer_costs_no_request(tmp_path: Path) -> None:
+    engine = Engine()
+    async with gateway(tmp_path, engine, dead=2) as client:
+        health = (await client.get("/health")).json()
+        assert health == {"ready": True, "engines": 3, "reached": 1}
+        assert (await client.post(CHAT, json=body_of("Hi"))).status_code == 200
+
+
+async def test_without_any_engine_the_answer_says_so(tmp_path: Path) -> None:
+    async with gateway(tmp_path, dead=1) as client:
+        answer = await client.post(CHAT, json=body_of("Hi"))
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "1"
+        assert answer.json()["error"]["type"] == "service_unavailable_error"
+        assert (await client.get("/health")).status_code == 503
+
+
+async def test_a_request_whose_engine_breaks_off_before_its_answer_goes_to_another(
+    tmp_path: Path,
+) -> None:
+    engines = [Engine(mute=True), Engine(mute=True), Engine()]
+    async with gateway(tmp_path, *engines) as client:
+        for _ in range(3):
+            assert (await client.post(CHAT, json=body_of("Hi"))).status_code == 200
+    assert len(engines[2].requests) == 3
+
+
+async def test_an_answer_that_breaks_off_is_no_whole_answer(tmp_path: Path) -> None:
+    async with gateway(tmp_path, Engine(events=50, pause_s=0.002, break_at=20)) as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.post(CHAT, json=body_of("Hi"))
+
+
+async def test_a_client_that_leaves_frees_the_engine(tmp_path: Path) -> None:
+    engine = Engine(events=10_000, pause_s=0.002)
+    async with gateway(tmp_path, engine) as client:
+        async with client.stream("POST", CHAT, json=body_of("Hi")) as answer:
+            await anext(answer.aiter_bytes())
+            assert engine.open == 1
+        await until(lambda: engine.open == 0)
+    assert engine.left == 1
+
+
+async def test_a_reference_to_kv_is_not_a_clients_to_set(tmp_path: Path) -> None:
+    engine = Engine()
+    async with gateway(tmp_path, engine) as client:
+        body = body_of("Hi") | {"kv_transfer_params": {"do_remote_prefill": True}}
+        answer = await client.post(CHAT, json=body)
+        assert answer.status_code == 400
+        assert "kv_transfer_params" in answer.json()["error"]["message"]
+    assert engine.requests == []
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"messages": 7}', b'{"max_tokens": "many"}'])
+async def test_what_a_request_asks_the_engine_judges(tmp_path: Path, body: bytes) -> None:
+    engine = Engine()
+    async with gateway(tmp_path, engine) as client:
+        assert (await client.post(CHAT, content=body)).status_code == 200
+    assert engine.requests[0].endswith(b"\r\n\r\n" + body)
+
+
+HIDDEN = b'{"x": NaN, "kv_transfer_params": {}}'  # json.loads reads it
+
+
+@pytest.mark.parametrize("body", [b"\xff\xfe", b"[" * 5_000, b"[]", b'"text"', HIDDEN])
+async def test_what_is_no_json_object_never_reaches_an_engine(tmp_path: Path, body: bytes) -> None:
+    engine = Engine()
+    async with gateway(tmp_path, engine) as client:
+        answer = await client.post(CHAT, content=body)
+        assert answer.status_code == 400
+        assert "JSON" in answer.json()["error"]["message"]
+    assert engine.requests == []
+
+
+async def test_a_prompt_goes_where_its_beginning_has_been(tmp_path: Path) -> None:
+    engines = [Engine(), Engine(), Engine()]
+    async with gateway(tmp_path, *engines) as client:
+        for turn in range(6):
+            await client.post(CHAT, json=body_of(f"{LONG}{turn}"))
+        assert sorted(len(engine.requests) for engine in engines) == [0, 0, 6]
+        for turn in range(6):
+            await client.post(CHAT, json=body_of(f"{turn}{LONG}"))
+    assert all(len(engine.requests) >= 2 for engine in engines)

@@ -1,0 +1,74 @@
+"""From a pool of the spec to the command lines of its gangs."""
+
+import json
+
+import pytest
+
+from orchestrator.core import LayoutError, Role
+from orchestrator.engines.command import EngineCommand
+from orchestrator.runtime.launch import NodeFacts, gang_commands
+from orchestrator.runtime.simulated import check_layout, node_labels
+from orchestrator.spec import (
+    EngineKind,
+    EngineSpec,
+    GangSpec,
+    LocalSpec,
+    ModelSpec,
+    PoolSpec,
+    Spec,
+)
+
+NODES = tuple(NodeFacts("", f"10.0.0.{i}", "eth0", (7000, 7001, 7002, 7003)) for i in (1, 2))
+
+
+def model(kind: EngineKind, gang: GangSpec, **pool: object) -> ModelSpec:
+    engine = EngineSpec(kind, args=("--enforce-eager",))
+    return ModelSpec("/models/r1", (PoolSpec(Role.UNIFIED, 1, gang, **pool),), engine=engine)  # type: ignore[arg-type]
+
+
+def fake_options(command: EngineCommand) -> dict[str, int]:
+    options: dict[str, int] = json.loads(command.argv[command.argv.index("--fake-options") + 1])
+    return options
+
+
+def test_a_fake_gang_has_the_room_of_all_its_data_parallel_ranks() -> None:
+    one, sixteen = (
+        fake_options(
+            gang_commands(
+                model(EngineKind.FAKE, GangSpec(data_parallel=ranks, nodes=nodes)),
+                Role.UNIFIED,
+                "g",
+                NODES[:nodes],
+            )[0]
+        )
+        for ranks, nodes in ((1, 1), (16, 2))
+    )
+    for size in ("max_running", "kv_blocks"):
+        assert sixteen[size] == 16 * one[size]
+
+
+def test_the_flags_of_a_pool_come_behind_those_of_its_model() -> None:
+    asked = model(EngineKind.VLLM, GangSpec(8), args=("--max-num-seqs", "64"))
+    [command] = gang_commands(asked, Role.UNIFIED, "g", NODES[:1])
+    assert command.argv[-3:] == ("--enforce-eager", "--max-num-seqs", "64")
+
+
+def test_data_parallel_gangs_of_vllm_are_refused_before_anything_starts() -> None:
+    asked = model(EngineKind.VLLM, GangSpec(data_parallel=8))
+    with pytest.raises(LayoutError, match="cannot start vLLM gangs with 8 data-parallel ranks"):
+        check_layout(Spec((asked,), local=LocalSpec(nodes=1)))
+
+
+def test_nodes_are_labelled_for_the_groups_that_use_them() -> None:
+    pools = (
+        PoolSpec(Role.PREFILL, 1, GangSpec(data_parallel=16, nodes=2), node_group="prefill"),
+        PoolSpec(Role.DECODE, 1, GangSpec(data_parallel=8), node_group="decode"),
+    )
+    spec = Spec((ModelSpec("/models/r1", pools),), local=LocalSpec(nodes=4))
+    labels = node_labels(spec)
+    assert sorted(str(sorted(of_node)) for of_node in labels) == [
+        "['r1-serve/decode']",
+        "['r1-serve/prefill']",
+        "['r1-serve/prefill']",
+        "[]",
+    ]
