@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import gc
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -10,10 +11,13 @@ from urllib.parse import urlsplit
 from orchestrator.core import PortInUseError, RankId, Role, SpecError
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
+    from collections.abc import Callable
 
-    from orchestrator.gateway import Passthrough
+    from starlette.types import ASGIApp
+
     from orchestrator.telemetry import Log
+
+    LogTo = Callable[[str], Log]
 
 
 def add_gateway(parser: argparse.ArgumentParser) -> None:
@@ -63,41 +67,47 @@ def _server(url: str) -> str:
 
 async def _serve(options: argparse.Namespace, servers: list[str]) -> None:
     import uvicorn
-    from starlette.types import ASGIApp
 
     from orchestrator.engines.channel.sockets import bound_socket
     from orchestrator.gateway import DirectProtocol
     from orchestrator.telemetry import open_log
 
     options.log_dir.mkdir(parents=True, exist_ok=True)
-    log = open_log("gateway", options.log_dir / "gateway.log")
-    app: ASGIApp = _passthrough(servers, log)
-    if options.model is not None:
-        app = _deepseek(options, servers, log)
-    try:
-        sock = bound_socket(options.host, options.port)
-    except OSError as error:
-        raise PortInUseError(
-            f"cannot listen on {options.host}:{options.port}: {error.strerror}",
-            "stop what owns the port, or choose another with --port",
-        ) from error
-    print(f"http://{options.host}:{options.port} in front of {len(servers)} engines", flush=True)
-    gc.freeze()  # what lives as long as the process is not looked at again
-    config = uvicorn.Config(app, http=DirectProtocol, log_config=None, lifespan="on", ws="none")
-    await uvicorn.Server(config).serve([sock])
+    with ExitStack() as stack:
+
+        def log_to(name: str) -> "Log":
+            return stack.enter_context(closing(open_log("gateway", options.log_dir / name)))
+
+        app: ASGIApp
+        if options.model is None:
+            app = _passthrough(servers, log_to)
+        else:
+            app = _deepseek(options, servers, log_to)
+        try:
+            sock = stack.enter_context(bound_socket(options.host, options.port))
+        except OSError as error:
+            raise PortInUseError(
+                f"cannot listen on {options.host}:{options.port}: {error.strerror}",
+                "stop what owns the port, or choose another with --port",
+            ) from error
+        print(
+            f"http://{options.host}:{options.port} in front of {len(servers)} engines", flush=True
+        )
+        gc.freeze()  # what lives as long as the process is not looked at again
+        config = uvicorn.Config(app, http=DirectProtocol, log_config=None, lifespan="on", ws="none")
+        await uvicorn.Server(config).serve([sock])
 
 
-def _passthrough(servers: list[str], log: "Log") -> "Passthrough":
+def _passthrough(servers: list[str], log_to: "LogTo") -> "ASGIApp":
     from orchestrator.gateway import Passthrough, ProxyLimits
     from orchestrator.routing import DEFAULT_COSTS
 
-    return Passthrough(servers, DEFAULT_COSTS, ProxyLimits(), log)
+    return Passthrough(servers, DEFAULT_COSTS, ProxyLimits(), log_to("gateway.log"))
 
 
-def _deepseek(options: argparse.Namespace, servers: list[str], log: "Log") -> "Starlette":
+def _deepseek(options: argparse.Namespace, servers: list[str], log_to: "LogTo") -> "ASGIApp":
     from orchestrator.gateway import Keys, Member, Models, build_app, load_tokenizers
     from orchestrator.spec import CATALOGUE, ApiSpec, ModelSpec, PoolSpec, Spec
-    from orchestrator.telemetry import open_log
 
     if options.name not in CATALOGUE:
         raise SpecError(
@@ -105,8 +115,9 @@ def _deepseek(options: argparse.Namespace, servers: list[str], log: "Log") -> "S
         )
     model = ModelSpec(str(options.model), (PoolSpec(Role.UNIFIED),), options.name)
     spec = Spec((model,), api=ApiSpec(keys_path=options.keys), log_dir=str(options.log_dir))
-    decisions = open_log("gateway", options.log_dir / "decisions-gateway.jsonl")
-    models = Models(spec, "gateway", load_tokenizers(spec), log, decisions)
+    tokenizers = load_tokenizers(spec)
+    log = log_to("gateway.log")
+    models = Models(spec, "gateway", tokenizers, log, log_to("decisions-gateway.jsonl"))
     members = [
         Member(RankId(server), Role.UNIFIED, f"http://{server}", server) for server in servers
     ]
