@@ -79,7 +79,7 @@ def body_of(load: Load) -> bytes:
     ).encode()
 
 
-def measure(load: Load, runs: Contender) -> dict[str, object]:
+def measure(load: Load, runs: Contender) -> dict[str, float]:
     """One round of one contender."""
     before_s = cpu_s(runs.pids)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -89,8 +89,6 @@ def measure(load: Load, runs: Contender) -> dict[str, object]:
     tokens = sum(outcome.tokens for outcome in good)
     ttfts_ms = [1e3 * outcome.ttft_s for outcome in good]
     return {
-        "load": load.name,
-        "contender": runs.name,
         "requests": len(good),
         "failed": len(outcomes) - len(good),
         "cpu_us_per_token": round(1e6 * spent_s / max(1, tokens), 2),
@@ -110,6 +108,16 @@ async def _ask(load: Load, addresses: Sequence[str]) -> list[Outcome]:
     return await open_loop(addresses, asks, 10.0)
 
 
+def one(load: Load, name: str) -> dict[str, float] | None:
+    """One round of one contender with engines of its own; None if it is not installed here."""
+    try:
+        with engines(load) as addresses, contender(name, addresses) as runs:
+            return measure(load, runs)
+    except Missing as reason:
+        sys.stderr.write(f"left out: {reason}\n")
+        return None
+
+
 def main() -> None:
     """Runs all."""
     parser = argparse.ArgumentParser()
@@ -117,23 +125,13 @@ def main() -> None:
     parser.add_argument("--contenders", nargs="+", default=CONTENDERS)
     parser.add_argument("--loads", nargs="+", default=[load.name for load in LOADS])
     options = parser.parse_args()
-    missing: set[str] = set()
     for load in LOADS:
-        if load.name not in options.loads:
-            continue
-        for turn in range(options.rounds):
+        for turn in range(options.rounds if load.name in options.loads else 0):
             for name in options.contenders:
-                if name in missing:
-                    continue
-                try:
-                    with engines(load) as addresses, contender(name, addresses) as runs:
-                        row = measure(load, runs)
-                except Missing as reason:
-                    missing.add(name)
-                    sys.stderr.write(f"left out: {reason}\n")
-                    continue
-                sys.stdout.write(json.dumps({"round": turn} | row) + "\n")
-                sys.stdout.flush()
+                if (row := one(load, name)) is not None:
+                    about = {"load": load.name, "contender": name, "round": turn}
+                    sys.stdout.write(json.dumps(about | row) + "\n")
+                    sys.stdout.flush()
 
 
 if __name__ == "__main__":

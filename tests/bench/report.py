@@ -18,10 +18,11 @@ from orchestrator.codec import Begin, Conversation, Splitter, Tokenizer, UserMes
 from orchestrator.engines.tiny_checkpoint import published_tokenizer
 from orchestrator.gateway.wire import FinishReason, ReplyHead, StreamReply, Usage
 from orchestrator.spec import SystemPrompt, TemplateKind
-from tests.bench import plan_speed
+from tests.bench import plan_speed, relay_cost, routing_cost, stream_cost
 from tests.live.local_stack import local_stack, printed_gib, printed_seconds, stream
 
 ROUNDS = 3
+RELAY_ROUNDS = 5
 TEXT = "Let me think about this step by step: 17 × 23 is 391, because 17 × 20 = 340. " * 200
 
 
@@ -83,6 +84,57 @@ def _split_us(tokenizer: Tokenizer, ids: list[int], batch: int) -> float:
     return 1e6 * (time.process_time() - began_s) / len(ids)
 
 
+def stream_rows() -> list[str]:
+    """CPU microseconds per streamed token, beside bare uvicorn in the same runs."""
+    rows = []
+    for engines in stream_cost.ENGINES:
+        for streams in stream_cost.STREAMS:
+            runs = [stream_cost.measure(engines, streams) for _ in range(ROUNDS)]
+            cells = [
+                spread([run[key] for run in runs], 1)
+                for key in ("gateway_us", "engines_us", "bare_us")
+            ]
+            ratio = spread([run["gateway_us"] / run["bare_us"] for run in runs])
+            rows.append(f"| {engines} | {streams} | {' | '.join(cells)} | {ratio} |")
+    return rows
+
+
+def relay_rows() -> list[str]:
+    """What stands in front of the same engines, a row for each load and contender."""
+    measured: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for load in relay_cost.LOADS:
+        for _ in range(RELAY_ROUNDS):
+            for name in relay_cost.CONTENDERS:
+                if (row := relay_cost.one(load, name)) is not None:
+                    measured.setdefault((load.name, name), []).append(row)
+    rows = []
+    for (load_name, name), runs in measured.items():
+        cells = [
+            spread([run[key] for run in runs], digits)
+            for key, digits in (
+                ("cpu_us_per_token", 1),
+                ("streams_per_cpu_s", 0),
+                ("ttft_ms_p50", 2),
+                ("ttft_ms_p99", 1),
+            )
+        ]
+        rows.append(f"| {load_name} | {name} | {' | '.join(cells)} |")
+    return rows
+
+
+def routing_rows() -> list[str]:
+    """One decision's time at 128 ranks and a million blocks, block keys included."""
+    rows = []
+    for tokens, rounds in ((32_768, 1_000), (131_072, 250)):
+        run = routing_cost.decisions(64, tokens, rounds)
+        for clock in ("cpu_us", "wall_us"):
+            spent = run[clock]
+            assert isinstance(spent, dict)
+            cells = " | ".join(f"{spent[key]:.0f}" for key in ("p50", "p99", "max"))
+            rows.append(f"| {tokens:,} | {clock.partition('_')[0]} | {cells} |")
+    return rows
+
+
 def stack_rows() -> list[str]:
     """What `r1-serve up` costs: time to its first token, memory, and one request's time."""
     rows = []
@@ -135,6 +187,37 @@ def main() -> None:
         "| what | µs |",
         "|---|---|",
         *codec_rows(tokenizer),
+        "",
+        "## Streamed tokens, CPU µs per token",
+        "",
+        "From the engines' output to the clients' sockets, codec included, one gateway without "
+        "HAProxy; every stream gets a token each 20 ms. Beside it bare uvicorn, which sends "
+        "constant chunks at the same pace, and the gateway's ratio to it in one run. The engines' "
+        "column has the timers that pace them.",
+        "",
+        "| engines | streams | gateway | engines | bare uvicorn | ratio |",
+        "|---|---|---|---|---|---|",
+        *stream_rows(),
+        "",
+        "## Passed through, in front of the same eight engines",
+        "",
+        f"`r1-serve gateway` and others between one load and engines with HTTP servers; "
+        f"median [least..most] of {RELAY_ROUNDS} alternating rounds. Prompts of 1,000 words; "
+        "short streams are 32 tokens, 2 ms apart, from 32 clients; paced ones 200 tokens, 20 ms "
+        "apart, from 64; light load is 10 requests a second of 64 tokens, 10 ms apart.",
+        "",
+        "| load | what | CPU µs/token | streams per CPU s | TTFT ms p50 | TTFT ms p99 |",
+        "|---|---|---|---|---|---|",
+        *relay_rows(),
+        "",
+        "## A routing decision, µs",
+        "",
+        f"{routing_cost.RANKS} ranks, {routing_cost.BLOCKS:,} indexed blocks of 64 tokens, the "
+        "keys of the prompt's blocks included.",
+        "",
+        "| prompt tokens | clock | p50 | p99 | most |",
+        "|---|---|---|---|---|",
+        *routing_rows(),
         "",
         "## `r1-serve plan`",
         "",
