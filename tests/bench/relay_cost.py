@@ -86,7 +86,7 @@ def measure(load: Load, runs: Contender) -> dict[str, float]:
         outcomes = runner.run(_ask(load, runs.addresses))
     spent_s = cpu_s(runs.pids) - before_s
     good = [outcome for outcome in outcomes if not outcome.failed]
-    tokens = sum(outcome.tokens for outcome in good)
+    tokens = load.tokens * len(good)  # as asked: others frame them as they like
     ttfts_ms = [1e3 * outcome.ttft_s for outcome in good]
     return {
         "requests": len(good),
