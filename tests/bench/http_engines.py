@@ -74,7 +74,13 @@ class Asked(msgspec.Struct):
 
     messages: list[Message] = []
     prompt: str = ""
-    max_tokens: int = 16
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None  # what other routers make of it
+
+    @property
+    def tokens(self) -> int:
+        """How many are wanted."""
+        return self.max_tokens or self.max_completion_tokens or 16
 
     @property
     def text(self) -> str:
@@ -290,7 +296,7 @@ class Server(asyncio.Protocol):
             asked = msgspec.json.decode(body, type=Asked)
             text = asked.text
             hashes = self._engine.hashes(text)
-            self._engine.submit(Running(self, text, hashes, asked.max_tokens, asked.max_tokens))
+            self._engine.submit(Running(self, text, hashes, asked.tokens, asked.tokens))
             return
         answer = ANSWERS.get(path)
         if answer is None:
