@@ -47,4 +47,4 @@ class FleetView:
 
     def of(self, role: Role) -> tuple[RankView, ...]:
         """The ranks of one role."""
-        return tuple(rank for rank in self.ranks if rank.role is role)
+        return tuple([rank for rank in self.ranks if rank.role is role])

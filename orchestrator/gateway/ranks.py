@@ -12,6 +12,7 @@ from orchestrator.engines import (
     EngineInfo,
     EngineLink,
     EngineLoad,
+    Finish,
     RankChannel,
     Submit,
     TokenSink,
@@ -22,6 +23,7 @@ from orchestrator.engines.kv_subscriber import KvSubscriber
 from orchestrator.gateway.supervisor import Supervisor
 from orchestrator.telemetry import Log
 
+LOADS_EVERY_S = 0.05  # how old a heartbeat may be before routing hears of it
 INDEX_BLOCKS_MAX = 4_000_000  # what 512 ranks of 8,000 blocks hold; some 200 bytes each
 
 HTTP = "http://"  # begins the address of an engine behind a server of its own
@@ -70,6 +72,8 @@ class Ranks:
         self._ranks: dict[RankId, _Rank] = {}
         self._hashing: KvHashing | None = None  # of the first rank, and so of all
         self._router: routing.Router | None = None  # from the first rank on
+        self._reachable: list[RankId] | None = None  # None: to be looked up
+        self._loads_at = 0.0  # when heartbeats are read again
 
     @property
     def router(self) -> routing.Router:
@@ -87,22 +91,31 @@ class Ranks:
             if rank.member.role is role:
                 rank.listed = rank.member.rank_id in listed
                 self._retire(rank)
+        self._reachable = None
         self._on_change()
 
     def view(self, now: float) -> FleetView:
         """The ranks that can take requests now."""
-        open_ranks = [
-            rank
-            for rank in self._ranks.values()
-            if rank.listed and rank.joined and rank.channel.state is ChannelState.OPEN
-        ]
         if self._router is None:
             return FleetView((), now)
-        for rank in open_ranks:
-            if (load := rank.channel.load) is not rank.load and load is not None:
+        if self._reachable is None:
+            self._reachable = sorted(
+                rank_id
+                for rank_id, rank in self._ranks.items()
+                if rank.listed and rank.joined and rank.channel.state is ChannelState.OPEN
+            )
+        if now >= self._loads_at:
+            self._loads_at = now + LOADS_EVERY_S
+            self._read_loads(self._router, now)
+        return self._router.view(self._reachable, now)
+
+    def _read_loads(self, router: routing.Router, now: float) -> None:
+        """Tells routing what the heartbeats since the last call have said."""
+        for rank_id, rank in self._ranks.items():
+            load = rank.channel.load
+            if rank.joined and load is not None and load is not rank.load:
                 rank.load = load
-                self._router.ledger.reported(rank.member.rank_id, load.running, load.waiting, now)
-        return self._router.view(sorted(rank.member.rank_id for rank in open_ranks), now)
+                router.ledger.reported(rank_id, load.running, load.waiting, now)
 
     def arrived(self) -> None:
         """A request is being routed for the first time."""
@@ -118,6 +131,17 @@ class Ranks:
         """Time has passed."""
         if self._router is not None:
             self._router.tick(self._now())
+
+    def kv_batches(self) -> dict[str, int]:
+        """What became of the KV event batches of the ranks that are known."""
+        found = dict.fromkeys(("applied", "repeated", "lost", "malformed"), 0)
+        for rank in self._ranks.values():
+            if (events := rank.events) is not None:
+                found["applied"] += events.stream.counts.applied
+                found["repeated"] += events.stream.counts.repeated
+                found["lost"] += events.stream.counts.lost
+                found["malformed"] += events.malformed
+        return found
 
     def decide(
         self,
@@ -176,6 +200,7 @@ class Ranks:
             info = rank.channel.info
             if info is not None and rank.channel.state is ChannelState.OPEN:
                 self._join(rank, info)
+        self._reachable = None
         self._on_change()
 
     def _join(self, rank: _Rank, info: EngineInfo) -> None:
@@ -215,6 +240,8 @@ class Ranks:
         self.router.first_token(request_id, self._now())
 
     def _release(self, rank: _Rank, request_id: str, end: End) -> None:
+        if end.finish is Finish.LOST:
+            self._reachable = None  # the channel tells of its new state after all its ends
         self.router.ended(request_id, self._now(), end.cached_tokens)
         self._retire(rank)
         self._on_change()

@@ -255,6 +255,8 @@ class Service:
             self._admit(admission.Passed())
             self._wake()
             self.ranks.tick()
+            for outcome, batches in self.ranks.kv_batches().items():
+                self.metrics.set(metrics.KV_BATCHES, batches, self.model.name, outcome)
 
 
 class _Sink:

@@ -66,8 +66,8 @@ def candidates(
         work = [costs.prefill_s(tokens, 0)] * len(ranks)
     if held := question.hit_tokens:
         for at, rank in enumerate(ranks):
-            if hit := held.get(rank.rank_id):
-                hits[at] = hit
+            if rank.rank_id in held:
+                hits[at] = hit = held[rank.rank_id]
                 if question.leg is not Leg.DECODE:
                     work[at] = costs.prefill_s(tokens, hit)
     return Candidates(

@@ -96,9 +96,10 @@ def explain(seen: Candidates) -> dict[str, list[float]]:
 
 def pick(seen: Candidates, costs_s: Sequence[float], *, only: bool) -> Choice:
     """The cheapest; of equal ones the one that waited longest for a request, then by id."""
-    least = min(costs_s) + TIE_S
-    equal = [at for at, cost_s in enumerate(costs_s) if cost_s <= least]
-    best = min(equal, key=lambda at: (seen.ranks[at].sent_at, seen.ranks[at].rank_id))
+    most = min(costs_s) + TIE_S
+    equal = [at for at, cost_s in enumerate(costs_s) if cost_s <= most]
+    ranks = seen.ranks
+    best = min(equal, key=lambda at: (ranks[at].sent_at, ranks[at].rank_id))
     return Choice(
         seen.ranks[best].rank_id,
         Reason.ONLY_RANK if only else _reason(seen.hit_tokens, best, len(equal)),

@@ -5,6 +5,7 @@ other gateways add the rest, and are as old as they say.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from orchestrator.core import RankId, RankView, Role
@@ -90,6 +91,11 @@ class Ledger:
         if rank.view is None:
             rank.view = _view(rank)
         return rank.view
+
+    def views(self, rank_ids: Iterable[RankId]) -> tuple[RankView, ...]:
+        """These ranks, each as `view` has it."""
+        ranks = self._ranks
+        return tuple([ranks[rank_id].view or self.view(rank_id) for rank_id in rank_ids])
 
     def in_flight(self, rank_id: RankId) -> int:
         """Requests that have not ended; 0 of a rank that is gone."""

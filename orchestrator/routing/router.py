@@ -127,8 +127,7 @@ class Router:
     def view(self, rank_ids: Iterable[RankId], now: float) -> FleetView:
         """These ranks, which the host can reach, as a view; `rank_ids` are in order."""
         ledger = self.ledger
-        ranks = tuple([ledger.view(rank_id) for rank_id in rank_ids])
-        return FleetView(ranks, now, ledger.arrivals_per_s, ledger.output_tokens)
+        return FleetView(ledger.views(rank_ids), now, ledger.arrivals_per_s, ledger.output_tokens)
 
     def decide(
         self,

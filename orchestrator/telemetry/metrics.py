@@ -60,6 +60,12 @@ RESUMED = Metric(
     "r1_requests_resumed_total", Kind.COUNTER, "Submissions after a rank failed.", ("model",)
 )
 RANKS = Metric("r1_ranks_open", Kind.GAUGE, "Ranks that this gateway can reach.", ("model", "role"))
+KV_BATCHES = Metric(
+    "r1_kv_event_batches",
+    Kind.GAUGE,
+    "Batches of KV events of the ranks that are listed, by what became of them.",
+    ("model", "outcome"),
+)
 EMPTY_ANSWERS = Metric(
     "r1_empty_answers_total",
     Kind.COUNTER,
@@ -84,6 +90,7 @@ CATALOGUE = (
     PATHS,
     RESUMED,
     RANKS,
+    KV_BATCHES,
     EMPTY_ANSWERS,
     INVALID_JSON,
 )

@@ -11,12 +11,15 @@ def kv_room(seen: Candidates) -> list[float]:
     """
     grown = seen.output_tokens / 2  # of a request that is on average half done
     own = seen.question.prompt_tokens + seen.output_tokens
+    room = [
+        rank.kv_tokens - rank.decoding_tokens - batch * grown
+        for rank, batch in zip(seen.ranks, seen.batch, strict=True)
+    ]
+    if min(room) >= own:
+        return seen.nothing
     return [
-        0.0
-        if (short := rank.decoding_tokens + batch * grown + own - rank.kv_tokens) <= 0
-        or not rank.kv_tokens
-        else _freed_s(seen, at, short)
-        for at, (rank, batch) in enumerate(zip(seen.ranks, seen.batch, strict=True))
+        _freed_s(seen, at, own - free) if free < own and seen.ranks[at].kv_tokens else 0.0
+        for at, free in enumerate(room)
     ]
 
 

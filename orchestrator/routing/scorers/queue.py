@@ -8,12 +8,17 @@ def queue(seen: Candidates) -> list[float]:
 
     Reads the gateway's own ledger, exact for its own requests, and what others said they have.
     """
-    return [
-        wait_s if batch < rank.slots or not rank.slots else wait_s + _slot_s(seen, at)
-        for at, (rank, wait_s, batch) in enumerate(
-            zip(seen.ranks, seen.wait_s, seen.batch, strict=True)
-        )
+    full = [
+        at
+        for at, (rank, batch) in enumerate(zip(seen.ranks, seen.batch, strict=True))
+        if batch >= rank.slots > 0
     ]
+    if not full:
+        return seen.wait_s
+    waits = list(seen.wait_s)
+    for at in full:
+        waits[at] += _slot_s(seen, at)
+    return waits
 
 
 def _slot_s(seen: Candidates, at: int) -> float:

@@ -191,6 +191,37 @@ async def test_every_routing_decision_replays_from_its_log_line(
         assert (choice.rank_id, choice.reason) == (line["decision"], line["reason"])
 
 
+async def test_a_prompt_goes_where_it_was_computed_before(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    ranks = [*pair(), Rank(Role.PREFILL, "p2", FAST), Rank(Role.PREFILL, "p3", FAST)]
+    async with stack(tokenizer, tmp_path, ranks) as running:
+        for _ in range(4):
+            await running.ask(QUESTION * 20)
+        routed = [d for d in decisions(running) if d["event"] == "routing"]
+    prefilled = [d for d in routed if d["role"] == "prefill"]
+    assert len({str(d["decision"]) for d in prefilled}) == 1
+    assert [d["reason"] for d in prefilled] == ["tie", "prefix", "prefix", "prefix"]
+
+
+async def test_a_rank_with_another_block_size_is_refused_with_the_two_values(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    other = Rank(Role.DECODE, "d2", FakeEngineSpec(block_size=16))
+    async with stack(tokenizer, tmp_path, pair()) as running:
+        log = running.logs / "log"
+        running.models.update_pool(MODEL, Role.DECODE, [await other.start()])
+        try:
+            await until(lambda: "rank_refused" in log.read_text())
+            health = await running.http.get("/health")
+        finally:
+            await other.stop()
+    assert health.json()["ranks"][MODEL]["decode"] == 0
+    line = next(line for line in log.read_text().splitlines() if "rank_refused" in line)
+    cause = json.loads(line)["cause"]
+    assert "d2/0 has block size 16, the others of its model have 64" in cause
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
