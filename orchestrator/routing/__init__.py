@@ -20,7 +20,15 @@ from orchestrator.routing.kv_events import (
     Removed,
     Stored,
 )
-from orchestrator.routing.kv_stream import Apply, AskReplay, Forget, KvStream, Step, StreamCounts
+from orchestrator.routing.kv_stream import (
+    Apply,
+    AskReplay,
+    Forget,
+    GiveUp,
+    KvStream,
+    Step,
+    StreamCounts,
+)
 from orchestrator.routing.ledger import Credit, Ledger, Member
 from orchestrator.routing.prefix_index import IndexCounts, PrefixHits, PrefixIndex
 from orchestrator.routing.router import Decision, Prompt, Router, nowhere
@@ -38,6 +46,7 @@ __all__ = [
     "Credit",
     "Decision",
     "Forget",
+    "GiveUp",
     "IndexCounts",
     "KvBatch",
     "KvEvent",

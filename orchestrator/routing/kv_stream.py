@@ -1,7 +1,8 @@
 """Puts the batches of one rank's KV events in order: gaps, repetitions, restarts.
 
 A publisher numbers its batches and keeps the last ones for replay. The host feeds what arrives and
-does what the steps say. What comes out is a gapless sequence, or `Forget` where that cannot be.
+does what the steps say. What comes out is a gapless sequence, or `Forget` where that cannot be. A
+publisher that cannot replay is given up at its first loss: what it holds cannot be known any more.
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,12 @@ class Forget:
     """What is believed of the rank's blocks is worthless: batches are lost, or it started anew."""
 
 
-Step = Apply | AskReplay | Forget
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Batches are lost and cannot be asked for: the stream is of no use. Nothing follows."""
+
+
+Step = Apply | AskReplay | Forget | GiveUp
 
 
 @dataclass(slots=True)
@@ -56,6 +62,7 @@ class KvStream:
         self._next: int | None = None  # None: nothing has come yet
         self._latest = 0.0  # when the publisher made the last batch that was applied
         self._held: dict[int, KvBatch] = {}
+        self._given_up = False
 
     def start(self) -> list[Step]:
         """The host has subscribed: what the publisher still has of the past is asked for."""
@@ -66,6 +73,8 @@ class KvStream:
 
     def on_live(self, batch: KvBatch) -> list[Step]:
         """A batch as it was published."""
+        if self._given_up:
+            return []
         steps: list[Step] = []
         if self._next is not None and batch.sequence < self._next:
             if batch.made_at <= self._latest:
@@ -122,7 +131,12 @@ class KvStream:
             self.counts.gaps += 1
             self._asked = True
             return [AskReplay(self._next)]
-        return self._skip() if len(self._held) > _REORDERED_MAX else []
+        if len(self._held) <= _REORDERED_MAX:
+            return []
+        self.counts.lost += min(self._held) - self._next
+        self._held.clear()
+        self._given_up = True
+        return [GiveUp()]
 
     def _skip(self) -> list[Step]:
         """Goes on behind a gap."""

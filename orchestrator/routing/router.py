@@ -13,7 +13,7 @@ from orchestrator.routing.candidates import Leg, Question
 from orchestrator.routing.choose import Choice, NoRank, Reason, choose_rank
 from orchestrator.routing.keys import prompt_keys
 from orchestrator.routing.kv_events import KvEvent
-from orchestrator.routing.kv_stream import Apply, AskReplay, Forget, Step
+from orchestrator.routing.kv_stream import Apply, AskReplay, Forget, GiveUp, Step
 from orchestrator.routing.ledger import Ledger, Member
 from orchestrator.routing.prefix_index import PrefixIndex
 from orchestrator.routing.step_costs import StepCosts
@@ -77,7 +77,7 @@ class Router:
         self._submissions: dict[str, _Submission] = {}
         self._confirmed: deque[tuple[float, RankId, Sequence[int]]] = deque()
         self._sessions: OrderedDict[str, tuple[RankId, int]] = OrderedDict()
-        self._hope = 1.0  # how much of what was under way turned out to be a prefix hit
+        self._hope = 0.5  # how much of what was under way turned out to be a prefix hit
 
     # --- ranks -------------------------------------------------------------------------------
 
@@ -108,6 +108,8 @@ class Router:
                     self.on_events(rank_id, events)
                 case Forget():
                     self.index.join(rank_id)
+                case GiveUp():
+                    self.without_events(rank_id)
                 case AskReplay():
                     asked.append(step)
         return asked

@@ -1,7 +1,9 @@
 """The policies that `bench routing` compares: ours, an oracle, and the usual ones by load alone."""
 
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 from typing_extensions import override
 
@@ -119,6 +121,37 @@ class Oracle(_Blind):
         return costs.index(min(costs))
 
 
+class Mirror(_Blind):
+    """Greedy over a mirror of each cache that takes every prompt in as it is sent.
+
+    It knows the engines' timing and sizes, but neither their caches nor when they fill.
+    """
+
+    def __init__(self, engines: Sequence[SimEngine]) -> None:
+        super().__init__(engines)
+        self._free_at = [0.0] * len(engines)
+        self._caches: list[OrderedDict[int, None]] = [OrderedDict() for _ in engines]
+
+    @override
+    def pick(self, job: Job, now: float) -> int:
+        model = self.engines[0].model
+        tokens = len(job.prompt_ids)
+        ends: list[float] = []
+        for free_at, cache in zip(self._free_at, self._caches, strict=True):
+            hits = sum(1 for _ in takewhile(cache.__contains__, job.keys))
+            hit = min(hits * model.block_tokens, tokens - 1)
+            ends.append(max(free_at, now) + self.engines[0].prefill_s(tokens, hit))
+        rank = ends.index(min(ends))
+        self._free_at[rank] = ends[rank]
+        cache = self._caches[rank]
+        for key in job.keys:
+            cache[key] = None
+            cache.move_to_end(key)
+        while len(cache) > model.blocks:
+            cache.popitem(last=False)
+        return rank
+
+
 class Ours:
     """The router that the gateway runs, with KV events or without."""
 
@@ -178,6 +211,7 @@ def costs_of(model: EngineModel) -> StepCosts:
 
 POLICIES: dict[str, Callable[[Sequence[SimEngine], int], Policy]] = {
     "oracle": lambda engines, seed: Oracle(engines),
+    "mirror": lambda engines, seed: Mirror(engines),
     "kv": lambda engines, seed: Ours(engines, events=True),
     "kv_no_replay": lambda engines, seed: Ours(engines, events=True, replay=False),
     "approx": lambda engines, seed: Ours(engines, events=False),

@@ -11,6 +11,7 @@ from orchestrator.routing import (
     Apply,
     AskReplay,
     Forget,
+    GiveUp,
     KvBatch,
     KvEvent,
     KvStream,
@@ -90,12 +91,12 @@ def test_a_late_batch_fills_its_gap_without_a_replay() -> None:
     assert applied(stream.on_live(batch(1))) == [1, 2]
 
 
-def test_without_replay_a_gap_is_given_up_after_a_while() -> None:
+def test_without_replay_a_loss_is_the_end_of_the_stream() -> None:
     stream = started(replays=False)
     stream.on_live(batch(0))
     steps = [step for number in range(2, 80) for step in stream.on_live(batch(number))]
-    assert steps[0] == Forget()
-    assert applied(steps) == list(range(2, 80))
+    assert steps == [GiveUp()]
+    assert stream.counts.lost == 1
 
 
 def test_a_repeated_batch_is_counted_and_not_applied() -> None:
@@ -194,7 +195,7 @@ class _Link:
                     for event in events:
                         self.index.on(self.rank_id, event)
                         self.told.on(self.rank_id, event)
-                case Forget():
+                case Forget() | GiveUp():
                     self.index.join(self.rank_id)
                     self.told.copies.pop(self.rank_id, None)
                 case AskReplay(first):
