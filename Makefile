@@ -6,7 +6,7 @@ BIN := .venv/bin
 .PHONY: help up test check conformance bench bench-peers docs format lock venv clients
 
 help: ## what there is to make
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 up: ## serve on this machine: real vLLM on the CPU, simulated nodes
 	@began=$$(date +%s.%N); deploy/bootstrap.sh && { deploy/page/build.sh || true; } && exec $(BIN)/r1-serve up --began-at $$began
@@ -31,10 +31,11 @@ conformance: venv clients ## real clients and a browser against the gateway over
 bench: venv ## measure, and write docs/performance.md
 	$(BIN)/python -m tests.bench.report
 
-bench-peers: venv ## install other people's routers into .peers, so that `make bench` measures them too
+bench-peers: venv ## the same, and the pass-through beside other people's routers, installed into .peers
 	for name in sglang-router==0.3.2 vllm-router==0.1.17; do \
 		$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .peers/$${name%%=*} && \
 		$(BIN)/uv pip install --quiet --python .peers/$${name%%=*}/bin/python $$name; done
+	$(BIN)/python -m tests.bench.report --relay
 
 docs: venv ## write what is generated: docs/accuracy.md and the error bands of plans
 	$(BIN)/r1-serve accuracy --write docs/accuracy.md --groups orchestrator/perf/data/groups.yaml

@@ -122,6 +122,23 @@ def relay_rows() -> list[str]:
     return rows
 
 
+def relay_section() -> list[str]:
+    """The pass-through between HAProxy and other people's routers."""
+    return [
+        "## Passed through, in front of the same eight engines",
+        "",
+        f"`r1-serve gateway` and others between one load and engines with HTTP servers; "
+        f"median [least..most] of {RELAY_ROUNDS} alternating rounds. Prompts of 1,000 words; "
+        "short streams are 32 tokens, 2 ms apart, from 32 clients; paced ones 200 tokens, 20 ms "
+        "apart, from 64; light load is 10 requests a second of 64 tokens, 10 ms apart.",
+        "",
+        "| load | what | CPU µs/token | streams per CPU s | TTFT ms p50 | TTFT ms p99 |",
+        "|---|---|---|---|---|---|",
+        *relay_rows(),
+        "",
+    ]
+
+
 def routing_rows() -> list[str]:
     """One decision's time at 128 ranks and a million blocks, block keys included."""
     rows = []
@@ -162,6 +179,9 @@ def main() -> None:
     """Writes the report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("docs/performance.md"))
+    parser.add_argument(
+        "--relay", action="store_true", help="the pass-through beside others too: 15 minutes more"
+    )
     options = parser.parse_args()
     tokenizer = Tokenizer.load(published_tokenizer())
     load = os.getloadavg()[0]
@@ -199,17 +219,7 @@ def main() -> None:
         "|---|---|---|---|---|---|",
         *stream_rows(),
         "",
-        "## Passed through, in front of the same eight engines",
-        "",
-        f"`r1-serve gateway` and others between one load and engines with HTTP servers; "
-        f"median [least..most] of {RELAY_ROUNDS} alternating rounds. Prompts of 1,000 words; "
-        "short streams are 32 tokens, 2 ms apart, from 32 clients; paced ones 200 tokens, 20 ms "
-        "apart, from 64; light load is 10 requests a second of 64 tokens, 10 ms apart.",
-        "",
-        "| load | what | CPU µs/token | streams per CPU s | TTFT ms p50 | TTFT ms p99 |",
-        "|---|---|---|---|---|---|",
-        *relay_rows(),
-        "",
+        *(relay_section() if options.relay else ()),
         "## A routing decision, µs",
         "",
         f"{routing_cost.RANKS} ranks, {routing_cost.BLOCKS:,} indexed blocks of 64 tokens, the "
