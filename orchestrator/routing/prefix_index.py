@@ -116,6 +116,25 @@ class PrefixIndex:
         for copied in [pair for pair in self._copies if pair[0] == rank.slot]:
             del self._copies[copied]
 
+    def without_events(self, rank_id: RankId, own_blocks_max: int) -> None:
+        """The rank's events have ended: what they said is where our own decisions go on from.
+
+        Looks at every entry, once in a stream's life.
+        """
+        rank = self._ranks[rank_id]
+        bit = 1 << rank.slot
+        for copied in [pair for pair in self._copies if pair[0] == rank.slot]:
+            del self._copies[copied]
+        for hashed in [
+            h for h, key in self._keys.items() if self._holders.get(key, 0) & _ALL == bit
+        ]:
+            del self._keys[hashed]
+        held = [key for key, ranks in self._holders.items() if ranks & bit]
+        rank.own = OrderedDict.fromkeys(held[-own_blocks_max:])
+        rank.own_max = own_blocks_max
+        for key in held[: -len(rank.own) or None]:
+            self._clear(key, bit)
+
     def has(self, rank_id: RankId) -> bool:
         """Whether the rank has joined."""
         return rank_id in self._ranks

@@ -94,7 +94,7 @@ class Router:
     def without_events(self, rank_id: RankId) -> None:
         """The rank's events are of no use: from now on its blocks are what we sent there."""
         if self.index.has(rank_id):
-            self.index.join(rank_id, self._own_max(self.ledger.member(rank_id)))
+            self.index.without_events(rank_id, self._own_max(self.ledger.member(rank_id)))
 
     def _own_max(self, member: Member) -> int:
         return member.kv_tokens // self.index.block_tokens

@@ -36,7 +36,7 @@ class EngineModel:
     step_request_s: float = 0.0  # added to a step by each running request
     stall: float = 0.0  # share of a prefill by which running decodes are held up
     slots: int = 64
-    hit_at: HitAt = HitAt.ADMISSION
+    hit_at: HitAt = HitAt.PREFILL
 
 
 @dataclass(slots=True, eq=False)
@@ -117,7 +117,16 @@ class SimEngine:
                 hit = min(self._leading(job.keys, coming), self._most(job))
                 queued_s += self.prefill_s(len(job.prompt_ids), hit)
             coming.update(job.keys)
-        return max(0.0, self.free_at - now) + queued_s
+        return max(self.free_at - now, self._slot_at() - now, 0.0) + queued_s
+
+    def _slot_at(self) -> float:
+        """When a slot is free for one more; as far as that is known, which it is of decodes."""
+        ahead = self._held + len(self._waiting) + 1 - self.model.slots
+        if ahead <= 0 or not self._ending:
+            return 0.0
+        ends = sorted(last for last, _, _ in self._ending)
+        left = ends[min(ahead, len(ends)) - 1] - self._steps
+        return self._step_at + left * self._duration_s()
 
     def _leading(self, keys: Sequence[int], coming: set[int]) -> int:
         blocks = 0

@@ -107,7 +107,11 @@ class LeastTokens(_Blind):
 
 
 class Oracle(_Blind):
-    """Greedy with perfect knowledge: reads the engines' own caches and queues."""
+    """Greedy with perfect knowledge: reads the engines' own caches and queues.
+
+    It minimises the request's own time to first token; ties go to the first engine, which keeps
+    others idle for large prompts.
+    """
 
     @override
     def pick(self, job: Job, now: float) -> int:

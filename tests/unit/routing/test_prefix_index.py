@@ -143,6 +143,30 @@ def test_without_events_our_own_decisions_count_up_to_what_the_rank_can_hold() -
     assert len(made) == 0
 
 
+def test_when_events_end_our_own_decisions_go_on_from_what_they_said() -> None:
+    made = index(A, B)
+    made.on(A, stored(PROMPT))
+    made.on(A, stored(PROMPT))
+    made.on(B, stored(PROMPT[:4]))
+    made.without_events(A, 100)
+    assert made.hits(KEYS).sure == {A: 6, B: 2}
+    other = prompt_keys(tuple(range(100, 306)), BLOCK)
+    made.confirm(A, other)
+    assert made.hits(other).sure == {}, "103 blocks: more than the rank holds, the first are gone"
+    assert made.hits(KEYS).sure == {B: 2}
+    made.on(B, removed(PROMPT, 1))
+    made.on(B, removed(PROMPT, 0))
+    assert not made._keys
+    assert made.counts.strangers == 0
+
+
+def test_of_what_events_said_no_more_is_believed_than_the_rank_can_hold() -> None:
+    made = index(A)
+    made.on(A, stored(PROMPT))
+    made.without_events(A, 2)
+    assert len(made) == 2
+
+
 def test_the_index_is_bounded_and_says_what_it_dropped() -> None:
     made = index(A, blocks_max=640)
     for number in range(1000):

@@ -91,6 +91,17 @@ def test_without_a_slot_a_request_waits_for_an_end() -> None:
     assert third.first_at == pytest.approx(min(j.ended_at for j in world.jobs[:2]) + 2.0)
 
 
+def test_the_oracle_sees_that_there_is_no_slot() -> None:
+    world = World()
+    for _ in range(2):
+        world.job(0.0, (1, 2), output=5)
+    seen: list[float] = []
+    world.agenda.at(4.5, lambda now: seen.append(world.engine.wait_s(now)))
+    third = world.job(4.5, (5, 6))
+    world.agenda.run()
+    assert third.first_at == pytest.approx(4.5 + seen[0] + 2.0)
+
+
 def test_publishes_what_enters_and_leaves_its_cache_in_order() -> None:
     world = World(EngineModel(3, 4, 1.0, 0.5))
     world.job(0.0, tuple(range(8)))
