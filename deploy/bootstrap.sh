@@ -18,7 +18,7 @@ command -v "$python" >/dev/null || fail "there is no $python" "install Python 3.
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "$("$python" --version) is too old" "install Python 3.11 or newer, or set PYTHON"
 
-echo "installing into .venv (3.7 GB; a minute or two, longer when nothing is cached) ..."
+echo "installing into .venv (4.3 GB; a minute or two, longer when nothing is cached) ..."
 if ! "$python" -m venv .venv 2>/dev/null; then
     rm -rf .venv
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
