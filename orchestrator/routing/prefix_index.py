@@ -13,11 +13,11 @@ the host moves requests through `expect`, `confirm` and `forget`.
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from orchestrator.core import RankId
 from orchestrator.routing.keys import chain_keys, root_key
 from orchestrator.routing.kv_events import HASH_MASK, Cleared, KvEvent, Removed, Stored
+from orchestrator.routing.sharded_dict import SHARDS, ShardedDict
 
 SLOTS = 1024  # ranks at once, those that are being swept included
 _ALL = (1 << SLOTS) - 1
@@ -71,8 +71,8 @@ class PrefixIndex:
         self.block_tokens = block_tokens
         self.counts = IndexCounts()
         self._blocks_max = blocks_max
-        self._holders: dict[int, int] = {}  # key -> layered set of ranks
-        self._keys: dict[int, int] = {}  # the engines' hash -> key, of every block held by events
+        self._holders = ShardedDict()  # key -> layered set of ranks
+        self._keys = ShardedDict()  # the engines' hash -> key, of every block held by events
         self._copies: dict[tuple[int, int], int] = {}  # (slot, key) -> copies beyond the first
         self._sets: dict[int, int] = {}
         self._ranks: dict[RankId, _Rank] = {}
@@ -80,9 +80,10 @@ class PrefixIndex:
         self._free: list[int] = []
         self._dead = 0  # slots whose entries are still being swept, in the held layer
         self._sweep: _Sweep | None = None
+        self._clean_at = 0  # shard of `_keys`
 
     def __len__(self) -> int:
-        return len(self._holders)
+        return self._holders.entries
 
     # --- ranks -------------------------------------------------------------------------------
 
@@ -125,10 +126,8 @@ class PrefixIndex:
         bit = 1 << rank.slot
         for copied in [pair for pair in self._copies if pair[0] == rank.slot]:
             del self._copies[copied]
-        for hashed in [
-            h for h, key in self._keys.items() if self._holders.get(key, 0) & _ALL == bit
-        ]:
-            del self._keys[hashed]
+        for hashed in [h for h, key in self._keys.items() if self._holders.get(key) & _ALL == bit]:
+            self._keys.pop(hashed)
         held = [key for key, ranks in self._holders.items() if ranks & bit]
         rank.own = OrderedDict.fromkeys(held[-own_blocks_max:])
         rank.own_max = own_blocks_max
@@ -171,38 +170,38 @@ class PrefixIndex:
             hashes, chain_keys(parent, event.token_ids, self.block_tokens), strict=True
         ):
             before = holders.get(key)
-            if before is None:
-                holders[key] = sets.setdefault(bit, bit)
+            if not before:
+                holders.put(key, sets.setdefault(bit, bit))
             elif before & bit:
                 self._copies[slot, key] = self._copies.get((slot, key), 0) + 1
                 continue
             else:
                 after = before | bit
-                holders[key] = sets.setdefault(after, after)
-            keys[hashed & HASH_MASK] = key
+                holders.put(key, sets.setdefault(after, after))
+            keys.put(hashed & HASH_MASK, key)
         self._bound()
 
     def _parent(self, event: Stored) -> int | None:
         if event.parent is None:
             return root_key(event.salt)
-        return self._keys.get(event.parent & HASH_MASK)
+        return self._keys.get(event.parent & HASH_MASK) or None
 
     def _remove(self, slot: int, hashes: Sequence[int]) -> None:
         bit = 1 << slot
         for hashed in hashes:
             hashed &= HASH_MASK
             key = self._keys.get(hashed)
-            held = 0 if key is None else self._holders.get(key, 0)
-            if key is None or not held & bit:
+            held = self._holders.get(key)
+            if not held & bit:
                 self.counts.strangers += 1
-                if key is not None and not held & _ALL:
-                    del self._keys[hashed]
+                if not held & _ALL:
+                    self._keys.pop(hashed)
                 continue
             if self._copies and (slot, key) in self._copies:
                 self._drop_copy(slot, key)
                 continue
             if not held & _ALL & ~bit:
-                del self._keys[hashed]
+                self._keys.pop(hashed)
             self._clear(key, bit)
 
     def _drop_copy(self, slot: int, key: int) -> None:
@@ -233,7 +232,7 @@ class PrefixIndex:
         for key in keys:
             own[key] = None
             own.move_to_end(key)
-            before = self._holders.get(key, 0)
+            before = self._holders.get(key)
             if not before & bit:
                 self._set(key, before | bit)
         while len(own) > rank.own_max:
@@ -250,17 +249,17 @@ class PrefixIndex:
         mark = bit << layer
         holders, sets = self._holders, self._sets
         for key in keys:
-            before = holders.get(key, 0)
+            before = holders.get(key)
             if not before & (bit | mark):
                 after = before | mark
-                holders[key] = sets.setdefault(after, after)
+                holders.put(key, sets.setdefault(after, after))
         self._bound()
 
     def _unmark(self, keys: Sequence[int], bit: int, layer: int) -> None:
         mark = bit << layer
         holders = self._holders
         for key in keys:
-            if holders.get(key, 0) & mark:
+            if holders.get(key) & mark:
                 self._clear(key, mark)
 
     # --- what a prompt finds -----------------------------------------------------------------
@@ -277,9 +276,9 @@ class PrefixIndex:
         get = self._holders.get
         end = len(keys)
         at = 0
-        held = get(keys[0]) if keys else None
+        held = get(keys[0]) if keys else 0
         sure_left = hoped_left = _ALL & ~self._dead
-        while held is not None:
+        while held:
             now_hoped = (held | held >> _COMPUTED | held >> _UNDER_WAY) & hoped_left
             now_sure = (held | held >> _COMPUTED) & sure_left
             if at:
@@ -297,7 +296,7 @@ class PrefixIndex:
                 if at + step < end and get(keys[at + step]) == held:
                     at += step
             at += 1
-            held = get(keys[at]) if at < end else None
+            held = get(keys[at]) if at < end else 0
         if at:
             _leave_off(sure, sure_left, at)
             _leave_off(hoped, hoped_left, at)
@@ -322,11 +321,11 @@ class PrefixIndex:
         live = _ALL & ~sweep.dead
         for hashed in sweep.hashes[-entries:]:
             key = self._keys.get(hashed)
-            if key is not None and not self._holders.get(key, 0) & live:
-                del self._keys[hashed]
+            if not self._holders.get(key) & live:
+                self._keys.pop(hashed)
         marks = sweep.dead | sweep.dead << _COMPUTED | sweep.dead << _UNDER_WAY
         for key in sweep.keys[-entries:]:
-            if self._holders.get(key, 0) & marks:
+            if self._holders.get(key) & marks:
                 self._clear(key, marks)
         del sweep.hashes[-entries:], sweep.keys[-entries:]
         if not sweep.hashes and not sweep.keys:
@@ -336,30 +335,31 @@ class PrefixIndex:
         return True
 
     def _set(self, key: int, after: int) -> None:
-        self._holders[key] = self._sets.setdefault(after, after)
+        self._holders.put(key, self._sets.setdefault(after, after))
 
     def _clear(self, key: int, marks: int) -> None:
         """Takes the marks off a block; drops it with its last one."""
-        after = self._holders.get(key, 0) & ~marks
+        after = self._holders.get(key) & ~marks
         if after:
             self._set(key, after)
         else:
-            self._holders.pop(key, None)
+            self._holders.pop(key)
 
     def _bound(self) -> None:
         """Keeps every dict within its bound; what was learnt first goes first, in slices."""
         if len(self._sets) > _SETS_MAX:
             self._sets.clear()
-        if len(self._holders) > self._blocks_max:
-            self._evict(max(1, self._blocks_max // 64))
-        if len(self._keys) > self._blocks_max:  # hashes whose blocks were evicted long ago
-            for hashed in list(islice(self._keys, max(1, self._blocks_max // 64))):
-                del self._keys[hashed]
+        if self._holders.entries > self._blocks_max:
+            self._evict(self._holders.oldest(max(1, self._blocks_max // 64)))
+        if self._keys.entries > self._blocks_max * 5 // 4:  # a fifth is of blocks that are gone
+            self._clean_at = (self._clean_at + 1) % SHARDS
+            for hashed, key in self._keys.shard(self._clean_at):
+                if not self._holders.get(key) & _ALL:
+                    self._keys.pop(hashed)
 
-    def _evict(self, blocks: int) -> None:
-        gone = list(islice(self._holders, blocks))
+    def _evict(self, gone: Sequence[int]) -> None:
         for key in gone:
-            del self._holders[key]
+            self._holders.pop(key)
         if self._copies:
             kept = set(gone).isdisjoint
             self._copies = {pair: count for pair, count in self._copies.items() if kept((pair[1],))}

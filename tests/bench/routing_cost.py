@@ -80,7 +80,9 @@ def decisions(block: int, prompt_tokens: int, rounds: int) -> dict[str, object]:
     for number in range(rounds):
         ids = ids_of(chance.randrange(prompts), prompt_tokens)
         if number % 3:  # a third each: all of it held, half of it, nothing
-            ids = ids[: prompt_tokens // 2 * (number % 3 == 1)] + ids_of(10**6 + number, 1 << 20)
+            ids = ids[: prompt_tokens // 2 * (number % 3 == 1)] + ids_of(
+                10**6 + number, prompt_tokens
+            )
         asked.append(array("i", ids[:prompt_tokens]))
     gc.collect()
     gc.freeze()

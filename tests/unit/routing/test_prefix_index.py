@@ -156,7 +156,7 @@ def test_when_events_end_our_own_decisions_go_on_from_what_they_said() -> None:
     assert made.hits(KEYS).sure == {B: 2}
     made.on(B, removed(PROMPT, 1))
     made.on(B, removed(PROMPT, 0))
-    assert not made._keys
+    assert made._keys.entries == 0
     assert made.counts.strangers == 0
 
 
@@ -207,7 +207,7 @@ def test_memory_does_not_depend_on_what_has_gone(seed: int) -> None:
         made.leave(rank_id)
     sweep(made)
     assert len(made) == 0
-    assert not made._keys
+    assert made._keys.entries == 0
     assert not made._copies
 
 
