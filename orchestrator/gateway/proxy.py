@@ -187,7 +187,7 @@ class _Passage(Exchange):
         self._direct = direct
         self._stall_s = stall_s
         self.on_first: Callable[[], None] = _nothing
-        self.events = 0  # pieces of the body, about as many as tokens
+        self._begun = False  # something of the body has come
         self._upstream: Upstream | None = None
         self._awake = asyncio.Event()
         self._head: tuple[int, Sequence[tuple[bytes, bytes]]] | None = None
@@ -272,8 +272,8 @@ class _Passage(Exchange):
 
     @override
     def on_body(self, data: bytes) -> None:
-        self.events += 1
-        if self.events == 1:
+        if not self._begun:
+            self._begun = True
             self.on_first()
         direct = self._direct
         if self._flowing and direct is not None and direct.ready():

@@ -85,7 +85,7 @@ class HttpEngine(Engine):
                     self._failure = error.cause
             self._load = EngineLoad(*load_of(self._metrics), self._steps)
         for request_id in list(self._open):
-            self._finish(request_id, End(Finish.LOST, cause=self._failure or ""))
+            self.finish(request_id, End(Finish.LOST, cause=self._failure or ""))
 
     @override
     def submit(self, submit: Submit) -> None:
@@ -100,9 +100,7 @@ class HttpEngine(Engine):
         self._open[submit.request_id] = generation
         upstream = self._pool.idle()
         if upstream is None:
-            loop = asyncio.get_running_loop()
-            # bounded by CONNECT_S, and awaited by `stop`
-            self._dialling[submit.request_id] = loop.create_task(self._dial(generation))
+            self.again(generation)
         else:
             generation.begin(upstream, reused=True)
 
@@ -110,7 +108,7 @@ class HttpEngine(Engine):
     def abort(self, request_id: str) -> None:
         if (generation := self._open.get(request_id)) is not None:
             generation.cut()
-            self._finish(request_id, End(Finish.ABORTED))
+            self.finish(request_id, End(Finish.ABORTED))
 
     @override
     def load(self) -> EngineLoad:
@@ -144,14 +142,11 @@ class HttpEngine(Engine):
         self._listener.on_tokens(request_id, ids, logprobs)
 
     def again(self, generation: Generation) -> None:
-        """The connection that was kept had been closed by the server: once more on a new one."""
+        """Asks on a new connection: none was kept, or the server had closed the one that was."""
         loop = asyncio.get_running_loop()
         request_id = generation.submit.request_id
+        # bounded by CONNECT_S, and awaited by `stop`
         self._dialling[request_id] = loop.create_task(self._dial(generation))
-
-    def finish(self, request_id: str, end: End) -> None:
-        """The end of a generation."""
-        self._finish(request_id, end)
 
     async def _dial(self, generation: Generation) -> None:
         request_id = generation.submit.request_id
@@ -159,7 +154,7 @@ class HttpEngine(Engine):
             upstream = await self._pool.fresh()
         except OSError as error:
             cause = f"cannot connect to {self._pool.address}: {str(error) or 'timeout'}"
-            self._finish(request_id, End(Finish.LOST, cause=cause))
+            self.finish(request_id, End(Finish.LOST, cause=cause))
         else:
             if request_id in self._open:
                 generation.begin(upstream, reused=False)
@@ -168,7 +163,8 @@ class HttpEngine(Engine):
         finally:
             self._dialling.pop(request_id, None)
 
-    def _finish(self, request_id: str, end: End) -> None:
+    def finish(self, request_id: str, end: End) -> None:
+        """The end of a generation; of one that has ended it is ignored."""
         if self._open.pop(request_id, None) is not None:
             self._tell_end(request_id, end)
 
