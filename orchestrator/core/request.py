@@ -27,3 +27,4 @@ class Request:
     max_tokens: int
     arrived_at: float
     deadline: float
+    session: str = ""  # requests of one session share a prefix; empty: nobody has said

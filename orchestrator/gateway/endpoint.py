@@ -22,6 +22,8 @@ from orchestrator.gateway.relay import Call, Headers, relay
 from orchestrator.gateway.wire import Reply, ReplyHead
 from orchestrator.telemetry import metrics
 
+_SESSION = b"x-session-id"
+_SESSION_BYTES_MAX = 128
 _LONG_BODY_BYTES = 32 << 10  # from here on encoding would hold up other streams for over 10 ms
 
 
@@ -88,7 +90,7 @@ class Endpoint:
             await self._refuse(send, error)
             return
         try:
-            call = self._open(prepared, account)
+            call = self._open(prepared, account, _session(account, scope))
             call.direct = direct_body(scope)
             await relay(call, receive, send)
         finally:
@@ -98,7 +100,7 @@ class Endpoint:
         self._models.metrics.count(metrics.REQUESTS, 1, "", f"error_{error.status}")
         await send_error(send, error, self._dialect)
 
-    def _open(self, prepared: Prepared, account: Account) -> Call:
+    def _open(self, prepared: Prepared, account: Account, session: str) -> Call:
         spec, prompt = self._models.spec, prepared.prompt
         now = asyncio.get_running_loop().time()
         request = Request(
@@ -107,6 +109,7 @@ class Endpoint:
             prepared.sampling.max_tokens,
             now,
             now + spec.admission.queue_timeout_s,
+            session,
         )
         passage = prepared.served.service.open(
             request,
@@ -147,6 +150,16 @@ def _pin_ids(prepared: Prepared) -> frozenset[int] | None:
     control = prepared.served.tokenizer.control
     ids = (control.end_think, control.tool_calls)
     return frozenset(id_ for id_ in ids if id_ is not None)
+
+
+def _session(account: Account, scope: Scope) -> str:
+    """The client's own name of the conversation, which no other account's can be; what is longer
+    than a name is none.
+    """
+    name: bytes = dict(scope["headers"]).get(_SESSION, b"")
+    if not name or len(name) > _SESSION_BYTES_MAX:
+        return ""
+    return f"{account.name}/{name.decode('latin-1')}"
 
 
 def _salt(account: Account, user_id: str) -> str:

@@ -12,7 +12,7 @@ from orchestrator.engines.http import Pool, cache_config, read_metrics
 from orchestrator.gateway.http import send_whole
 from orchestrator.gateway.proxy import Proxy, ProxyLimits
 from orchestrator.gateway.supervisor import Supervisor
-from orchestrator.routing import Router, StepCosts
+from orchestrator.routing import Router, StepCosts, same_costs
 from orchestrator.telemetry import Log, Metrics
 
 LOOK_S = 2.0  # between two looks at engines that do not answer
@@ -27,7 +27,7 @@ class Passthrough:
         """`servers` are host:port, and the ranks' ids."""
         self._servers = {RankId(server): Pool(server) for server in servers}
         self._metrics = Metrics()
-        router = Router(limits.block_tokens, limits.blocks_max, costs)
+        router = Router(limits.block_tokens, limits.blocks_max, same_costs(costs))
         self._proxy = Proxy(router, limits, self._metrics)
         self._log = log
         self._supervisor = Supervisor()

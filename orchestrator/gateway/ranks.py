@@ -61,14 +61,17 @@ class Ranks:
         on_change: Callable[[], None],
         now: Callable[[], float],
         log: Log,
+        costs: routing.Costs | None = None,
     ) -> None:
+        """`costs` None: unknown, and so are prices."""
         self._gateway_id = gateway_id
         self._limits = limits
         self._supervisor = supervisor
         self._on_change = on_change
         self._now = now
         self._log = log
-        self.costs = routing.DEFAULT_COSTS
+        self.costs = costs or routing.same_costs(routing.DEFAULT_COSTS)
+        self._priced = costs is not None
         self._ranks: dict[RankId, _Rank] = {}
         self._hashing: KvHashing | None = None  # of the first rank, and so of all
         self._router: routing.Router | None = None  # from the first rank on
@@ -155,6 +158,12 @@ class Ranks:
         if self._router is None:
             return routing.nowhere(view, role, leg, prompt, excluded)
         return self._router.decide(view, role, leg, prompt, excluded)
+
+    def price(self, decoder: Role, prompt: routing.Prompt) -> routing.Prices | None:
+        """What the ways to the prompt's KV cost; None where costs are unknown or there is one."""
+        if self._router is None or not self._priced:
+            return None
+        return self._router.price(self.view(self._now()), decoder, prompt)
 
     def submit(
         self, decision: routing.Decision, prompt: routing.Prompt, submit: Submit, sink: TokenSink

@@ -52,7 +52,8 @@ class Service:
             lost_after_s=spec.channel.lost_after_s,
             max_requests=spec.channel.max_requests,
         )
-        self.ranks = Ranks(gateway_id, limits, supervisor, self._fleet_changed, _now, log)
+        costs = _costs(model)
+        self.ranks = Ranks(gateway_id, limits, supervisor, self._fleet_changed, _now, log, costs)
         self._slots = 0
         self._changed = False
 
@@ -128,7 +129,8 @@ class Service:
         tokens = len(passage.prompt_ids)
         self.ranks.arrived()
         view = self.ranks.view(_now())
-        choice = handoff.choose_path(self.spec.handoff, view, self._decoder, tokens)
+        prices = self.ranks.price(self._decoder, _prompt(passage))
+        choice = handoff.choose_path(self.spec.handoff, view, self._decoder, tokens, prices)
         self._decisions.info(
             "path",
             decision=choice.path,
@@ -136,6 +138,7 @@ class Service:
             request_id=passage.request.request_id,
             prompt_tokens=tokens,
             prefill_ranks=len(view.of(Role.PREFILL)),
+            prices=prices,
         )
         self.metrics.count(metrics.PATHS, 1, self.model.name, choice.path, choice.reason)
         self.metrics.count(metrics.PROMPT_TOKENS, tokens, self.model.name)
@@ -166,15 +169,7 @@ class Service:
         self, passage: Passage, role: Role, excluded: frozenset[RankId]
     ) -> handoff.Routed | handoff.NotRouted:
         leg = passage.handoff.leg
-        emitted = tuple(passage.handoff.emitted)
-        tokens = len(passage.prompt_ids) + len(emitted)
-        if passage.prompt is None or len(passage.prompt.ids) != tokens:
-            passage.prompt = routing.Prompt(
-                passage.prompt_ids + emitted,
-                passage.sampling.max_tokens - len(emitted),
-                passage.cache_salt,
-            )
-        decision = self.ranks.decide(role, leg, passage.prompt, excluded)
+        decision = self.ranks.decide(role, leg, _prompt(passage), excluded)
         passage.decision = decision
         choice = decision.choice
         self._decisions.info(
@@ -182,7 +177,7 @@ class Service:
             decision=choice.rank_id if isinstance(choice, routing.Choice) else None,
             reason=choice.reason,
             request_id=passage.request.request_id,
-            **decision_fields(decision, self.ranks.costs),
+            **decision_fields(decision, self.ranks.costs[role]),
         )
         if isinstance(choice, routing.Choice):
             return handoff.Routed(choice.rank_id)
@@ -280,6 +275,26 @@ class _Sink:
             self._attempt, end.finish, end.kv_params, end.cached_tokens, end.cause
         )
         self._service._do(passage, passage.handoff.on(event, _now()))
+
+
+def _costs(model: ModelSpec) -> routing.Costs | None:
+    """Of a rank of each pool, if the spec knows those of all."""
+    known = {pool.role: pool.costs for pool in model.pools if pool.costs is not None}
+    return known if len(known) == len(model.pools) else None
+
+
+def _prompt(passage: Passage) -> routing.Prompt:
+    """What is to be prefilled now: the prompt and what has been drawn."""
+    emitted = passage.handoff.emitted
+    tokens = len(passage.prompt_ids) + len(emitted)
+    if passage.prompt is None or len(passage.prompt.ids) != tokens:
+        passage.prompt = routing.Prompt(
+            passage.prompt_ids + tuple(emitted),
+            passage.sampling.max_tokens - len(emitted),
+            passage.cache_salt,
+            passage.request.session,
+        )
+    return passage.prompt
 
 
 def _now() -> float:

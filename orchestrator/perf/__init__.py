@@ -25,6 +25,7 @@ from orchestrator.perf.hardware import HARDWARE, Fabric, Gpu
 from orchestrator.perf.layout import Array, EngineFamily, Layout, LayoutGrid
 from orchestrator.perf.ledger import Ledger, expert_slots, ledger
 from orchestrator.perf.precision import Kv, Precision, Weight
+from orchestrator.perf.rank_costs import rank_costs
 from orchestrator.perf.start import cold_start_s, kv_transfer_s
 from orchestrator.perf.step import StepTime
 from orchestrator.perf.system import decode_step, disaggregated, prefill_step, unified
@@ -65,6 +66,7 @@ __all__ = [
     "kv_transfer_s",
     "ledger",
     "prefill_step",
+    "rank_costs",
     "read_factors",
     "shipped_factors",
     "unified",

@@ -4,9 +4,10 @@ import json
 import math
 
 from orchestrator.core import Role
-from orchestrator.perf import Kv
+from orchestrator.perf import Kv, rank_costs
 from orchestrator.placement.asked import Asked
-from orchestrator.placement.fleets import Crew
+from orchestrator.placement.fleets import Crew, traffic_of
+from orchestrator.placement.legality import grid_of
 from orchestrator.placement.search import Forecast
 from orchestrator.spec import GangSpec, PoolSpec
 
@@ -20,7 +21,10 @@ _EXCHANGE = {
 
 
 def pools_of(asked: Asked, forecast: Forecast) -> tuple[PoolSpec, ...]:
-    """One pool a crew, in their order; a pool's node group is named after its role."""
+    """One pool a crew, in their order; a pool's node group is named after its role.
+
+    What its ranks cost is predicted around the workload's mean lengths and the largest batch.
+    """
     drafts = max(crew.shape.layout.mtp_drafts for crew in forecast.fleet.crews)
     return tuple(
         PoolSpec(
@@ -29,6 +33,7 @@ def pools_of(asked: Asked, forecast: Forecast) -> tuple[PoolSpec, ...]:
             gang=gang_of(asked, crew),
             node_group=crew.shape.role.value,
             args=_flags(asked, crew, forecast, drafts),
+            costs=rank_costs(grid_of(asked, [crew.shape]), traffic_of(asked), forecast.batch_most),
         )
         for crew in forecast.fleet.crews
     )

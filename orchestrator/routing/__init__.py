@@ -11,6 +11,7 @@ from orchestrator.routing.choose import (
     pick,
     score,
 )
+from orchestrator.routing.default_costs import DEFAULT_COSTS, Costs, same_costs
 from orchestrator.routing.keys import chain_keys, prompt_keys, root_key
 from orchestrator.routing.kv_events import (
     HASH_MASK,
@@ -32,8 +33,8 @@ from orchestrator.routing.kv_stream import (
 from orchestrator.routing.ledger import Credit, Ledger, Member
 from orchestrator.routing.prefix_index import IndexCounts, PrefixHits, PrefixIndex
 from orchestrator.routing.router import Decision, Prompt, Router, nowhere
-from orchestrator.routing.step_costs import DEFAULT_COSTS, StepCosts
 from orchestrator.routing.ways import Prices, Way, price_ways
+from orchestrator.spec import StepCosts
 
 __all__ = [
     "DEFAULT_COSTS",
@@ -43,6 +44,7 @@ __all__ = [
     "Candidates",
     "Choice",
     "Cleared",
+    "Costs",
     "Credit",
     "Decision",
     "Forget",
@@ -78,5 +80,6 @@ __all__ = [
     "price_ways",
     "prompt_keys",
     "root_key",
+    "same_costs",
     "score",
 ]

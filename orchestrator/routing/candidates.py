@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from orchestrator.core import RankId, RankView
-from orchestrator.routing.step_costs import StepCosts
+from orchestrator.spec import StepCosts
 
 OUTPUT_TOKENS = 500.0  # of a request, until any has ended
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from orchestrator.core import FleetView, RankId, RankView, Role
 from orchestrator.routing.candidates import Candidates, Question, candidates
 from orchestrator.routing.scorers import SCORERS
-from orchestrator.routing.step_costs import StepCosts
+from orchestrator.spec import StepCosts
 
 TIE_S = 0.002  # predictions are no better than that: closer costs are equal
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from orchestrator.core import FleetView, RankId, Role
 from orchestrator.routing.candidates import Leg, Question
 from orchestrator.routing.choose import Choice, NoRank, Reason, choose_rank
+from orchestrator.routing.default_costs import Costs
 from orchestrator.routing.keys import prompt_keys
 from orchestrator.routing.kv_events import KvEvent
 from orchestrator.routing.kv_stream import Apply, AskReplay, Forget, GiveUp, Step
 from orchestrator.routing.ledger import Ledger, Member
-from orchestrator.routing.prefix_index import PrefixIndex
-from orchestrator.routing.step_costs import StepCosts
+from orchestrator.routing.prefix_index import PrefixHits, PrefixIndex
+from orchestrator.routing.ways import Prices, price_ways
 
 EVENTS_WITHIN_S = 5.0  # an engine's events about a prefill are here by then, or are lost
 SESSIONS_MAX = 16_384
@@ -70,7 +71,7 @@ def nowhere(
 class Router:
     """Routing's memory at one gateway, for the ranks of one model."""
 
-    def __init__(self, block_tokens: int, blocks_max: int, costs: StepCosts) -> None:
+    def __init__(self, block_tokens: int, blocks_max: int, costs: Costs) -> None:
         self.ledger = Ledger()
         self.index = PrefixIndex(block_tokens, blocks_max)
         self.costs = costs
@@ -140,6 +141,23 @@ class Router:
         excluded: Collection[RankId] = (),
     ) -> Decision:
         """The rank for one leg of the request."""
+        question, hits = self._asked(leg, prompt)
+        choice = choose_rank(view, role, question, self.costs[role], excluded)
+        sure = hoped = 0
+        if isinstance(choice, Choice):
+            block = self.index.block_tokens
+            most = (len(prompt.ids) - 1) // block
+            sure = min(hits.sure.get(choice.rank_id, 0), most) * block
+            hoped = min(hits.hoped.get(choice.rank_id, 0), most) * block
+        return Decision(choice, view, role, question, tuple(sorted(excluded)), sure, hoped)
+
+    def price(self, view: FleetView, decoder: Role, prompt: Prompt) -> Prices | None:
+        """What it costs to prefill the prompt where it is decoded, and elsewhere; None if there is
+        no choice.
+        """
+        return price_ways(view, decoder, self._asked(Leg.WHOLE, prompt)[0], self.costs)
+
+    def _asked(self, leg: Leg, prompt: Prompt) -> tuple[Question, PrefixHits]:
         if prompt.keys is None:
             prompt.keys = prompt_keys(prompt.ids, self.index.block_tokens, prompt.salt)
         hits = self.index.hits(prompt.keys)
@@ -149,15 +167,10 @@ class Router:
         believed = hits.hoped if self._hope >= 0.5 else hits.sure
         tokens = {rank: min(blocks, most) * block for rank, blocks in believed.items()}
         session_rank, session_tokens = self._sessions.get(prompt.session, (None, 0))
-        question = Question(
-            leg, len(prompt.ids), prompt.max_tokens, tokens, session_rank, session_tokens
+        return (
+            Question(leg, len(prompt.ids), prompt.max_tokens, tokens, session_rank, session_tokens),
+            hits,
         )
-        choice = choose_rank(view, role, question, self.costs, excluded)
-        sure = hoped = 0
-        if isinstance(choice, Choice):
-            sure = min(hits.sure.get(choice.rank_id, 0), most) * block
-            hoped = min(hits.hoped.get(choice.rank_id, 0), most) * block
-        return Decision(choice, view, role, question, tuple(sorted(excluded)), sure, hoped)
 
     def sent(self, submission: str, decision: Decision, prompt: Prompt, now: float) -> None:
         """The decision was carried out."""

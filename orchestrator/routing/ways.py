@@ -6,7 +6,7 @@ from enum import StrEnum
 from orchestrator.core import FleetView, Role
 from orchestrator.routing.candidates import Leg, Question
 from orchestrator.routing.choose import Choice, choose_rank
-from orchestrator.routing.step_costs import StepCosts
+from orchestrator.routing.default_costs import Costs
 
 
 class Way(StrEnum):
@@ -27,17 +27,17 @@ class Prices:
     transfer_s: float
 
 
-def price_ways(
-    view: FleetView, decoder: Role, question: Question, costs: StepCosts
-) -> Prices | None:
+def price_ways(view: FleetView, decoder: Role, question: Question, costs: Costs) -> Prices | None:
     """The prices with the best prefill rank and the best decode rank; None if there is no choice.
 
     `question` is that of the whole request. A decode rank's price in a transfer has what it holds
     taken off: only the rest is moved.
     """
-    whole = choose_rank(view, decoder, replace(question, leg=Leg.WHOLE), costs)
-    prefill = choose_rank(view, Role.PREFILL, replace(question, leg=Leg.PREFILL), costs)
-    decode = choose_rank(view, decoder, replace(question, leg=Leg.DECODE), costs)
+    whole = choose_rank(view, decoder, replace(question, leg=Leg.WHOLE), costs[decoder])
+    prefill = choose_rank(
+        view, Role.PREFILL, replace(question, leg=Leg.PREFILL), costs[Role.PREFILL]
+    )
+    decode = choose_rank(view, decoder, replace(question, leg=Leg.DECODE), costs[decoder])
     if not (
         isinstance(whole, Choice) and isinstance(prefill, Choice) and isinstance(decode, Choice)
     ):

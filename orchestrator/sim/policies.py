@@ -18,6 +18,7 @@ from orchestrator.routing import (
     Prompt,
     Router,
     StepCosts,
+    same_costs,
 )
 from orchestrator.sim.engine import EngineModel, Job, SimEngine
 from orchestrator.sim.fleet import Policy
@@ -162,7 +163,7 @@ class Ours:
     def __init__(self, engines: Sequence[SimEngine], *, events: bool, replay: bool = True) -> None:
         model = engines[0].model
         blocks_max = 2 * model.blocks * len(engines)
-        self.router = Router(model.block_tokens, blocks_max, costs_of(model))
+        self.router = Router(model.block_tokens, blocks_max, same_costs(costs_of(model)))
         self.rank_ids = [RankId(f"r{number:04}/0") for number in range(len(engines))]
         for rank_id in self.rank_ids:
             kv_tokens = model.blocks * model.block_tokens

@@ -38,6 +38,7 @@ from orchestrator.spec.spec import (
     Spec,
     StreamUsage,
 )
+from orchestrator.spec.step_costs import StepCosts
 
 __all__ = [
     "CATALOGUE",
@@ -63,6 +64,7 @@ __all__ = [
     "PoolSpec",
     "SamplingPolicy",
     "Spec",
+    "StepCosts",
     "StreamUsage",
     "SystemPrompt",
     "TemplateKind",

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from orchestrator.core import Role
 from orchestrator.spec.catalogue import CATALOGUE, ModelProfile, SystemPrompt
+from orchestrator.spec.step_costs import StepCosts
 
 
 class EngineKind(StrEnum):
@@ -73,6 +74,7 @@ class PoolSpec:
     gang: GangSpec = field(default_factory=GangSpec)
     node_group: str | None = None  # its gangs run on nodes labelled for it; None: on any
     args: tuple[str, ...] = ()  # flags of this pool's engines, behind those of `engine.args`
+    costs: StepCosts | None = None  # of a rank, as the plan predicts them; None: unknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from orchestrator.routing import (
     Router,
     StepCosts,
     Stored,
+    same_costs,
 )
 from tests.bench.kv_frames import stored_frame
 
@@ -59,7 +60,7 @@ def resident_bytes() -> int:
 
 def filled(block: int, prompt_tokens: int) -> tuple[Router, list[RankId]]:
     """A router with `RANKS` ranks and `BLOCKS` indexed blocks; some prompts on several ranks."""
-    router = Router(block, 2 * BLOCKS, COSTS)
+    router = Router(block, 2 * BLOCKS, same_costs(COSTS))
     ranks = [RankId(f"gang-{number:03}/0") for number in range(RANKS)]
     for rank_id in ranks:
         router.join(Member(rank_id, Role.UNIFIED, 1024, 256, 1 << 20), kv_events=True)

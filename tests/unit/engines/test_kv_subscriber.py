@@ -12,7 +12,7 @@ from orchestrator.core import RankId, Role
 from orchestrator.engines import KvEventSource
 from orchestrator.engines.kv_events import END_OF_REPLAY, HashAlgorithm, KvHashing, block_hashes
 from orchestrator.engines.kv_subscriber import KvSubscriber
-from orchestrator.routing import Member, Router, StepCosts, prompt_keys
+from orchestrator.routing import Member, Router, StepCosts, prompt_keys, same_costs
 
 RANK = RankId("gang/0")
 HASHING = KvHashing("m", 4, HashAlgorithm.SHA256_CBOR)
@@ -79,7 +79,7 @@ class Publisher:
 class World:
     def __init__(self, publisher: Publisher, source: KvEventSource) -> None:
         self.publisher = publisher
-        self.router = Router(4, 1000, StepCosts(0.0, 1e-3))
+        self.router = Router(4, 1000, same_costs(StepCosts(0.0, 1e-3)))
         self.router.join(Member(RANK, Role.UNIFIED, 8, kv_tokens=400), kv_events=True)
         self.faults: list[str] = []
         self.subscriber = KvSubscriber(

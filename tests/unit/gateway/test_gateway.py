@@ -14,7 +14,15 @@ from orchestrator.core import Role
 from orchestrator.engines import FakeEngineSpec
 from orchestrator.gateway.routing_log import replay
 from orchestrator.routing import Choice
-from orchestrator.spec import AdmissionSpec, EngineKind, GatewaySpec, HandoffSpec, Spec, local_spec
+from orchestrator.spec import (
+    AdmissionSpec,
+    EngineKind,
+    GatewaySpec,
+    HandoffSpec,
+    Spec,
+    StepCosts,
+    local_spec,
+)
 from tests.gateway_stack import GatewayStack, Rank, gateway_stack, until
 
 MODEL = "DeepSeek-R1"
@@ -80,6 +88,35 @@ async def test_a_short_prompt_is_prefilled_in_place(tokenizer: Tokenizer, tmp_pa
         assert answer.status_code == 200
         path = next(d for d in decisions(running) if d["event"] == "path")
         assert (path["decision"], path["reason"]) == ("in_place", "short_prompt")
+
+
+async def test_where_ranks_costs_are_known_the_cheaper_way_to_the_kv_is_taken(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    def dear(spec: Spec) -> Spec:
+        costs = StepCosts(0.001, 1e-5, transfer_base_s=1.0)
+        model = spec.models[0]
+        pools = tuple(replace(pool, costs=costs) for pool in model.pools)
+        return replace(spec, models=(replace(model, pools=pools),))
+
+    async with stack(tokenizer, tmp_path, pair(), dear) as running:
+        await running.ask(QUESTION)
+        path = next(d for d in decisions(running) if d["event"] == "path")
+        assert (path["decision"], path["reason"]) == ("in_place", "dear_transfer")
+        prices = path["prices"]
+        assert isinstance(prices, dict)
+        assert prices["in_place_s"] < prices["transfer_s"] - 0.9
+
+
+async def test_a_session_that_the_client_names_is_known_to_routing(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    async with stack(tokenizer, tmp_path, pair()) as running:
+        for _ in range(2):
+            await running.ask(QUESTION, extra_headers={"X-Session-Id": "mine"})
+        legs = [d["question"] for d in decisions(running) if d["event"] == "routing"]
+        ranks = [leg["session_rank"] for leg in legs if isinstance(leg, dict)]
+        assert ranks == [None, None, "d/0", "d/0"]
 
 
 async def test_a_decode_rank_that_dies_in_mid_stream_is_survived_without_a_scratch(

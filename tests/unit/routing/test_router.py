@@ -14,6 +14,7 @@ from orchestrator.routing import (
     Router,
     StepCosts,
     Stored,
+    same_costs,
 )
 from orchestrator.routing.router import EVENTS_WITHIN_S
 
@@ -23,7 +24,7 @@ IDS = tuple(range(64))
 
 
 def router(*, kv_events: bool = False) -> Router:
-    made = Router(16, 1000, COSTS)
+    made = Router(16, 1000, same_costs(COSTS))
     for rank_id in (A, B):
         made.join(Member(rank_id, Role.UNIFIED, 8, kv_tokens=4096), kv_events=kv_events)
     return made

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core import FleetView, RankId, RankView, Role
-from orchestrator.routing import Leg, Question, StepCosts, Way, price_ways
+from orchestrator.routing import Leg, Question, StepCosts, Way, price_ways, same_costs
 
 COSTS = StepCosts(
     prefill_base_s=0.005,
@@ -34,7 +34,7 @@ def test_the_cheapest_way_depends_on_who_holds_what_and_who_is_busy(
 ) -> None:
     held = {RankId(rank): tokens for rank, tokens in hits.items()}
     question = Question(Leg.WHOLE, 2000, 500, held)
-    prices = price_ways(FleetView((decode, prefill), 0.0), Role.DECODE, question, COSTS)
+    prices = price_ways(FleetView((decode, prefill), 0.0), Role.DECODE, question, same_costs(COSTS))
     assert prices is not None
     assert prices.way is way
     cheaper_in_place = prices.in_place_s <= prices.transfer_s
@@ -43,4 +43,4 @@ def test_the_cheapest_way_depends_on_who_holds_what_and_who_is_busy(
 
 def test_without_a_prefill_rank_there_is_nothing_to_choose() -> None:
     question = Question(Leg.WHOLE, 2000, 500, {})
-    assert price_ways(FleetView((D,), 0.0), Role.DECODE, question, COSTS) is None
+    assert price_ways(FleetView((D,), 0.0), Role.DECODE, question, same_costs(COSTS)) is None

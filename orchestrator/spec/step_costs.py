@@ -1,4 +1,4 @@
-"""What an engine's work costs in seconds: the few numbers that routing predicts with."""
+"""What one rank's work costs in seconds: the few numbers that routing predicts with."""
 
 from dataclasses import dataclass
 
@@ -34,18 +34,3 @@ class StepCosts:
     def transfer_s(self, tokens: int) -> float:
         """The time to move so many tokens' KV to another rank."""
         return self.transfer_base_s + self.transfer_token_s * tokens
-
-
-# Of no machine in particular; only the ratios matter until the planner's or measured ones are
-# there. The prices of R1 on eight H200: a prefill of some 20,000 tokens/s and a step of some 30 ms
-# are what public wide-EP results are close to; 70 kB of KV per token over 40 GB/s.
-DEFAULT_COSTS = StepCosts(
-    prefill_base_s=0.005,
-    prefill_token_s=50e-6,
-    step_base_s=0.025,
-    step_request_s=0.0001,
-    step_token_s=10e-9,
-    stall=1.0,
-    transfer_base_s=0.003,
-    transfer_token_s=1.8e-6,
-)
