@@ -104,6 +104,7 @@ class ClientConnection(asyncio.Protocol):
         self.flow: Flow | None = None  # the handler sets it if the answer comes later
         self._request: Request | None = None
         self._busy = False
+        self._head = b""  # of its answer, not sent yet
         self._chunked = self._bodiless = False
         self._keep = True
         self._draining = False
@@ -112,7 +113,9 @@ class ClientConnection(asyncio.Protocol):
     # What the handler calls.
 
     def start(self, status: int, headers: Headers) -> None:
-        """The head of the answer; headers of a connection are left out, names are lower case."""
+        """The head of the answer, sent with what follows it; names are lower case, and headers of
+        a connection alone are left out.
+        """
         request = self._request
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         length = None
@@ -134,19 +137,25 @@ class ClientConnection(asyncio.Protocol):
         if not self._keep:
             lines.append(b"connection: close\r\n")
         lines.append(b"\r\n")
-        self._transport.write(b"".join(lines))
+        self._head = b"".join(lines)
 
     def write(self, data: bytes) -> None:
         """More of the body; not empty."""
         if self._chunked:
-            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-        elif not self._bodiless:
-            self._transport.write(data)
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if self._head:
+            data, self._head = self._head + data, b""
+        self._transport.write(data)
 
-    def end(self) -> None:
-        """The answer is whole."""
+    def end(self, data: bytes) -> None:
+        """The rest of the body, which may be empty: the answer is whole."""
         if self._chunked:
-            self._transport.write(b"0\r\n\r\n")
+            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
+        elif self._bodiless:
+            data = b""
+        if self._head:
+            data, self._head = self._head + data, b""
+        self._transport.write(data)
         self.flow = self._request = None
         self._busy = False
         if not self._keep:
@@ -171,8 +180,7 @@ class ClientConnection(asyncio.Protocol):
             *zip(more[::2], more[1::2], strict=True),
         ]
         self.start(status, headers)
-        self.write(body)
-        self.end()
+        self.end(body)
 
     def fail(self, error: ApiError) -> None:
         """A whole answer that says what is wrong."""

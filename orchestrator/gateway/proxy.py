@@ -203,11 +203,11 @@ class _Passage(Exchange, Flow):
         self._proxy.began(self)
 
     @override
-    def on_end(self) -> None:
+    def on_end(self, data: bytes) -> None:
         if not self._passed:
             self._begin()
         self._proxy.ended(self)
-        self._client.end()
+        self._client.end(data)
 
     @override
     def on_lost(self, cause: str) -> None:

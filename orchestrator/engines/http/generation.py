@@ -72,7 +72,8 @@ class Generation(Exchange):
                 self._end = choice.end()
 
     @override
-    def on_end(self) -> None:
+    def on_end(self, data: bytes) -> None:
+        self.on_body(data)
         request_id = self.submit.request_id
         if self._status != 200:
             self._host.finish(request_id, _refused(self._status, self._held))

@@ -53,7 +53,8 @@ class _Reading(Exchange):
         self.body += data
 
     @override
-    def on_end(self) -> None:
+    def on_end(self, data: bytes) -> None:
+        self.body += data
         self.done.set()
 
     @override

@@ -26,8 +26,8 @@ class Exchange(Protocol):
         """More of its body, without its framing; never empty."""
         ...
 
-    def on_end(self) -> None:
-        """The answer was whole."""
+    def on_end(self, data: bytes) -> None:
+        """The answer is whole; `data` is the rest of its body, often empty."""
         ...
 
     def on_lost(self, cause: str) -> None:
@@ -173,14 +173,16 @@ class Upstream(asyncio.Protocol):
         if self._status:
             status, self._status = self._status, 0
             self._exchange.on_head(status, self._headers)
-        if self._body and self._exchange is not None:
+        body = b""
+        if self._body:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             self._body.clear()
-            self._exchange.on_body(body)
         if self._complete:
-            self._end()
+            self._end(body)
+        elif body and self._exchange is not None:
+            self._exchange.on_body(body)
 
-    def _end(self) -> None:
+    def _end(self, body: bytes) -> None:
         self._complete = False
         call, exchange = self._call, self._exchange
         if call is None or exchange is None:  # cut by what it was told last
@@ -192,7 +194,7 @@ class Upstream(asyncio.Protocol):
         else:
             self._transport.close()
         call.ended()
-        exchange.on_end()
+        exchange.on_end(body)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
