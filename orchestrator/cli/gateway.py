@@ -3,21 +3,22 @@
 import argparse
 import asyncio
 import gc
+import signal
 from contextlib import ExitStack, closing
 from pathlib import Path
+from socket import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from orchestrator.core import PortInUseError, RankId, Role, SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from starlette.types import ASGIApp
+    from collections.abc import Callable, Coroutine
 
     from orchestrator.telemetry import Log
 
     LogTo = Callable[[str], Log]
+    Serving = Coroutine[None, None, None]
 
 
 def add_gateway(parser: argparse.ArgumentParser) -> None:
@@ -66,10 +67,7 @@ def _server(url: str) -> str:
 
 
 async def _serve(options: argparse.Namespace, servers: list[str]) -> None:
-    import uvicorn
-
     from orchestrator.engines.channel.sockets import bound_socket
-    from orchestrator.gateway import DirectProtocol
     from orchestrator.telemetry import open_log
 
     options.log_dir.mkdir(parents=True, exist_ok=True)
@@ -78,11 +76,6 @@ async def _serve(options: argparse.Namespace, servers: list[str]) -> None:
         def log_to(name: str) -> "Log":
             return stack.enter_context(closing(open_log("gateway", options.log_dir / name)))
 
-        app: ASGIApp
-        if options.model is None:
-            app = _passthrough(servers, log_to)
-        else:
-            app = _deepseek(options, servers, log_to)
         try:
             sock = stack.enter_context(bound_socket(options.host, options.port))
         except OSError as error:
@@ -90,23 +83,40 @@ async def _serve(options: argparse.Namespace, servers: list[str]) -> None:
                 f"cannot listen on {options.host}:{options.port}: {error.strerror}",
                 "stop what owns the port, or choose another with --port",
             ) from error
+        if options.model is None:
+            serving = _passthrough(servers, log_to, sock)
+        else:
+            serving = _deepseek(options, servers, log_to, sock)
         print(
             f"http://{options.host}:{options.port} in front of {len(servers)} engines", flush=True
         )
         gc.freeze()  # what lives as long as the process is not looked at again
-        config = uvicorn.Config(app, http=DirectProtocol, log_config=None, lifespan="on", ws="none")
-        await uvicorn.Server(config).serve([sock])
+        await serving
 
 
-def _passthrough(servers: list[str], log_to: "LogTo") -> "ASGIApp":
+def _passthrough(servers: list[str], log_to: "LogTo", sock: socket) -> "Serving":
     from orchestrator.gateway import Passthrough, ProxyLimits
     from orchestrator.routing import DEFAULT_COSTS
 
-    return Passthrough(servers, DEFAULT_COSTS, ProxyLimits(), log_to("gateway.log"))
+    passthrough = Passthrough(servers, DEFAULT_COSTS, ProxyLimits(), log_to("gateway.log"))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, passthrough.stop)
+    return passthrough.serve(sock)
 
 
-def _deepseek(options: argparse.Namespace, servers: list[str], log_to: "LogTo") -> "ASGIApp":
-    from orchestrator.gateway import Keys, Member, Models, build_app, load_tokenizers
+def _deepseek(
+    options: argparse.Namespace, servers: list[str], log_to: "LogTo", sock: socket
+) -> "Serving":
+    import uvicorn
+
+    from orchestrator.gateway import (
+        DirectProtocol,
+        Keys,
+        Member,
+        Models,
+        build_app,
+        load_tokenizers,
+    )
     from orchestrator.spec import CATALOGUE, ApiSpec, ModelSpec, PoolSpec, Spec
 
     if options.name not in CATALOGUE:
@@ -121,8 +131,10 @@ def _deepseek(options: argparse.Namespace, servers: list[str], log_to: "LogTo") 
     members = [
         Member(RankId(server), Role.UNIFIED, f"http://{server}", server) for server in servers
     ]
-    return build_app(
+    app = build_app(
         models,
         Keys(options.keys, log),
         on_start=lambda: models.update_pool(model.name, Role.UNIFIED, members),
     )
+    config = uvicorn.Config(app, http=DirectProtocol, log_config=None, lifespan="on", ws="none")
+    return uvicorn.Server(config).serve([sock])

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from orchestrator.gateway.errors import ApiError, bad_request, error_body
 
 BODY_S = 120.0  # for all of a body to arrive; 8 MiB at half a megabit a second
-_DRAIN = 8  # times the limit: what is still read of a body too large, so that its sender listens
+DRAIN = 8  # times the limit: what is still read of a body too large, so that its sender listens
 
 
 async def read_body(receive: Receive, limit_bytes: int) -> bytes | ApiError | None:
@@ -32,11 +32,16 @@ async def _read_body(receive: Receive, limit_bytes: int) -> bytes | ApiError | N
         size += len(part)
         if size <= limit_bytes:
             parts.append(part)
-        if not message.get("more_body", False) or size > _DRAIN * limit_bytes:
+        if not message.get("more_body", False) or size > DRAIN * limit_bytes:
             break
     if size > limit_bytes:
-        return bad_request(f"The request body is larger than {limit_bytes} bytes")
+        return too_large(limit_bytes)
     return b"".join(parts)
+
+
+def too_large(limit_bytes: int) -> ApiError:
+    """The error of a body that is not read."""
+    return bad_request(f"The request body is larger than {limit_bytes} bytes")
 
 
 def header(scope: Scope, name: bytes) -> str | None:

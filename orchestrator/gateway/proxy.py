@@ -1,38 +1,26 @@
 """Passes requests through to engines that speak OpenAI's API themselves, byte for byte.
 
 What is decided here is only where a request goes. An answer's body goes from one socket to the
-other without being read; its head passes through ASGI, so that errors and connections end as
-everywhere else.
+other in one call, without being read.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import msgspec
-from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from orchestrator.core import RankId, Role
-from orchestrator.engines.http import Exchange, Pool, Upstream
-from orchestrator.gateway.direct import DirectBody, direct_body
+from orchestrator.engines.http import Call, Exchange, Headers, Pool
+from orchestrator.gateway.client_connection import ClientConnection, Flow, Request
 from orchestrator.gateway.errors import ApiError, bad_request, overloaded
-from orchestrator.gateway.http import DEEPSEEK, read_body, send_error
-from orchestrator.routing import Choice, Decision, Leg, Member, Prompt, Router
+from orchestrator.routing import Choice, Leg, Member, Prompt, Router
 from orchestrator.telemetry import Metrics, metrics
 
 ATTEMPTS_MAX = 3
-WAITING_BYTES_MAX = 256 << 10  # of an answer, for a client that reads slowly
 BLOCKS_ASSUMED = 4_096  # of an engine that does not say how many it has
 TOKEN_BYTES = 4  # of a prompt's JSON, about: nothing is tokenised here
-# RFC 9110 7.6.1: of one connection only; and what is said anew.
-_HOP = frozenset(
-    (
-        *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer"),
-        *(b"transfer-encoding", b"upgrade", b"host", b"content-length", b"expect"),
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +39,14 @@ _NOTHING = msgspec.Raw(b"")
 
 
 class Proxy:
-    """An ASGI application over the engines' servers."""
+    """Decides for each request which engine it goes to, and passes it there."""
 
     def __init__(self, router: Router, limits: ProxyLimits, metrics: Metrics) -> None:
         self._router = router
         self._limits = limits
         self._metrics = metrics
         self._asked = 0
+        self._loop = asyncio.get_running_loop()
         self.reached: dict[RankId, Pool] = {}  # the engines that can be chosen
 
     def join(self, rank_id: RankId, pool: Pool, blocks: int) -> None:
@@ -65,71 +54,69 @@ class Proxy:
         kv_tokens = (blocks or BLOCKS_ASSUMED) * self._limits.block_tokens
         member = Member(rank_id, Role.UNIFIED, self._limits.requests_max, kv_tokens=kv_tokens)
         self._router.join(member, kv_events=False)
-        self.reached[rank_id] = pool
+        self.reached = dict(sorted([*self.reached.items(), (rank_id, pool)]))
 
     def _leave(self, rank_id: RankId) -> None:
         """It does not answer: it is not chosen again before it is found to."""
         if self.reached.pop(rank_id, None) is not None:
             self._router.leave(rank_id)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request as an engine does, or says why none can."""
-        body = await read_body(receive, self._limits.max_body_bytes)
-        if body is None:
-            return
-        asked = body if isinstance(body, ApiError) else _read(body)
+    def on_request(self, client: ClientConnection, request: Request) -> None:
+        """Has it answered as an engine does, or says why none can."""
+        asked = _read(request.body)
         if isinstance(asked, ApiError):
-            await send_error(send, asked, DEEPSEEK)
+            client.fail(asked)
             return
-        assert isinstance(body, bytes)
-        await self._pass(_request(scope, body), self._prompt(asked), scope, receive, send)
+        passage = _Passage(self, client, request, self._prompt(asked))
+        client.flow = passage
+        passage.go()
 
     def _prompt(self, asked: Mapping[str, msgspec.Raw]) -> Prompt:
         """What routing needs to know, from the text alone: an engine's own tokens are its own."""
         router = self._router
-        router.arrived(_now())
+        router.arrived(self._loop.time())
         text = bytes(asked.get("messages", _NOTHING)) + bytes(asked.get("prompt", _NOTHING))
         keys = text_keys(text, router.index.block_tokens * TOKEN_BYTES)
         return Prompt(
             range(max(1, len(text) // TOKEN_BYTES)), _whole(asked.get("max_tokens")), keys=keys
         )
 
-    async def _pass(
-        self, request: bytes, prompt: Prompt, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        tried: list[RankId] = []
-        while len(tried) < ATTEMPTS_MAX and (decision := self._decide(prompt, tried)) is not None:
-            assert isinstance(decision.choice, Choice)
-            rank_id = decision.choice.rank_id
-            self._asked += 1
-            submission = str(self._asked)
-            self._router.sent(submission, decision, prompt, _now())
-            passage = _Passage(direct_body(scope), self._limits.stall_s)
-            passage.on_first = partial(self._first, submission, _now())
-            try:
-                if await passage.run(self.reached[rank_id], request, receive, send):
-                    return
-            finally:
-                self._router.ended(submission, _now())
-            tried.append(rank_id)
-            self._leave(rank_id)
-        await send_error(send, overloaded("No engine answers, please try again later", 1), DEEPSEEK)
+    # What passages call.
 
-    def _first(self, submission: str, asked_at: float) -> None:
-        now = _now()
-        self._router.first_token(submission, now)
-        self._metrics.observe(metrics.TTFT, now - asked_at, "")
+    def send(self, passage: "_Passage") -> bool:
+        """Sends it to the engine where it costs least, of those it has not been at; False if there
+        is none.
+        """
+        router, now = self._router, self._loop.time()
+        view = router.view(self.reached, now)
+        prompt = passage.prompt
+        decision = router.decide(view, Role.UNIFIED, Leg.WHOLE, prompt, passage.tried)
+        if not isinstance(decision.choice, Choice):
+            return False
+        self._asked += 1
+        passage.submission = str(self._asked)
+        passage.sent_at = now
+        passage.rank_id = rank_id = decision.choice.rank_id
+        router.sent(passage.submission, decision, prompt, now)
+        passage.call = self.reached[rank_id].ask(
+            passage.bytes, passage, bodiless=passage.request.method == b"HEAD"
+        )
+        return True
 
-    def _decide(self, prompt: Prompt, tried: Sequence[RankId]) -> Decision | None:
-        router = self._router
-        view = router.view(sorted(self.reached), _now())
-        decision = router.decide(view, Role.UNIFIED, Leg.WHOLE, prompt, tried)
-        return decision if isinstance(decision.choice, Choice) else None
+    def began(self, passage: "_Passage") -> None:
+        """The first of its answer has come."""
+        now = self._loop.time()
+        self._router.first_token(passage.submission, now)
+        self._metrics.observe(metrics.TTFT, now - passage.sent_at, "")
 
-    def close(self) -> None:
-        """Ends the idle connections."""
-        for pool in self.reached.values():
-            pool.close()
+    def ended(self, passage: "_Passage") -> None:
+        """It is over at its engine, whatever the way."""
+        self._router.ended(passage.submission, self._loop.time())
+
+    def failed(self, passage: "_Passage") -> None:
+        """Its engine gave no answer."""
+        self.ended(passage)
+        self._leave(passage.rank_id)
 
 
 def _whole(value: msgspec.Raw | None) -> int:
@@ -162,143 +149,90 @@ def _read(body: bytes) -> dict[str, msgspec.Raw] | ApiError:
     return fields
 
 
-def _request(scope: Scope, body: bytes) -> bytes:
+def _bytes(request: Request) -> bytes:
     """The request as the engine gets it."""
-    target: bytes = scope["raw_path"]
-    if scope["query_string"]:
-        target += b"?" + scope["query_string"]
-    lines = [b"%b %b HTTP/1.1\r\nhost: engine\r\n" % (scope["method"].encode(), target)]
-    lines += [b"%b: %b\r\n" % (name, value) for name, value in scope["headers"] if name not in _HOP]
-    lines.append(b"content-length: %d\r\n\r\n" % len(body))
-    return b"".join((*lines, body))
+    lines = [b"%b %b HTTP/1.1\r\nhost: engine\r\n" % (request.method, request.target)]
+    lines += [b"%b: %b\r\n" % header for header in request.headers]
+    lines.append(b"content-length: %d\r\n\r\n" % len(request.body))
+    return b"".join((*lines, request.body))
 
 
-async def _fresh(pool: Pool) -> Upstream | None:
-    try:
-        return await pool.fresh()
-    except OSError:
-        return None
+class _Passage(Exchange, Flow):
+    """One request: on its way to an engine, then its answer on its way to the client.
 
+    The answer's head waits for what follows it. So until the first token an engine that breaks off
+    costs nothing but time: another is asked.
+    """
 
-class _Passage(Exchange):
-    """One request on one engine: what of its answer waits, and who is woken."""
+    def __init__(
+        self, proxy: Proxy, client: ClientConnection, request: Request, prompt: Prompt
+    ) -> None:
+        self._proxy = proxy
+        self._client = client
+        self._head: tuple[int, Headers] = (0, ())
+        self._passed = False  # the client has had the first of it
+        self.request = request
+        self.bytes = _bytes(request)
+        self.prompt = prompt
+        self.tried: list[RankId] = []
+        self.call: Call | None = None
+        self.submission = ""
+        self.rank_id = RankId("")
+        self.sent_at = 0.0
 
-    def __init__(self, direct: DirectBody | None, stall_s: float) -> None:
-        self._direct = direct
-        self._stall_s = stall_s
-        self.on_first: Callable[[], None] = _nothing
-        self._begun = False  # something of the body has come
-        self._upstream: Upstream | None = None
-        self._awake = asyncio.Event()
-        self._head: tuple[int, Sequence[tuple[bytes, bytes]]] | None = None
-        self._waiting: list[bytes] = []  # of the body, for `send`
-        self._waiting_bytes = 0
-        self._flowing = False  # the body goes straight to the socket
-        self._ended = False
-        self._lost = ""
-        self._gone = False
-
-    async def run(self, pool: Pool, request: bytes, receive: Receive, send: Send) -> bool:
-        """Passes the answer on; False if the engine gave none and another may be asked."""
-        upstream = pool.idle() or await _fresh(pool)
-        if upstream is None:
-            return False
-        self._upstream = upstream
-        upstream.begin(request, self)
-        try:
-            async with asyncio.TaskGroup() as group:
-                watcher = group.create_task(self._watch(receive))
-                answered = await self._relay(send, upstream)
-                watcher.cancel()
-        finally:
-            if not self._ended:
-                upstream.cut()
-        return answered
-
-    async def _watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._gone = True
-        self._awake.set()
-
-    async def _relay(self, send: Send, upstream: Upstream) -> bool:
-        await self._awake.wait()
-        if self._head is None:
-            return self._gone
-        status, headers = self._head
-        more = [(name, value) for name, value in headers if name not in _HOP]
-        await send({"type": "http.response.start", "status": status, "headers": more})
-        while not self._gone:
-            self._awake.clear()
-            waiting = b"".join(self._waiting)
-            self._waiting.clear()
-            self._waiting_bytes = 0
-            if waiting:
-                if not await self._send(send, waiting):
-                    return True
-                if not self._ended and not self._lost:
-                    upstream.resume()
-            elif self._ended:
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-                return True
-            elif self._lost:
-                self._cut()  # an answer without its end, as the engine's was
-                return True
-            else:
-                self._flowing = self._direct is not None
-                await self._awake.wait()
-        return True
-
-    async def _send(self, send: Send, data: bytes) -> bool:
-        """False if the client was cut, since it read nothing for too long."""
-        try:
-            async with asyncio.timeout(self._stall_s):
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-        except TimeoutError:
-            self._cut()
-            return False
-        return True
-
-    def _cut(self) -> None:
-        if self._direct is not None:
-            self._direct.cut()
+    def go(self) -> None:
+        """To an engine, or the answer is that there is none."""
+        if len(self.tried) == ATTEMPTS_MAX or not self._proxy.send(self):
+            self._client.fail(overloaded("No engine answers, please try again later", 1))
 
     # What the engine's connection calls.
 
     @override
-    def on_head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    def on_head(self, status: int, headers: Headers) -> None:
         self._head = status, headers
-        self._awake.set()
 
     @override
     def on_body(self, data: bytes) -> None:
-        if not self._begun:
-            self._begun = True
-            self.on_first()
-        direct = self._direct
-        if self._flowing and direct is not None and direct.ready():
-            direct.write(data)
-            return
-        self._flowing = False
-        self._waiting.append(data)
-        self._waiting_bytes += len(data)
-        if self._waiting_bytes > WAITING_BYTES_MAX and self._upstream is not None:
-            self._upstream.pause()
-        self._awake.set()
+        if not self._passed:
+            self._begin()
+        self._client.write(data)
+
+    def _begin(self) -> None:
+        self._passed = True
+        self._client.start(*self._head)
+        self._proxy.began(self)
 
     @override
-    def on_end(self) -> None:
-        self._ended = True
-        self._awake.set()
+    def on_end(self, data: bytes) -> None:
+        if not self._passed:
+            self._begin()
+        self._proxy.ended(self)
+        self._client.end(data)
 
     @override
     def on_lost(self, cause: str) -> None:
-        self._lost = cause
-        self._awake.set()
+        if self._passed:
+            self._proxy.ended(self)
+            self._client.cut()  # an answer without its end, as the engine's was
+            return
+        self._proxy.failed(self)
+        self.tried.append(self.rank_id)
+        self.go()
 
+    # What the client's connection calls.
 
-def _nothing() -> None: ...
+    @override
+    def on_gone(self) -> None:
+        if self.call is not None:
+            self.call.cut()
+        self._proxy.ended(self)
 
+    @override
+    def on_slow(self) -> None:
+        if self.call is not None:
+            self.call.pause()
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+    @override
+    def on_ready(self) -> None:
+        if self.call is not None:
+            self.call.resume()

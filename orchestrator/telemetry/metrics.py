@@ -104,6 +104,7 @@ class Metrics:
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
+        self._observed: dict[tuple[str, ...], Histogram] = {}  # what `labels` looks up at a price
         for metric in CATALOGUE:
             self._add(metric)
 
@@ -138,8 +139,13 @@ class Metrics:
 
     def observe(self, metric: Metric, value: float, *labels: str) -> None:
         """Adds an observation to a histogram."""
-        histogram = self._histograms[metric.name]
-        (histogram.labels(*labels) if labels else histogram).observe(value)
+        key = (metric.name, *labels)
+        if (histogram := self._observed.get(key)) is None:
+            histogram = self._histograms[metric.name]
+            if labels:
+                histogram = histogram.labels(*labels)
+            self._observed[key] = histogram
+        histogram.observe(value)
 
     def exposition(self) -> bytes:
         """All of them in Prometheus text format."""

@@ -8,7 +8,7 @@ from typing_extensions import override
 from orchestrator.core import KvSource
 from orchestrator.engines.engine import End, Finish, Submit, TokenLogprob
 from orchestrator.engines.http.completion import Chunk
-from orchestrator.engines.http.upstream import Exchange, Headers, Upstream
+from orchestrator.engines.http.upstream import Exchange, Headers
 
 ERROR_CHARS = 300
 
@@ -24,35 +24,17 @@ class Host(Protocol):
         """The one end."""
         ...
 
-    def again(self, generation: "Generation") -> None:
-        """The connection that was kept had been closed by the server: it wants a new one."""
-        ...
-
 
 class Generation(Exchange):
     """One generation: the server's events become ids and one end."""
 
-    def __init__(self, host: Host, submit: Submit, request: bytes) -> None:
+    def __init__(self, host: Host, submit: Submit) -> None:
         self.submit = submit
         self._host = host
-        self._request = request
-        self._upstream: Upstream | None = None
-        self._reused = False
         self._status = 0
         self._held = b""  # of an event or an error
         self._cached_tokens = 0
         self._end: End | None = None
-
-    def begin(self, upstream: Upstream, *, reused: bool) -> None:
-        """Asks on this connection, which is idle."""
-        self._upstream = upstream
-        self._reused = reused
-        upstream.begin(self._request, self)
-
-    def cut(self) -> None:
-        """Ends the connection, by which the server aborts."""
-        if self._upstream is not None:
-            self._upstream.cut()
 
     @override
     def on_head(self, status: int, headers: Headers) -> None:
@@ -90,7 +72,8 @@ class Generation(Exchange):
                 self._end = choice.end()
 
     @override
-    def on_end(self) -> None:
+    def on_end(self, data: bytes) -> None:
+        self.on_body(data)
         request_id = self.submit.request_id
         if self._status != 200:
             self._host.finish(request_id, _refused(self._status, self._held))
@@ -111,10 +94,7 @@ class Generation(Exchange):
 
     @override
     def on_lost(self, cause: str) -> None:
-        if self._reused and self._upstream is not None and not self._upstream.heard:
-            self._host.again(self)
-        else:
-            self._host.finish(self.submit.request_id, End(Finish.LOST, cause=cause))
+        self._host.finish(self.submit.request_id, End(Finish.LOST, cause=cause))
 
 
 def _refused(status: int, body: bytes) -> End:

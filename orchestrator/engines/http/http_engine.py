@@ -25,7 +25,7 @@ from orchestrator.engines.http.completion import completion_body
 from orchestrator.engines.http.exposition import cache_config, load_of
 from orchestrator.engines.http.generation import Generation
 from orchestrator.engines.http.reading import read, read_metrics
-from orchestrator.engines.http.upstream import Pool, post
+from orchestrator.engines.http.upstream import Call, Pool, post
 
 BLOCK_TOKENS = 64  # where the server does not say; only what we remember depends on it
 POLL_S = 1.0  # between two looks at the engine's health and load
@@ -41,13 +41,12 @@ class HttpEngine(Engine):
         self._listener: Listener | None = None
         self._model = ""
         self._max_model_len = 0
-        self._open: dict[str, Generation] = {}
+        self._open: dict[str, Call] = {}
         self._load = EngineLoad(0, 0, 0.0, 0)
         self._steps = 0
         self._metrics = b""
         self._failure: str | None = None
         self._stopped = asyncio.Event()
-        self._dialling: dict[str, asyncio.Task[None]] = {}
 
     @override
     async def start(self, listener: Listener) -> EngineInfo:
@@ -96,18 +95,14 @@ class HttpEngine(Engine):
             )
             return
         body = completion_body(self._model, submit)
-        generation = Generation(self, submit, post("/v1/completions", body))
-        self._open[submit.request_id] = generation
-        upstream = self._pool.idle()
-        if upstream is None:
-            self.again(generation)
-        else:
-            generation.begin(upstream, reused=True)
+        self._open[submit.request_id] = self._pool.ask(
+            post("/v1/completions", body), Generation(self, submit)
+        )
 
     @override
     def abort(self, request_id: str) -> None:
-        if (generation := self._open.get(request_id)) is not None:
-            generation.cut()
+        if (call := self._open.get(request_id)) is not None:
+            call.cut()
             self.finish(request_id, End(Finish.ABORTED))
 
     @override
@@ -128,10 +123,7 @@ class HttpEngine(Engine):
         self._stopped.set()
         for request_id in list(self._open):
             self.abort(request_id)
-        for task in list(self._dialling.values()):
-            task.cancel()
-        await asyncio.gather(*self._dialling.values(), return_exceptions=True)
-        self._pool.close()
+        await self._pool.close()
 
     # What generations call.
 
@@ -140,28 +132,6 @@ class HttpEngine(Engine):
         self._steps += 1
         assert self._listener is not None
         self._listener.on_tokens(request_id, ids, logprobs)
-
-    def again(self, generation: Generation) -> None:
-        """Asks on a new connection: none was kept, or the server had closed the one that was."""
-        loop = asyncio.get_running_loop()
-        request_id = generation.submit.request_id
-        # bounded by CONNECT_S, and awaited by `stop`
-        self._dialling[request_id] = loop.create_task(self._dial(generation))
-
-    async def _dial(self, generation: Generation) -> None:
-        request_id = generation.submit.request_id
-        try:
-            upstream = await self._pool.fresh()
-        except OSError as error:
-            cause = f"cannot connect to {self._pool.address}: {str(error) or 'timeout'}"
-            self.finish(request_id, End(Finish.LOST, cause=cause))
-        else:
-            if request_id in self._open:
-                generation.begin(upstream, reused=False)
-            else:  # aborted meanwhile
-                self._pool.put(upstream)
-        finally:
-            self._dialling.pop(request_id, None)
 
     def finish(self, request_id: str, end: End) -> None:
         """The end of a generation; of one that has ended it is ignored."""

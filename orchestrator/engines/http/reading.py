@@ -5,7 +5,7 @@ import asyncio
 from typing_extensions import override
 
 from orchestrator.core import EngineStartError
-from orchestrator.engines.http.upstream import Exchange, Headers, Pool, Upstream
+from orchestrator.engines.http.upstream import Exchange, Headers, Pool
 
 ANSWER_S = 10.0
 
@@ -13,16 +13,14 @@ ANSWER_S = 10.0
 async def read(pool: Pool, path: str) -> bytes:
     """The body of a GET. Raises EngineStartError if there is none within ANSWER_S."""
     reading = _Reading()
-    upstream: Upstream | None = None
+    call = pool.ask(b"GET %b HTTP/1.1\r\nhost: engine\r\n\r\n" % path.encode(), reading)
     try:
         async with asyncio.timeout(ANSWER_S):
-            upstream = await pool.fresh()
-            upstream.begin(b"GET %b HTTP/1.1\r\nhost: engine\r\n\r\n" % path.encode(), reading)
             await reading.done.wait()
-    except OSError as error:  # a timeout too
-        if upstream is not None:
-            upstream.cut()
-        reading.cause = str(error) or "timeout"
+    except TimeoutError:
+        reading.cause = f"timeout after {ANSWER_S:g} s"
+    finally:
+        call.cut()  # one that has ended is not
     if reading.cause or reading.status != 200:
         raise EngineStartError(
             f"the server at {pool.address} does not answer GET {path}: "
@@ -55,7 +53,8 @@ class _Reading(Exchange):
         self.body += data
 
     @override
-    def on_end(self) -> None:
+    def on_end(self, data: bytes) -> None:
+        self.body += data
         self.done.set()
 
     @override

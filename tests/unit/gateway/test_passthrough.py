@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,10 +10,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 
 from orchestrator.engines.channel.sockets import bound_socket, name_of
-from orchestrator.gateway import DirectProtocol, Passthrough, ProxyLimits
+from orchestrator.gateway import Passthrough, ProxyLimits
 from orchestrator.routing import DEFAULT_COSTS
 from orchestrator.telemetry import open_log
 from tests.gateway_stack import until
@@ -88,6 +88,10 @@ async def listening(engine: Engine, port: int = 0) -> AsyncIterator[str]:
     await asyncio.gather(*(task for task in engine.tasks if task is not None))
 
 
+def listens(sock: socket.socket) -> bool:
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
 @asynccontextmanager
 async def gateway(logs: Path, *engines: Engine, dead: int = 0) -> AsyncIterator[httpx.AsyncClient]:
     """A gateway in front of them, and of so many that do not answer."""
@@ -98,15 +102,13 @@ async def gateway(logs: Path, *engines: Engine, dead: int = 0) -> AsyncIterator[
         app = Passthrough(
             [*map(name_of, unused), *servers], DEFAULT_COSTS, ProxyLimits(stall_s=5.0), log
         )
-        config = uvicorn.Config(app, http=DirectProtocol, log_config=None, lifespan="on", ws="none")
-        server = uvicorn.Server(config)
         sock = bound_socket("127.0.0.1", 0)
         async with asyncio.TaskGroup() as group:
-            serving = group.create_task(server.serve([sock]))
-            await until(lambda: server.started)
+            serving = group.create_task(app.serve(sock))
             async with httpx.AsyncClient(base_url=f"http://{name_of(sock)}", timeout=10) as client:
+                await until(lambda: listens(sock))
                 yield client
-            server.should_exit = True
+            app.stop()
             await serving
         log.close()
         for each in unused:
