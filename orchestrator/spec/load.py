@@ -153,6 +153,8 @@ def _positive(spec: Spec) -> Iterator[tuple[str, float]]:
     yield "gateway.keep_alive_s", spec.gateway.keep_alive_s
     yield "handoff.attempts_max", spec.handoff.attempts_max
     yield "fleet.start_attempts", spec.fleet.start_attempts
+    yield "fleet.stuck_after_s", spec.fleet.stuck_after_s
+    yield "fleet.cut_off_after_s", spec.fleet.cut_off_after_s
     yield "local.nodes", spec.local.nodes
 
 
