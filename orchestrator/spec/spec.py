@@ -188,6 +188,9 @@ class LocalSpec:
 
     nodes: int = 3
     gpus_per_node: int = 8  # fake: they exist for the scheduler only
+    # Each node in a network namespace, with an address of its own; needs root. False: all of them
+    # on the loopback.
+    namespaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
