@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help up test check conformance bench bench-peers docs format lock venv clients
+.PHONY: help up test test-layouts check conformance bench bench-peers docs format lock venv clients
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -17,6 +17,7 @@ test: venv ## everything: checks, unit, conformance, contract and live tests
 	# Apart: vLLM in the contract tests' own process changes its environment, which `up` would inherit.
 	$(BIN)/python -m pytest --durations=5 tests/contract
 	$(BIN)/python -m pytest --durations=20 tests/live
+	$(BIN)/python -m pytest --durations=5 -m subset tests/layouts
 
 check: venv ## format, lint, types, imports, unit tests
 	$(BIN)/ruff format --check .
@@ -27,6 +28,9 @@ check: venv ## format, lint, types, imports, unit tests
 
 conformance: venv clients ## real clients and a browser against the gateway over scripted engines
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/conformance
+
+test-layouts: venv ## every layout on real vLLM across network namespaces; needs root
+	$(BIN)/python -m pytest -v --durations=0 tests/layouts
 
 bench: venv ## measure, and write docs/performance.md
 	$(BIN)/python -m tests.bench.report

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import shutil
 import sys
 import tempfile
@@ -71,10 +72,12 @@ def _up(options: argparse.Namespace) -> int:
 
 def _keep(options: argparse.Namespace) -> int:
     """Runs this command again below a keeper, so that whatever happens no process stays behind."""
+    from orchestrator.runtime import namespaces
     from orchestrator.runtime.keeper import Keeper
 
     # Made and removed here, where nobody writes into it any more; short, for socket paths.
-    folder = tempfile.mkdtemp(prefix="r1-", dir="/tmp")
+    _remove_stale_folders()
+    folder = tempfile.mkdtemp(prefix=f"r1-{os.getpid()}-", dir="/tmp")
     began_at = options.began_at or time.time()
     command = [sys.executable, "-m", "orchestrator.cli", "up"]
     command += ["--folder", folder, "--began-at", str(began_at)]
@@ -85,6 +88,15 @@ def _keep(options: argparse.Namespace) -> int:
         return Keeper(command, grace_s=30.0, watch_stdin=False).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        namespaces.remove(os.getpid())
+
+
+def _remove_stale_folders() -> None:
+    """Those of runs that were killed with their keeper."""
+    for folder in Path("/tmp").glob("r1-*-*"):
+        owner = folder.name.split("-")[1]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _up_spec(options: argparse.Namespace) -> Spec:

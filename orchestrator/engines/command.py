@@ -1,4 +1,4 @@
-"""From one gang to the command line and environment of each of its nodes' engine processes; pure.
+"""From one gang to the command line and environment of each of its engine processes; pure.
 
 Typed here is what placement and routing decide. Every other flag of vLLM's passes through unread.
 """
@@ -32,6 +32,7 @@ _OUR_FLAGS = (
     "--data-parallel-size-local",
     "--data-parallel-start-rank",
     "--data-parallel-supervisor-port",
+    "--device-ids",
     "--distributed-executor-backend",
     "--dtype",
     "--enable-expert-parallel",
@@ -53,30 +54,33 @@ _OUR_SHORT_FLAGS = ("-dp", "-ep", "-n", "-pp", "-r", "-tp")  # and -dpa, -dpb, .
 
 
 @dataclass(frozen=True, slots=True)
-class NodeLaunch:
-    """Where one node's process listens. Ports are free TCP ports of `host`."""
+class ProcessLaunch:
+    """Where one engine process runs and listens. Ports are free TCP ports of `host`."""
 
     host: str  # an address that the other nodes and the gateways reach
-    channel_port: int  # token channel; used on node 0
-    kv_port: int  # NIXL's side channel; used on node 0 if KV is transferred
+    channel_port: int  # token channel; used where the process is a rank's first
+    kv_port: int  # NIXL's side channel; used there if KV is transferred
     interface: str  # the network interface that has `host`, for Gloo and NCCL
-    metrics_port: int | None = None  # used on node 0; None serves no metrics
+    metrics_port: int | None = None  # used there; None serves no metrics
+    first_gpu: int = 0  # which of the gang's GPUs on this node is its first
 
 
 @dataclass(frozen=True, slots=True)
 class GangLaunch:
-    """One gang, placed. Ranks go to nodes in order, the same number to each.
+    """One gang, placed.
 
-    With `pipeline_parallel` > 1 each stage stays inside a node; a tensor-parallel group goes across
-    nodes only if there is a single stage.
+    With `data_parallel` > 1 there is a process for each data-parallel rank, in their order; a rank
+    has a token channel of its own and stays inside a node. Otherwise there is a process for each
+    node, and the first serves the channel of the one rank: with `pipeline_parallel` > 1 each stage
+    stays inside a node, and a tensor-parallel group goes across nodes only if it is the only stage.
     """
 
     engine_id: str  # of this life of the gang: KV peers tell a restarted one by it
     model_path: str
     served_model_name: str
     role: Role
-    nodes: tuple[NodeLaunch, ...]
-    master_port: int  # rendezvous of the ranks, on node 0; used with several nodes
+    processes: tuple[ProcessLaunch, ...]
+    master_port: int  # rendezvous of the processes, where the first runs; used with several
     device: Device
     max_model_len: int  # tokens, prompt plus output
     tensor_parallel: int = 1
@@ -92,17 +96,31 @@ class GangLaunch:
     start_timeout_s: int = 3600
     engine_args: tuple[str, ...] = ()  # vLLM's flags that are none of our business
 
+    @property
+    def gpus_of_rank(self) -> int:
+        """GPUs that share one KV cache."""
+        return self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def nodes_of_rank(self) -> int:
+        """Nodes that one data-parallel rank spans."""
+        return 1 if self.data_parallel > 1 else len(self.processes)
+
 
 @dataclass(frozen=True, slots=True)
 class EngineCommand:
-    """One process: its arguments, and what is added to the environment of its parent."""
+    """One process: its arguments, and what is added to the environment of its parent.
+
+    `rank` is the data-parallel rank whose token channel it serves; None: it serves none.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
+    rank: int | None = 0
 
 
 def engine_commands(launch: GangLaunch) -> tuple[EngineCommand, ...]:
-    """One command per node, in the order of `launch.nodes`; node 0 serves the token channel.
+    """One command per process, in the order of `launch.processes`.
 
     Raises LayoutError if the sizes do not fit the nodes or each other, SpecError if `engine_args`
     names a flag that follows from the gang.
@@ -113,26 +131,22 @@ def engine_commands(launch: GangLaunch) -> tuple[EngineCommand, ...]:
         EngineCommand(
             argv=(
                 *(sys.executable, "-m", "orchestrator.engines.server"),
-                *_server_options(launch, rank),
+                *_server_options(launch, index),
                 "--",
-                *_vllm_flags(launch, rank),
+                *_vllm_flags(launch, index),
             ),
-            env=_environment(launch, node),
+            env=_environment(launch, index),
+            rank=index if launch.data_parallel > 1 or index == 0 else None,
         )
-        for rank, node in enumerate(launch.nodes)
+        for index in range(len(launch.processes))
     )
 
 
 def _check_layout(launch: GangLaunch) -> None:
-    assert launch.nodes, "a gang has a node"
+    assert launch.processes, "a gang has a process"
     assert launch.kv_transfer <= (launch.role in _KV_ROLES), "unified gangs transfer no KV"
-    ranks = launch.tensor_parallel * launch.pipeline_parallel
-    nodes = len(launch.nodes)
-    if launch.data_parallel > 1:
-        raise LayoutError(
-            f"r1-serve cannot start vLLM gangs with {launch.data_parallel} data-parallel ranks",
-            "use data_parallel 1 and more replicas of the pool; fake engines run such a layout",
-        )
+    assert launch.data_parallel in (1, len(launch.processes)), "one process a data-parallel rank"
+    ranks, nodes = launch.gpus_of_rank, launch.nodes_of_rank
     if ranks % nodes:
         raise LayoutError(
             f"{ranks} ranks do not divide over {nodes} nodes",
@@ -167,22 +181,23 @@ def _check_engine_args(engine_args: tuple[str, ...]) -> None:
             )
 
 
-def _server_options(launch: GangLaunch, rank: int) -> tuple[str, ...]:
-    node = launch.nodes[rank]
+def _server_options(launch: GangLaunch, index: int) -> tuple[str, ...]:
+    process = launch.processes[index]
+    node_rank = index % launch.nodes_of_rank
     options = [
-        *("--listen", f"{_bracketed(node.host)}:{node.channel_port}"),
+        *("--listen", f"{_bracketed(process.host)}:{process.channel_port}"),
         *("--engine-id", launch.engine_id),
         *("--role", launch.role.value),
         *("--engine", "vllm"),
-        *("--node-rank", str(rank)),
-        *("--nnodes", str(len(launch.nodes))),
+        *("--node-rank", str(node_rank)),
+        *("--nnodes", str(launch.nodes_of_rank)),
     ]
-    if rank == 0 and node.metrics_port is not None:
-        options += ["--metrics", f"{_bracketed(node.host)}:{node.metrics_port}"]
+    if node_rank == 0 and process.metrics_port is not None:
+        options += ["--metrics", f"{_bracketed(process.host)}:{process.metrics_port}"]
     return tuple(options)
 
 
-def _vllm_flags(launch: GangLaunch, rank: int) -> tuple[str, ...]:
+def _vllm_flags(launch: GangLaunch, index: int) -> tuple[str, ...]:
     flags = [
         *("--model", launch.model_path),
         *("--served-model-name", launch.served_model_name),
@@ -191,8 +206,7 @@ def _vllm_flags(launch: GangLaunch, rank: int) -> tuple[str, ...]:
         *("--tensor-parallel-size", str(launch.tensor_parallel)),
         *("--pipeline-parallel-size", str(launch.pipeline_parallel)),
     ]
-    if launch.tensor_parallel * launch.pipeline_parallel > 1:
-        flags += ["--distributed-executor-backend", "mp"]
+    flags += _parallel_flags(launch, index)
     if launch.expert_parallel:
         flags += ["--enable-expert-parallel"]
     if launch.device is Device.CPU:
@@ -201,16 +215,42 @@ def _vllm_flags(launch: GangLaunch, rank: int) -> tuple[str, ...]:
         flags += ["--block-size", str(launch.block_size)]
     if launch.reasoning_parser is not None and not _skips_tokenizer(launch.engine_args):
         flags += ["--reasoning-parser", launch.reasoning_parser]
-    if len(launch.nodes) > 1:
-        flags += [
-            *("--nnodes", str(len(launch.nodes))),
-            *("--node-rank", str(rank)),
-            *("--master-addr", launch.nodes[0].host),
-            *("--master-port", str(launch.master_port)),
-        ]
     if launch.kv_transfer:
         flags += ["--kv-transfer-config", json.dumps(_kv_transfer(launch), sort_keys=True)]
     return (*flags, *launch.engine_args)
+
+
+def _parallel_flags(launch: GangLaunch, index: int) -> list[str]:
+    """How the processes find each other, and which GPUs are whose."""
+    flags: list[str] = []
+    if launch.gpus_of_rank > 1:
+        flags += ["--distributed-executor-backend", "mp"]
+    first = launch.processes[0]
+    if launch.nodes_of_rank > 1:
+        flags += [
+            *("--nnodes", str(launch.nodes_of_rank)),
+            *("--node-rank", str(index)),
+            *("--master-addr", first.host),
+            *("--master-port", str(launch.master_port)),
+        ]
+    if launch.data_parallel > 1:
+        # A rank makes vLLM leave the choice among ranks to us ("external load balancing"); rank 0
+        # runs the coordinator that keeps all in step.
+        flags += [
+            *("--data-parallel-size", str(launch.data_parallel)),
+            *("--data-parallel-rank", str(index)),
+            *("--data-parallel-address", first.host),
+            *("--data-parallel-rpc-port", str(launch.master_port)),
+        ]
+        if launch.device is Device.GPU:
+            # All GPUs of the node stay visible to each process: kernels that exchange among experts
+            # over NVLink map the memory of their peers.
+            start = launch.processes[index].first_gpu
+            gpus = range(start, start + launch.gpus_of_rank)
+            flags += ["--device-ids", ",".join(map(str, gpus))]
+        elif launch.gpus_of_rank == 1:
+            flags += ["--distributed-executor-backend", "uni"]
+    return flags
 
 
 def _skips_tokenizer(engine_args: tuple[str, ...]) -> bool:
@@ -234,33 +274,36 @@ def _kv_transfer(launch: GangLaunch) -> dict[str, object]:
     return config
 
 
-def _environment(launch: GangLaunch, node: NodeLaunch) -> dict[str, str]:
+def _environment(launch: GangLaunch, index: int) -> dict[str, str]:
     """Everything that makes the process independent of its node's defaults.
 
     UCX chooses its devices itself on GPU nodes, where it knows the RDMA NICs better than we do.
     """
+    process = launch.processes[index]
+    dp_rank = index if launch.data_parallel > 1 else 0
     environment = {
-        "GLOO_SOCKET_IFNAME": node.interface,
+        "GLOO_SOCKET_IFNAME": process.interface,
         "HF_HUB_OFFLINE": "1",
         "VLLM_ENGINE_READY_TIMEOUT_S": str(launch.start_timeout_s),
-        "VLLM_HOST_IP": node.host,
-        "VLLM_NIXL_SIDE_CHANNEL_HOST": node.host,
-        "VLLM_NIXL_SIDE_CHANNEL_PORT": str(node.kv_port),
+        "VLLM_HOST_IP": process.host,
+        "VLLM_NIXL_SIDE_CHANNEL_HOST": process.host,
+        # vLLM adds the data-parallel rank to it
+        "VLLM_NIXL_SIDE_CHANNEL_PORT": str(process.kv_port - dp_rank),
         "VLLM_NO_USAGE_STATS": "1",
     }
     match launch.device:
         case Device.GPU:
             # an empty name matches no plugin: the one for CPUs must never be loaded here
-            environment |= {"NCCL_SOCKET_IFNAME": node.interface, "VLLM_PLUGINS": ""}
+            environment |= {"NCCL_SOCKET_IFNAME": process.interface, "VLLM_PLUGINS": ""}
         case Device.CPU:
             environment |= {
                 "OMP_NUM_THREADS": "1",
-                "UCX_NET_DEVICES": node.interface,
+                "UCX_NET_DEVICES": process.interface,
                 "UCX_TLS": "tcp,cma,shm,self",
                 "VLLM_CPU_OMP_THREADS_BIND": "nobind",
                 "VLLM_PLUGINS": CPU_PLUGIN,
             }
-            if launch.tensor_parallel * launch.pipeline_parallel == 1:
+            if launch.gpus_of_rank == 1:
                 # the worker runs inside the engine core: one process and 10 s of CPU time less
                 environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     return environment

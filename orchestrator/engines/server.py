@@ -2,7 +2,7 @@
 
 It speaks to its parent in JSON lines on stdout, which nobody else writes to:
 
-    {"event": "phase", "phase": "starting" | "headless" | "stopping"}
+    {"event": "phase", "phase": "starting" | "headless" | "stopping" | what a start is at}
     {"event": "ready", "address", "metrics", "engine_id", "role", "info"}
     {"event": "stopped"}                    exit code 0, after SIGTERM or SIGINT
     {"event": "failed", "cause", "cure"}    exit code 1; arguments that make no sense exit with 2
@@ -154,7 +154,7 @@ async def run(options: ServerOptions, report: Report) -> int:
             _watch_stdin(loop, stop)
         if options.node_rank > 0:
             report.phase("headless")
-            await _headless(options, stop)
+            await _headless(options, report, stop)
         else:
             report.phase("starting")
             await _serve(options, report, stop)
@@ -198,7 +198,7 @@ async def _serve(options: ServerOptions, report: Report, stop: _Stop) -> None:
     """Node rank 0. Returns if it was stopped; raises StartError if the engine did not start, or
     died later.
     """
-    engine = _engine(options)
+    engine = _engine(options, report)
     server = ChannelServer(engine, options.engine_id, options.role, token=options.token)
     sock = _bind(options.listen)  # before minutes of loading, and without accepting yet
     responder, metrics = None, ""
@@ -253,7 +253,7 @@ async def _serve_metrics(
     return responder, name_of(sock)
 
 
-async def _headless(options: ServerOptions, stop: _Stop) -> None:
+async def _headless(options: ServerOptions, report: Report, stop: _Stop) -> None:
     """A node rank above 0. Returns if it was stopped; raises StartError if the engine ended."""
     if options.engine == "fake":
         await stop.unless(asyncio.Event().wait())
@@ -262,19 +262,19 @@ async def _headless(options: ServerOptions, stop: _Stop) -> None:
         from orchestrator.engines.vllm_engine import run_headless  # imports torch
     except ImportError as error:
         raise _no_vllm(error) from error
-    await stop.unless(run_headless(options.flags))
+    await stop.unless(run_headless(options.flags, report.phase))
     if not stop.asked:
         raise EngineStartError("the headless engine ended", "its log above says more")
 
 
-def _engine(options: ServerOptions) -> Engine:
+def _engine(options: ServerOptions, report: Report) -> Engine:
     if options.engine == "fake":
         return FakeEngine(options.fake, options.engine_id, _author(options.fake_author))
     try:
         from orchestrator.engines.vllm_engine import VllmEngine  # imports torch
     except ImportError as error:
         raise _no_vllm(error) from error
-    return VllmEngine(options.flags)
+    return VllmEngine(options.flags, report.phase)
 
 
 def _author(tokenizer: Path | None) -> Author | None:

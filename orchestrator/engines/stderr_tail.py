@@ -8,6 +8,7 @@ import os
 import re
 import threading
 from collections import deque
+from collections.abc import Callable
 
 _ERROR = re.compile(
     r"(?:^|\s)((?:[A-Za-z_]+\.)*(?:[A-Z]\w*(?:Error|Exception)|MemoryError)): (\S.*)$"
@@ -20,9 +21,13 @@ _LINES = 200
 
 
 class StderrTail:
-    """Replaces this process's stderr by a pipe from construction to `close`."""
+    """Replaces this process's stderr by a pipe from construction to `close`.
 
-    def __init__(self) -> None:
+    Each line is also given to `on_line`, on a thread of its own.
+    """
+
+    def __init__(self, on_line: Callable[[str], None] | None = None) -> None:
+        self._on_line = on_line
         self._lines: deque[str] = deque(maxlen=_LINES)
         self._stderr = os.dup(2)
         reader, writer = os.pipe()
@@ -54,8 +59,12 @@ class StderrTail:
         rest = b""
         while data := os.read(reader, 1 << 16):
             os.write(stderr, data)
-            *lines, rest = (rest + data).split(b"\n")
-            self._lines.extend(line.decode(errors="replace") for line in lines)
+            *lines, rest = (rest + data.replace(b"\r", b"\n")).split(b"\n")  # progress bars
+            for line in lines:
+                text = line.decode(errors="replace")
+                self._lines.append(text)
+                if self._on_line is not None:
+                    self._on_line(text)
         os.close(reader)
 
 

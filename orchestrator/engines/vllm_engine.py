@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NoReturn, TypeVar, cast
 
+import msgspec
 import vllm
 import vllm.envs
 from prometheus_client import generate_latest
@@ -42,6 +43,7 @@ from orchestrator.engines.engine import (
     Submit,
 )
 from orchestrator.engines.kv_reference import reference_fault
+from orchestrator.engines.start_phases import phase_of
 from orchestrator.engines.stderr_tail import StderrTail
 from orchestrator.engines.vllm_requests import (
     grammar_fault,
@@ -68,10 +70,14 @@ class VllmEngine:
 
     `flags` are vLLM's own, as `vllm serve` takes them, but for those of its HTTP server. One per
     process: vLLM's metrics are global, and stderr is watched for the reasons of failures.
+    `on_phase` is told, on any thread, what the start is at.
     """
 
-    def __init__(self, flags: tuple[str, ...]) -> None:
+    def __init__(
+        self, flags: tuple[str, ...], on_phase: Callable[[str], None] | None = None
+    ) -> None:
         self._flags = flags
+        self._on_phase = on_phase
         self._llm: AsyncLLM | None = None
         self._tail: StderrTail | None = None
         self._listener: Listener | None = None
@@ -82,7 +88,7 @@ class VllmEngine:
 
     async def start(self, listener: Listener) -> EngineInfo:
         self._listener = listener
-        self._tail = StderrTail()
+        self._tail = _watched_stderr(self._on_phase)
         try:
             llm = await _in_thread(self._build)
         except BaseException:
@@ -118,7 +124,10 @@ class VllmEngine:
             task.cancel()
 
     def load(self) -> EngineLoad:
-        return self._load
+        seen = self._load
+        unseen = len(self._tasks) - seen.running - seen.waiting
+        # What came after the last step waits, and in an engine that is stuck there is no next one.
+        return seen if unseen <= 0 else msgspec.structs.replace(seen, waiting=seen.waiting + unseen)
 
     def failure(self) -> str | None:
         if self._llm is None or not self._llm.errored:
@@ -243,12 +252,14 @@ class VllmEngine:
                 return End(Finish.FAILED, cause=one_line(cause))
 
 
-async def run_headless(flags: tuple[str, ...]) -> None:
+async def run_headless(
+    flags: tuple[str, ...], on_phase: Callable[[str], None] | None = None
+) -> None:
     """The workers of a node rank above 0; returns when one of them ends. Cancel it to end them.
 
     They do not notice that node 0 has gone: whoever runs the gang must end them.
     """
-    tail = StderrTail()
+    tail = _watched_stderr(on_phase)
     try:
         executor = await _in_thread(lambda: _headless_executor(flags, tail))
         try:
@@ -262,6 +273,19 @@ async def run_headless(flags: tuple[str, ...]) -> None:
     finally:
         _end_children()
         tail.close()
+
+
+def _watched_stderr(on_phase: Callable[[str], None] | None) -> StderrTail:
+    known = ""
+
+    def read(line: str) -> None:
+        nonlocal known
+        phase = phase_of(line)
+        if on_phase is not None and phase is not None and phase != known:
+            known = phase
+            on_phase(phase)
+
+    return StderrTail(read)
 
 
 def _headless_executor(flags: tuple[str, ...], tail: StderrTail) -> MultiprocExecutor:
@@ -351,7 +375,8 @@ def _check_kv_port(config: VllmConfig) -> None:
     """Raises if the KV side channel's port is taken: vLLM's engine core would hang for ever."""
     if config.kv_transfer_config is None:
         return
-    host, port = vllm.envs.VLLM_NIXL_SIDE_CHANNEL_HOST, vllm.envs.VLLM_NIXL_SIDE_CHANNEL_PORT
+    host = vllm.envs.VLLM_NIXL_SIDE_CHANNEL_HOST
+    port = vllm.envs.VLLM_NIXL_SIDE_CHANNEL_PORT + config.parallel_config.data_parallel_rank
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,5 +1,5 @@
 """A gang's life."""
 
-from orchestrator.fleet.watch import Observation, Reason, Verdict, Watch, watch
+from orchestrator.fleet.watch import Limits, Observation, Reason, Verdict, Watch, watch
 
-__all__ = ["Observation", "Reason", "Verdict", "Watch", "watch"]
+__all__ = ["Limits", "Observation", "Reason", "Verdict", "Watch", "watch"]

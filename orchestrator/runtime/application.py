@@ -14,6 +14,7 @@ from orchestrator.spec import ModelSpec, PoolSpec, Spec
 
 APPLICATION = "r1-serve"
 HEALTH_TIMEOUT_S = 30.0
+HEALTH_FAILURES = 5
 NODE_CPUS = 1.0  # asked of each bundle, for the engine's own host work
 REPLICA_CPUS = 0.1  # Serve's actors mostly wait
 
@@ -76,6 +77,14 @@ def serve_environment(spec: Spec) -> dict[str, str]:
         # A dead gateway is noticed by the next request to it and within a second without one.
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
         "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+        # A node that does not answer is given up about when its gang gives it up: Ray asks each
+        # second, and these are the failed answers that it bears, each of up to so many ms.
+        "RAY_health_check_initial_delay_ms": "5000",
+        "RAY_health_check_period_ms": "1000",
+        "RAY_health_check_timeout_ms": str(
+            int(1000 * spec.fleet.cut_off_after_s / HEALTH_FAILURES)
+        ),
+        "RAY_health_check_failure_threshold": str(HEALTH_FAILURES),
         # Ray 2.60 turns token authentication on unless told otherwise.
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",

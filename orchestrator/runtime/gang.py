@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import ray
 from ray import serve
 from ray.actor import ActorHandle
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator import fleet
@@ -17,21 +19,22 @@ from orchestrator.engines import (
     ChannelState,
     RankChannel,
 )
-from orchestrator.engines.command import EngineCommand
 from orchestrator.gateway import Member, Supervisor
+from orchestrator.runtime.engine_process import Ready
 from orchestrator.runtime.fleet_watch import MEMBERS
-from orchestrator.runtime.launch import PORTS_PER_NODE, NodeFacts, gang_commands
-from orchestrator.runtime.node_agent import NodeAgent, Ready
+from orchestrator.runtime.launch import NodeCommands, NodeFacts, gang_commands, ports_per_node
+from orchestrator.runtime.node_agent import NodeAgent
 from orchestrator.spec import PoolSpec, Spec
 from orchestrator.telemetry import Log, open_log
 
 WATCH_S = 1.0  # how often the gang's progress is judged
 DESCRIBE_S = 120.0  # an actor on a reserved bundle starts in seconds; then its node is in trouble
 STOP_S = 15.0  # how long the ends of a gang's processes are waited for
+LEASES = 2  # a node that is cut off ends its processes after so many times `cut_off_after_s`
 
 
 class Gang:
-    """Holds a placement group with a bundle per node and one engine process in each."""
+    """Holds a placement group with a bundle per node, and the engine processes in each."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, spec: Spec, model_name: str, role: Role
@@ -41,10 +44,13 @@ class Gang:
         assert pool is not None
         self._spec = spec
         self._model = model
+        self._role = role
         self._gang_id = f"{model.name}-{role}-{serve.get_replica_context().replica_id.unique_id}"
         self._log: Log = open_log(self._gang_id, _log_path(spec, self._gang_id))
+        self._limits = fleet.Limits(spec.fleet.stuck_after_s, spec.fleet.cut_off_after_s)
         self._supervisor = Supervisor()
         self._agents = _start_agents(pool)
+        self._unheard: set[int] = set()  # the nodes that do not answer
         self._failure: str | None = None
         try:
             nodes = await self._describe()
@@ -54,27 +60,24 @@ class Gang:
         except BaseException:
             await self._stop_agents()
             raise
-        rank_id = RankId(f"{self._gang_id}/0")  # the one data-parallel rank of the gang
-        self._member = Member(rank_id, role, ready.address, self._gang_id)
-        self._channel = RankChannel(
-            ready.address,
-            self._gang_id,
-            gateway_id=f"watch-of-{self._gang_id}",
-            limits=ChannelLimits(
-                heartbeat_s=spec.channel.heartbeat_s, lost_after_s=spec.channel.lost_after_s
-            ),
-        )
+        self._members = [
+            Member(RankId(f"{self._gang_id}/{rank.rank}"), role, rank.address, self._gang_id)
+            for rank in ready
+        ]
+        self._channels = [self._channel(member) for member in self._members]
         await self._supervisor.start()
-        self._supervisor.spawn(self._channel.run())
-        self._supervisor.spawn(self._watch())
+        for member, channel in zip(self._members, self._channels, strict=True):
+            self._supervisor.spawn(channel.run())
+            self._supervisor.spawn(self._watch_rank(member.rank_id, channel))
         for index, agent in enumerate(self._agents):
-            self._supervisor.spawn(self._watch_process(index, agent))
+            self._supervisor.spawn(self._watch_processes(nodes[index], agent))
+            self._supervisor.spawn(self._watch_node(index, nodes[index]))
 
     # --- what Serve asks -----------------------------------------------------------------------
 
     def record_replica_metadata(self) -> dict[str, object]:
         """Where the gang's ranks are; Serve hands it to every gateway."""
-        return {MEMBERS: [asdict(self._member)]}
+        return {MEMBERS: [asdict(member) for member in self._members]}
 
     def check_health(self) -> None:
         """Raises if the gang is dead; Serve then replaces it."""
@@ -93,52 +96,59 @@ class Gang:
         await self._stop_agents()
 
     async def _idle(self) -> None:
-        while self._channel.state is ChannelState.OPEN and _busy(self._channel):  # noqa: ASYNC110
+        while any(map(_busy, self._channels)):  # noqa: ASYNC110
             await asyncio.sleep(self._spec.channel.heartbeat_s)  # the load comes no more often
 
     # --- life ----------------------------------------------------------------------------------
 
-    async def _start(self, commands: tuple[EngineCommand, ...], nodes: list[NodeFacts]) -> Ready:
-        """All nodes' processes at once; ready when node 0 serves, failed when any of them ends."""
+    async def _start(
+        self, commands: tuple[NodeCommands, ...], nodes: list[NodeFacts]
+    ) -> list[Ready]:
+        """All nodes' processes at once; ready when every rank serves, failed when any process ends
+        or a node falls silent.
+        """
         self._log.info(
             "gang_starting",
             gang=self._gang_id,
             hosts=[node.host for node in nodes],
-            commands=[command.argv for command in commands],
+            commands=[command.argv for of_node in commands for command in of_node],
         )
         await asyncio.gather(
             *(
                 agent.start.remote(
-                    command.argv,
-                    dict(command.env),
-                    str(_log_path(self._spec, self._gang_id, index)),
+                    of_node,
+                    self._log_paths(index, len(of_node)),
+                    LEASES * self._limits.cut_off_after_s,
                 )
-                for index, (agent, command) in enumerate(zip(self._agents, commands, strict=True))
+                for index, (agent, of_node) in enumerate(zip(self._agents, commands, strict=True))
             )
         )
         limit_s = self._model.engine.start_timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                ready = await self._until_ready()
+                ready = await self._until_ready(nodes)
         except TimeoutError:
             raise EngineStartError(
                 f"gang {self._gang_id} was not ready after {limit_s:g} s",
-                f"read {_log_path(self._spec, self._gang_id, 0)} or raise engine.start_timeout_s",
+                f"read {self._log_paths(0, 1)[0]} or raise engine.start_timeout_s",
             ) from None
-        self._log.info(
-            "gang_ready",
-            gang=self._gang_id,
-            address=ready.address,
-            metrics=ready.metrics,
-            info=ready.info,
-        )
+        for rank in ready:
+            self._log.info(
+                "rank_ready",
+                gang=self._gang_id,
+                rank=rank.rank,
+                address=rank.address,
+                metrics=rank.metrics,
+                info=rank.info,
+            )
         return ready
 
     async def _describe(self) -> list[NodeFacts]:
+        ports = ports_per_node(self._model, self._role)
         try:
             async with asyncio.timeout(DESCRIBE_S):
                 facts: list[NodeFacts] = await asyncio.gather(
-                    *(agent.describe.remote(PORTS_PER_NODE) for agent in self._agents)
+                    *(agent.describe.remote(ports) for agent in self._agents)
                 )
                 return facts
         except TimeoutError:
@@ -147,38 +157,78 @@ class Gang:
                 "look for the node's troubles in Ray's dashboard",
             ) from None
 
-    async def _until_ready(self) -> Ready:
-        """Node 0's answer; raises EngineStartError as soon as any node's process ends."""
+    async def _until_ready(self, nodes: list[NodeFacts]) -> list[Ready]:
+        """Every rank's answer; raises EngineStartError as soon as a process of any node ends, or a
+        node does not answer for `cut_off_after_s`.
+        """
         try:
             async with asyncio.TaskGroup() as group:
-                others = [
-                    group.create_task(_must_not_end(index, agent))
-                    for index, agent in enumerate(self._agents[1:], 1)
+                watchers = [
+                    group.create_task(watch)
+                    for index, agent in enumerate(self._agents)
+                    for watch in (
+                        _must_not_end(nodes[index], agent),
+                        self._must_answer(index, nodes[index]),
+                    )
                 ]
-                ready: Ready = await self._agents[0].ready.remote()
-                for task in others:
+                answers = await asyncio.gather(*(agent.ready.remote() for agent in self._agents))
+                for task in watchers:
                     task.cancel()
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        return ready
+        return [rank for of_node in answers for rank in of_node]
 
-    async def _watch_process(self, index: int, agent: ActorHandle) -> None:
-        cause = await agent.ended.remote()
-        await self._fail(fleet.Reason.RANK_EXITED, f"node {index}: {cause}")
+    async def _must_answer(self, index: int, node: NodeFacts) -> None:
+        cause = await self._silence(index, node)
+        raise EngineStartError(
+            f"node {node.host} of gang {self._gang_id}: {cause}",
+            "look at the node, and at the network between the gang's nodes",
+        )
 
-    async def _watch(self) -> None:
-        """Judges the gang's progress; the process watchers see what ends at once."""
-        state = fleet.Watch()
-        now = asyncio.get_running_loop().time
+    async def _watch_processes(self, node: NodeFacts, agent: ActorHandle) -> None:
+        try:
+            cause = (await agent.ended.remote()).cause
+        except RayError as error:
+            cause = f"its agent is gone: {type(error).__name__}"
+        await self._fail(fleet.Reason.RANK_EXITED, f"node {node.host}: {cause}")
+
+    async def _watch_node(self, index: int, node: NodeFacts) -> None:
+        cause = await self._silence(index, node)
+        await self._fail(fleet.Reason.CUT_OFF, f"node {node.host}: {cause}")
+
+    async def _silence(self, index: int, node: NodeFacts) -> str:
+        """Asks a node's agent again and again, and returns, with the cause, when it has not
+        answered for `cut_off_after_s`. Logs what its processes are doing as that changes.
+        """
+        state, now = fleet.Watch(), asyncio.get_running_loop().time
+        known: Sequence[str] = ()
+        while True:
+            phases = await _phases(self._agents[index])
+            if phases is not None and phases != known:
+                known = phases
+                self._log.info(
+                    "engine_phases", gang=self._gang_id, host=node.host, phases=list(phases)
+                )
+            seen = fleet.Observation(heard=phases is not None)
+            verdict, state = fleet.watch(self._limits, state, seen, now())
+            if verdict.dead:
+                self._unheard.add(index)
+                return verdict.cause
+            await asyncio.sleep(WATCH_S)
+
+    async def _watch_rank(self, rank_id: RankId, channel: RankChannel) -> None:
+        """Judges one rank's progress; the process watchers see what ends at once."""
+        state, now = fleet.Watch(), asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(WATCH_S)
-            load = self._channel.load
-            if load is None or self._channel.state is not ChannelState.OPEN:
-                continue
-            seen = fleet.Observation(load.running + load.waiting, load.steps)
-            verdict, state = fleet.watch(self._spec.fleet.stuck_after_s, state, seen, now())
+            load = channel.load
+            if load is None:
+                continue  # the first connection is not a second old
+            heard = channel.state is ChannelState.OPEN
+            seen = fleet.Observation(load.running + load.waiting, load.steps, heard)
+            verdict, state = fleet.watch(self._limits, state, seen, now())
             if verdict.dead:
-                await self._fail(verdict.reason, verdict.cause)
+                await self._fail(verdict.reason, f"rank {rank_id}: {verdict.cause}")
 
     async def _fail(self, reason: fleet.Reason, cause: str) -> None:
         """Takes the whole gang down, then this replica, which Serve then replaces at once."""
@@ -190,21 +240,52 @@ class Gang:
         os._exit(1)
 
     async def _stop_agents(self) -> None:
+        heard = [agent for at, agent in enumerate(self._agents) if at not in self._unheard]
         try:
             async with asyncio.timeout(STOP_S):
                 await asyncio.gather(
-                    *(agent.stop.remote() for agent in self._agents), return_exceptions=True
+                    *(agent.stop.remote() for agent in heard), return_exceptions=True
                 )
         except TimeoutError:
             self._log.warning("gang_stop_timed_out", gang=self._gang_id)  # the keepers go on
 
+    def _channel(self, member: Member) -> RankChannel:
+        return RankChannel(
+            member.address,
+            self._gang_id,
+            gateway_id=f"watch-of-{member.rank_id}",
+            limits=ChannelLimits(
+                heartbeat_s=self._spec.channel.heartbeat_s,
+                lost_after_s=self._spec.channel.lost_after_s,
+            ),
+        )
+
+    def _log_paths(self, node: int, processes: int) -> tuple[str, ...]:
+        """Of the engine processes of a node."""
+        base = f"engine-{self._gang_id}-node{node}"
+        names = [base] if processes == 1 else [f"{base}-{at}" for at in range(processes)]
+        return tuple(str(Path(self._spec.log_dir) / f"{name}.log") for name in names)
+
 
 def _busy(channel: RankChannel) -> bool:
+    if channel.state is not ChannelState.OPEN:
+        return False
     return channel.load is None or channel.load.running + channel.load.waiting > 0
 
 
-async def _must_not_end(index: int, agent: ActorHandle) -> None:
-    raise EngineStartError(f"node {index}: {await agent.ended.remote()}", "read the engine's log")
+async def _phases(agent: ActorHandle) -> tuple[str, ...] | None:
+    """What the node's processes are doing, or None if it does not say."""
+    try:
+        async with asyncio.timeout(WATCH_S):
+            phases: tuple[str, ...] = await agent.phases.remote()
+            return phases
+    except (TimeoutError, RayError):
+        return None
+
+
+async def _must_not_end(node: NodeFacts, agent: ActorHandle) -> None:
+    ended = await agent.ended.remote()
+    raise EngineStartError(f"node {node.host}: {ended.cause}", ended.cure)
 
 
 def _start_agents(pool: PoolSpec) -> list[ActorHandle]:
@@ -222,6 +303,5 @@ def _start_agents(pool: PoolSpec) -> list[ActorHandle]:
     ]
 
 
-def _log_path(spec: Spec, gang_id: str, node: int | None = None) -> Path:
-    name = f"gang-{gang_id}.log" if node is None else f"engine-{gang_id}-node{node}.log"
-    return Path(spec.log_dir) / name
+def _log_path(spec: Spec, gang_id: str) -> Path:
+    return Path(spec.log_dir) / f"gang-{gang_id}.log"

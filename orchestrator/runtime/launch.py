@@ -1,18 +1,18 @@
-"""From a model and the nodes a gang was given to the command line of each node's engine process."""
+"""From a model and the nodes a gang was given to the command lines of its engine processes."""
 
 import sys
 from dataclasses import dataclass
 
 import msgspec
 
-from orchestrator.core import Role
+from orchestrator.core import LayoutError, Role
 from orchestrator.engines import FakeEngineSpec
-from orchestrator.engines.command import EngineCommand, GangLaunch, NodeLaunch, engine_commands
+from orchestrator.engines.command import EngineCommand, GangLaunch, ProcessLaunch, engine_commands
 from orchestrator.spec import EngineKind, ModelSpec, PoolSpec
 
 # Where vLLM's grammars begin and thinking budgets end; what it parses we never ask for.
 REASONING_PARSER = "deepseek_r1"
-PORTS_PER_NODE = 4  # token channel, metrics, KV side channel, rendezvous
+PORTS_PER_PROCESS = 3  # token channel, metrics, KV side channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +25,58 @@ class NodeFacts:
     free_ports: tuple[int, ...]
 
 
+NodeCommands = tuple[EngineCommand, ...]  # of the processes of one node
+
+
 def pool_name(model: ModelSpec, role: Role) -> str:
     """The name of the Serve deployment that is this pool."""
     return f"{model.name}-{role}"
 
 
+def ports_per_node(model: ModelSpec, role: Role) -> int:
+    """The free ports that a gang of the pool needs on each of its nodes: those of its processes
+    there, and one for all of its processes to meet at.
+    """
+    return 1 + PORTS_PER_PROCESS * _processes_per_node(model, _pool(model, role))
+
+
 def gang_commands(
     model: ModelSpec, role: Role, gang_id: str, nodes: tuple[NodeFacts, ...]
-) -> tuple[EngineCommand, ...]:
-    """One command per node, in the order of `nodes`; node 0 serves the token channel."""
-    pool = model.pool(role)
-    assert pool is not None
+) -> tuple[NodeCommands, ...]:
+    """The commands of each node's engine processes, in the order of `nodes`.
+
+    Raises LayoutError or SpecError if the gang cannot be started so.
+    """
+    pool = _pool(model, role)
     assert len(nodes) == pool.gang.nodes
     match model.engine.kind:
         case EngineKind.FAKE:
             return tuple(
-                _fake_command(model, pool, gang_id, nodes, rank) for rank in range(len(nodes))
+                (_fake_command(model, pool, gang_id, nodes, rank),) for rank in range(len(nodes))
             )
         case EngineKind.VLLM:
-            return engine_commands(_launch(model, pool, gang_id, nodes))
+            commands = engine_commands(_launch(model, pool, gang_id, nodes))
+            each = len(commands) // len(nodes)
+            return tuple(commands[at : at + each] for at in range(0, len(commands), each))
+
+
+def _pool(model: ModelSpec, role: Role) -> PoolSpec:
+    pool = model.pool(role)
+    assert pool is not None
+    return pool
+
+
+def _processes_per_node(model: ModelSpec, pool: PoolSpec) -> int:
+    gang = pool.gang
+    if gang.data_parallel == 1 or model.engine.kind is EngineKind.FAKE:
+        return 1
+    if gang.data_parallel % gang.nodes:
+        raise LayoutError(
+            f"pools.{pool.role}: {gang.data_parallel} data-parallel ranks cannot be dealt evenly "
+            f"to {gang.nodes} nodes, and none of them may span several",
+            "make gang.data_parallel a multiple of gang.nodes",
+        )
+    return gang.data_parallel // gang.nodes
 
 
 def _launch(
@@ -52,15 +85,27 @@ def _launch(
     gang, role = pool.gang, pool.role
     launched = []
     for node in nodes:
-        channel, metrics, kv, _ = node.free_ports
-        launched.append(NodeLaunch(node.host, channel, kv, node.interface, metrics))
+        for local in range(_processes_per_node(model, pool)):
+            channel, metrics, kv = node.free_ports[1 + PORTS_PER_PROCESS * local :][
+                :PORTS_PER_PROCESS
+            ]
+            launched.append(
+                ProcessLaunch(
+                    node.host,
+                    channel,
+                    kv,
+                    node.interface,
+                    metrics,
+                    first_gpu=local * gang.tensor_parallel * gang.pipeline_parallel,
+                )
+            )
     return GangLaunch(
         engine_id=gang_id,
         model_path=model.path,
         served_model_name=model.name,
         role=role,
-        nodes=tuple(launched),
-        master_port=nodes[0].free_ports[-1],
+        processes=tuple(launched),
+        master_port=nodes[0].free_ports[0],
         device=model.engine.device,
         max_model_len=model.max_model_len,
         tensor_parallel=gang.tensor_parallel,
@@ -92,7 +137,7 @@ def _fake_command(
     )
     argv = (
         *(sys.executable, "-m", "orchestrator.engines.server"),
-        *("--listen", f"{nodes[rank].host}:{nodes[rank].free_ports[0]}"),
+        *("--listen", f"{nodes[rank].host}:{nodes[rank].free_ports[1]}"),
         *("--engine-id", gang_id),
         *("--role", pool.role.value),
         *("--engine", "fake"),
@@ -100,4 +145,4 @@ def _fake_command(
         *("--nnodes", str(len(nodes))),
         *("--fake-options", msgspec.json.encode(options).decode()),
     )
-    return EngineCommand(argv, {})
+    return EngineCommand(argv, {}, rank=0 if rank == 0 else None)

@@ -1,7 +1,12 @@
-"""A Ray cluster of simulated nodes on the loopback, with GPUs only the scheduler believes in."""
+"""A Ray cluster of simulated nodes on this machine, with GPUs only the scheduler believes in.
+
+They share the loopback, or have addresses of their own in network namespaces.
+"""
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import ray
@@ -11,6 +16,7 @@ from ray.exceptions import RayError
 
 from orchestrator.core import PortInUseError, StartError
 from orchestrator.runtime.application import serve_environment
+from orchestrator.runtime.namespaces import Namespaces
 from orchestrator.runtime.ports import PortClaims
 from orchestrator.runtime.simulated import node_labels
 from orchestrator.spec import LOOPBACK, Spec
@@ -19,6 +25,7 @@ OBJECT_STORE_BYTES = 80 << 20  # nothing large is put there; 75 MiB is Ray's lea
 HEAD_CPUS = 2
 NODE_ATTEMPTS = 3
 NODE_CPUS = 16
+NODE_S = 120.0  # for all namespaced nodes to start
 
 
 def check_port(spec: Spec) -> None:
@@ -36,8 +43,12 @@ def check_port(spec: Spec) -> None:
 
 def last_line(error: Exception) -> str:
     """What a traceback that Ray or Serve made into a message says in the end."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return _last_words(str(error)) or type(error).__name__
+
+
+def _last_words(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
 
 
 class LocalCluster:
@@ -51,6 +62,7 @@ class LocalCluster:
         self._folder = folder
         self._ports = PortClaims(LOOPBACK)
         self._cluster: Cluster | None = None
+        self._namespaces: Namespaces | None = None
 
     @property
     def dashboard_url(self) -> str:
@@ -62,6 +74,9 @@ class LocalCluster:
         """Starts head, nodes and Serve, whose settings are in the environment from now on."""
         os.environ.update(serve_environment(self._spec) | self._own_environment())
         labels = node_labels(self._spec)
+        if self._spec.local.namespaces:
+            self._namespaces = Namespaces(os.getppid(), len(labels))  # the keeper's, as all here
+            self._namespaces.make()
         self._cluster = Cluster()
         self._add_node(
             num_cpus=HEAD_CPUS,
@@ -72,8 +87,11 @@ class LocalCluster:
             dashboard_port=self._ports.take(1)[0],
         )
         gpus = self._spec.local.gpus_per_node
-        for of_node in labels:
-            self._add_node(num_cpus=NODE_CPUS, num_gpus=gpus, labels=of_node)
+        if self._namespaces is not None:
+            self._start_namespaced(self._namespaces, labels)
+        else:
+            for of_node in labels:
+                self._add_node(num_cpus=NODE_CPUS, num_gpus=gpus, labels=of_node)
         # `ray.init` replaces a loopback address by the host's own unless it knows its node.
         ray._private.worker._global_node = self._cluster.head_node
         ray.init(address=self._cluster.address, log_to_driver=False, configure_logging=False)
@@ -88,6 +106,9 @@ class LocalCluster:
             ray.shutdown()
             self._cluster.shutdown()
             self._cluster = None
+        if self._namespaces is not None:
+            self._namespaces.remove()
+            self._namespaces = None
         self._ports.release()
 
     def _start_serve(self) -> None:
@@ -105,7 +126,8 @@ class LocalCluster:
     def _add_node(self, **settings: object) -> None:
         """Starts a node's processes; Ray gives them 30 s, which a busy machine may need twice."""
         assert self._cluster is not None
-        fixed = {"node_ip_address": LOOPBACK, "object_store_memory": OBJECT_STORE_BYTES}
+        host = LOOPBACK if self._namespaces is None else self._namespaces.head
+        fixed = {"node_ip_address": host, "object_store_memory": OBJECT_STORE_BYTES}
         for attempt in range(1, NODE_ATTEMPTS + 1):
             try:
                 self._cluster.add_node(**fixed, **settings)
@@ -117,6 +139,44 @@ class LocalCluster:
                     ) from error
             else:
                 return
+
+    def _start_namespaced(self, namespaces: Namespaces, labels: tuple[dict[str, str], ...]) -> None:
+        """All nodes at once, each with `ray start` inside its namespace."""
+        assert self._cluster is not None
+        started = []
+        for node, of_node in enumerate(labels):
+            argv = [
+                *(sys.executable, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats"),
+                *("--address", self._cluster.address),
+                # of its own: nodes that start together take each other's names of sockets
+                *("--temp-dir", str(self._folder / f"n{node}")),
+                *("--node-ip-address", namespaces.address(node)),
+                *("--num-cpus", str(NODE_CPUS)),
+                *("--num-gpus", str(self._spec.local.gpus_per_node)),
+                *("--object-store-memory", str(OBJECT_STORE_BYTES)),
+                *("--include-log-monitor", "False"),
+            ]
+            if of_node:
+                argv += ["--labels", ",".join(f"{key}={value}" for key, value in of_node.items())]
+            started.append(
+                subprocess.Popen(
+                    namespaces.command(node, argv),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+        for process in started:
+            try:
+                said, _ = process.communicate(timeout=NODE_S)
+            except subprocess.TimeoutExpired:
+                said = "it does not end"
+            if process.returncode != 0:
+                raise StartError(
+                    f"a Ray node did not start: {_last_words(said)}",
+                    "end what keeps the machine busy, then try again",
+                )
 
     def _own_environment(self) -> dict[str, str]:
         metrics, stats, fallback = self._ports.take(3)

@@ -1,66 +1,43 @@
-"""One small Ray actor per bundle: starts that node's engine process and watches it."""
+"""One small Ray actor per bundle: starts that node's engine processes and watches them."""
 
 import asyncio
 import fcntl
 import os
-import re
 import socket
 import struct
-import sys
-from asyncio.subprocess import PIPE, Process
-from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import ray
 
 from orchestrator.core import EngineStartError
-from orchestrator.engines import EngineInfo
+from orchestrator.engines.command import EngineCommand
 from orchestrator.gateway import Supervisor
 from orchestrator.runtime import keeper
+from orchestrator.runtime.engine_process import Ended, EngineProcess, Ready
 from orchestrator.runtime.launch import NodeFacts
 from orchestrator.runtime.ports import PortClaims
 
-STOP_GRACE_S = 5.0  # between asking an engine to end and ending it
 SIOCGIFADDR = 0x8915  # linux/sockios.h
-EXCEPTION = re.compile(r"\b[A-Za-z_.]*(?:Error|Exception): .+")  # the last line of a traceback
-ERROR_CHARACTERS = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """An engine process serves: where its token channel and its metrics are."""
-
-    address: str
-    metrics: str | None
-    info: EngineInfo
-
-
-class _Line(msgspec.Struct):
-    """One line that the engine process writes to its standard output."""
-
-    event: str
-    address: str = ""
-    metrics: str | None = None
-    info: EngineInfo | None = None
-    cause: str = ""
-    cure: str = ""
-    phase: str = ""
 
 
 class NodeAgent:
-    """The engine process of one node of a gang; the process never outlives the actor."""
+    """The engine processes of one node of a gang, which start and end together.
+
+    They never outlive the actor, nor by more than the lease the gang that started them: a node
+    whose link is broken frees its GPUs by itself.
+    """
 
     def __init__(self) -> None:
         self._host = ray.util.get_node_ip_address()
         self._ports = PortClaims(self._host)
         self._supervisor = Supervisor()
-        self._process: Process | None = None
-        self._log_path = Path(os.devnull)
-        self._failed: _Line | None = None
-        self._ready: Ready | None = None
-        self._news = asyncio.Event()  # ready or ended
-        self._ended = asyncio.Event()
+        self._processes: tuple[EngineProcess, ...] = ()
+        self._changed = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._ending = asyncio.Event()  # one has ended, and the others are told to
+        self._over = asyncio.Event()  # none is left
+        self._first_end: Ended | None = None
+        self._heard_at = 0.0
 
     async def describe(self, ports: int) -> NodeFacts:
         """The node's id and address, and that many ports, this actor's while it lives."""
@@ -71,74 +48,87 @@ class NodeAgent:
             self._ports.take(ports),
         )
 
-    async def start(self, argv: tuple[str, ...], env: dict[str, str], log_path: str) -> None:
-        """Starts the engine process; `env` is added to this process's environment."""
-        assert self._process is None
+    async def start(
+        self, commands: tuple[EngineCommand, ...], log_paths: tuple[str, ...], lease_s: float
+    ) -> None:
+        """Starts the engine processes. If nobody asks for their `phases` for `lease_s` seconds,
+        they are ended.
+        """
+        assert not self._processes
         keeper.adopt_orphans()
-        self._log_path = Path(log_path)
-        self._log_path.parent.mkdir(parents=True, exist_ok=True)
-        keep = (sys.executable, "-I", keeper.__file__, "--grace", str(STOP_GRACE_S))
-        with self._log_path.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *keep,
-                "--watch-stdin",
-                "--",
-                *argv,
-                stdin=PIPE,  # held open: its end tells the keeper that this actor has died
-                stdout=PIPE,
-                stderr=log,
-                env=dict(os.environ) | env,
-                limit=1 << 20,
-            )
+        self._processes = tuple(
+            EngineProcess(command, Path(path))
+            for command, path in zip(commands, log_paths, strict=True)
+        )
+        self._heard_at = asyncio.get_running_loop().time()
         await self._supervisor.start()
-        self._supervisor.spawn(self._follow(self._process))
+        for process in self._processes:
+            await process.start()
+        self._supervisor.spawn(self._follow_all(commands))
+        self._supervisor.spawn(self._keep_lease(lease_s))
 
-    async def ready(self) -> Ready:
-        """Returns when the engine serves; raises EngineStartError if it ends before."""
-        await self._news.wait()
-        if self._ready is None:
-            raise EngineStartError(self._cause(), self._cure())
-        return self._ready
+    async def phases(self) -> tuple[str, ...]:
+        """What each process is doing now; the gang's sign of life, and the node's."""
+        self._heard_at = asyncio.get_running_loop().time()
+        return tuple(process.phase for process in self._processes)
 
-    async def ended(self) -> str:
-        """Returns when the process has ended, with the cause in one sentence."""
-        await self._ended.wait()
-        return self._cause()
+    async def ready(self) -> tuple[Ready, ...]:
+        """Returns when every process that serves a rank does; never if one ends before."""
+        await self._ready.wait()
+        return tuple(process.ready for process in self._processes if process.ready is not None)
+
+    async def ended(self) -> Ended:
+        """Returns when the first process has ended; `stop` waits for the others."""
+        await self._ending.wait()
+        assert self._first_end is not None
+        return self._first_end
 
     async def stop(self) -> None:
-        """Returns when nothing of the engine process is left."""
-        if self._process is not None and not self._ended.is_set():
-            self._process.terminate()
-            await self._ended.wait()
+        """Returns when nothing of the engine processes is left."""
+        if self._processes:
+            self._end_all()
+            await self._over.wait()
 
-    async def _follow(self, process: Process) -> None:
-        assert process.stdout is not None
-        while text := await process.stdout.readline():
-            line = msgspec.json.decode(text, type=_Line)
-            if line.event == "ready":
-                assert line.info is not None
-                self._ready = Ready(line.address, line.metrics, line.info)
-                self._news.set()
-            elif line.event == "failed":
-                self._failed = line
-        await process.wait()
+    async def _follow_all(self, commands: tuple[EngineCommand, ...]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for process in self._processes:
+                group.create_task(self._follow(process))
+            serving = sum(command.rank is not None for command in commands)
+            group.create_task(self._note_ready(serving))
         # A keeper that was itself killed could not do its work: what it kept is now ours.
         await asyncio.to_thread(keeper.end_all_below, os.getpid())
-        self._news.set()
-        self._ended.set()
+        self._over.set()
 
-    def _cause(self) -> str:
-        code = self._process.returncode if self._process is not None else None
-        cause = f"the engine process ended with code {code}"
-        if self._failed is not None:
-            cause = self._failed.cause
-        first = _first_error(self._log_path)
-        return f"{cause}; first error in its log: {first}" if first not in cause else cause
+    async def _follow(self, process: EngineProcess) -> None:
+        await process.follow(self._changed)
+        self._end(process.ended())
 
-    def _cure(self) -> str:
-        if self._failed is not None and self._failed.cure:
-            return self._failed.cure
-        return f"read {self._log_path}"
+    async def _note_ready(self, serving: int) -> None:
+        while self._first_end is None and not self._ready.is_set():
+            if sum(process.ready is not None for process in self._processes) == serving:
+                self._ready.set()
+                return
+            await self._changed.wait()
+            self._changed.clear()
+
+    async def _keep_lease(self, lease_s: float) -> None:
+        now = asyncio.get_running_loop().time
+        while (left_s := self._heard_at + lease_s - now()) > 0:  # noqa: ASYNC110  # it moves
+            await asyncio.sleep(left_s)
+        cause = f"its gang has not asked for it for {lease_s:g} s"
+        self._end(Ended(cause, "look at the network between the gang's nodes"))
+
+    def _end(self, why: Ended) -> None:
+        """The first reason counts: the others follow from it."""
+        if self._first_end is None:
+            self._first_end = why
+        self._ending.set()
+        self._changed.set()
+        self._end_all()
+
+    def _end_all(self) -> None:
+        for process in self._processes:
+            process.terminate()
 
 
 def _interface(host: str) -> str:
@@ -155,13 +145,3 @@ def _interface(host: str) -> str:
         f"no network interface of this node has the address {host}",
         "give Ray an address of the node's own with --node-ip-address",
     )
-
-
-def _first_error(path: Path) -> str:
-    """The first exception in the log, which those after it follow from; "" if there is none."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as log:
-            found = (EXCEPTION.search(line) for line in log)
-            return next((match[0][:ERROR_CHARACTERS] for match in found if match), "")
-    except OSError:
-        return ""

@@ -2,7 +2,7 @@
 
 from orchestrator.core import LayoutError
 from orchestrator.placement import Impossible, Node, node_label, place
-from orchestrator.runtime.launch import PORTS_PER_NODE, NodeFacts, gang_commands
+from orchestrator.runtime.launch import NodeFacts, gang_commands, ports_per_node
 from orchestrator.spec import LOOPBACK, Spec
 
 
@@ -11,9 +11,10 @@ def check_layout(spec: Spec) -> None:
     be given a command line.
     """
     node_labels(spec)
-    node = NodeFacts("", LOOPBACK, "lo", tuple(range(PORTS_PER_NODE)))
     for model in spec.models:
         for pool in model.pools:
+            ports = tuple(range(1, 1 + ports_per_node(model, pool.role)))
+            node = NodeFacts("", LOOPBACK, "lo", ports)
             gang_commands(model, pool.role, "dry-run", (node,) * pool.gang.nodes)
 
 

@@ -14,6 +14,7 @@ from orchestrator.spec import inventory as inventory_types
 from orchestrator.spec import spec as spec_types
 from orchestrator.spec.catalogue import CATALOGUE
 from orchestrator.spec.inventory import Inventory
+from orchestrator.spec.local import LOOPBACK
 from orchestrator.spec.spec import ModelSpec, Spec
 
 Tree = TypeVar("Tree")
@@ -116,6 +117,11 @@ def _contradictions(spec: Spec) -> Iterator[tuple[str, str]]:
     for key, value in _positive(spec):
         if value <= 0:
             yield f"{key}: {value} is not positive", "give a positive number"
+    if spec.local.namespaces and spec.gateway.host in (LOOPBACK, "localhost", "::1"):
+        yield (
+            f"gateway.host: {spec.gateway.host} is not reached from nodes of local.namespaces",
+            "give gateway.host 0.0.0.0, or leave local.namespaces false",
+        )
     if not 1 <= spec.gateway.port <= 65_535:
         yield f"gateway.port: {spec.gateway.port} is no TCP port", "give one from 1 to 65535"
 
@@ -153,6 +159,8 @@ def _positive(spec: Spec) -> Iterator[tuple[str, float]]:
     yield "gateway.keep_alive_s", spec.gateway.keep_alive_s
     yield "handoff.attempts_max", spec.handoff.attempts_max
     yield "fleet.start_attempts", spec.fleet.start_attempts
+    yield "fleet.stuck_after_s", spec.fleet.stuck_after_s
+    yield "fleet.cut_off_after_s", spec.fleet.cut_off_after_s
     yield "local.nodes", spec.local.nodes
 
 

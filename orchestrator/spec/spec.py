@@ -180,6 +180,7 @@ class FleetSpec:
     health_period_s: float = 2.0
     start_attempts: int = 3  # failed first starts of a pool after which it is given up
     stuck_after_s: float = 300.0  # requests in flight and no engine step: the gang is dead
+    cut_off_after_s: float = 30.0  # a node or rank of it that does not answer: the same
     drain_s: float = 1_800.0  # a thought may take this long; then the drain ends it
 
 
@@ -189,6 +190,9 @@ class LocalSpec:
 
     nodes: int = 3
     gpus_per_node: int = 8  # fake: they exist for the scheduler only
+    # Each node in a network namespace, with an address of its own; needs root. False: all of them
+    # on the loopback.
+    namespaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)

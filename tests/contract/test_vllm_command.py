@@ -13,7 +13,7 @@ from orchestrator.core import EngineStartError, Role
 from orchestrator.engines.command import (
     EngineCommand,
     GangLaunch,
-    NodeLaunch,
+    ProcessLaunch,
     engine_commands,
 )
 from orchestrator.engines.recitation import TinyShape
@@ -46,7 +46,7 @@ R1_SHAPE = TinyShape(  # DeepSeek-V3 inference/configs/config_671B.json
     mtp_layers=1,
 )
 NODES = tuple(
-    NodeLaunch(host="127.0.0.1", channel_port=7000 + index, kv_port=5600, interface="lo")
+    ProcessLaunch(host="127.0.0.1", channel_port=7000 + index, kv_port=5600, interface="lo")
     for index in range(2)
 )
 TINY = GangLaunch(
@@ -54,7 +54,7 @@ TINY = GangLaunch(
     model_path="",
     served_model_name="deepseek-reasoner",
     role=Role.UNIFIED,
-    nodes=NODES[:1],
+    processes=NODES[:1],
     master_port=29500,
     device=Device.CPU,
     max_model_len=1024,
@@ -102,9 +102,9 @@ def _config(command: EngineCommand):  # type: ignore[no-untyped-def]  # vLLM's i
     [
         ({}, 1),
         ({"tensor_parallel": 2}, 2),
-        ({"tensor_parallel": 2, "nodes": NODES}, 1),
-        ({"pipeline_parallel": 2, "nodes": NODES}, 1),
-        ({"tensor_parallel": 2, "pipeline_parallel": 2, "nodes": NODES}, 2),
+        ({"tensor_parallel": 2, "processes": NODES}, 1),
+        ({"pipeline_parallel": 2, "processes": NODES}, 1),
+        ({"tensor_parallel": 2, "pipeline_parallel": 2, "processes": NODES}, 2),
         ({"tensor_parallel": 2, "expert_parallel": True}, 2),
     ],
     ids=["TP1", "TP2", "TP2 on two nodes", "PP2", "TP2 PP2", "EP2"],
@@ -120,12 +120,25 @@ def test_sizes_and_ranks_arrive(
         assert parallel.pipeline_parallel_size == launch.pipeline_parallel
         assert parallel.data_parallel_size == 1
         assert parallel.enable_expert_parallel is launch.expert_parallel
-        assert (parallel.nnodes, parallel.node_rank) == (len(launch.nodes), rank)
+        assert (parallel.nnodes, parallel.node_rank) == (len(launch.processes), rank)
         assert parallel.local_world_size == ranks_per_node
-        if len(launch.nodes) > 1:
+        if len(launch.processes) > 1:
             assert (parallel.master_addr, parallel.master_port) == ("127.0.0.1", 29500)
         single = launch.tensor_parallel * launch.pipeline_parallel == 1
         assert parallel.distributed_executor_backend == ("uni" if single else "mp")
+
+
+def test_a_data_parallel_rank_arrives_as_one_of_external_load_balancing(tiny: GangLaunch) -> None:
+    launch = replace(tiny, data_parallel=2, expert_parallel=True, processes=NODES)
+    for rank, command in enumerate(engine_commands(launch)):
+        parallel = _config(command).parallel_config
+        assert (parallel.data_parallel_size, parallel.data_parallel_rank) == (2, rank)
+        assert parallel.data_parallel_size_local == 1
+        assert parallel.data_parallel_external_lb
+        assert parallel.data_parallel_master_ip == "127.0.0.1"
+        assert parallel.data_parallel_rpc_port == 29500
+        assert parallel.distributed_executor_backend == "uni"
+        assert parallel.nnodes == 1
 
 
 def test_the_model_fields_arrive(tiny: GangLaunch) -> None:
@@ -147,7 +160,7 @@ def test_the_model_fields_arrive(tiny: GangLaunch) -> None:
 def test_a_prefill_and_a_decode_gang_transfer_by_nixl(tiny: GangLaunch) -> None:
     for role, kv_role in ((Role.PREFILL, "kv_producer"), (Role.DECODE, "kv_consumer")):
         for command in engine_commands(
-            replace(tiny, role=role, kv_transfer=True, tensor_parallel=2, nodes=NODES)
+            replace(tiny, role=role, kv_transfer=True, tensor_parallel=2, processes=NODES)
         ):
             transfer = _config(command).kv_transfer_config
             assert transfer.kv_connector == "NixlConnector"
@@ -161,8 +174,8 @@ def test_a_prefill_and_a_decode_gang_transfer_by_nixl(tiny: GangLaunch) -> None:
     [
         {"tensor_parallel": 8},
         {"tensor_parallel": 8, "expert_parallel": True},
-        {"tensor_parallel": 8, "pipeline_parallel": 2, "nodes": NODES},
-        {"tensor_parallel": 16, "nodes": NODES},
+        {"tensor_parallel": 8, "pipeline_parallel": 2, "processes": NODES},
+        {"tensor_parallel": 16, "processes": NODES},
     ],
     ids=["TP8", "TP8 EP8", "TP8 PP2", "TP16"],
 )

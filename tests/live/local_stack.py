@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 
 import httpx
@@ -122,8 +123,11 @@ def local_stack(tmp_path: Path, *arguments: str, start_s: float = START_S) -> It
 
 
 def left_behind() -> set[str]:
-    """Folders of r1-serve's, and shared memory that no living process has mapped."""
-    folders = {str(path) for path in Path("/tmp").glob("r1-*")}
+    """Folders, namespaces and links of r1-serve's, and shared memory that no living process has
+    mapped.
+    """
+    named = ("/tmp/r1-*", "/run/netns/r1-*", "/sys/class/net/r1-*")
+    folders = {path for pattern in named for path in glob(pattern)}
     mapped = {inode for pid in psutil.pids() for inode in keeper.shared_memory(pid)}
     return folders | {e.path for e in os.scandir("/dev/shm") if e.inode() not in mapped}
 

@@ -9,13 +9,13 @@ from orchestrator.core import LayoutError, Role, SpecError
 from orchestrator.engines.command import (
     EngineCommand,
     GangLaunch,
-    NodeLaunch,
+    ProcessLaunch,
     engine_commands,
 )
 from orchestrator.spec import Device
 
 NODES = tuple(
-    NodeLaunch(host=f"10.0.0.{index}", channel_port=7000, kv_port=5600, interface="eth0")
+    ProcessLaunch(host=f"10.0.0.{index}", channel_port=7000, kv_port=5600, interface="eth0")
     for index in range(1, 5)
 )
 UNIFIED = GangLaunch(
@@ -23,7 +23,7 @@ UNIFIED = GangLaunch(
     model_path="/models/r1",
     served_model_name="deepseek-reasoner",
     role=Role.UNIFIED,
-    nodes=NODES[:1],
+    processes=NODES[:1],
     master_port=29500,
     device=Device.GPU,
     max_model_len=4096,
@@ -77,7 +77,7 @@ def test_a_reasoning_parser_is_named_for_models_that_think_only() -> None:
 
 
 def test_every_node_of_a_pipeline_meets_at_node_0() -> None:
-    launch = replace(UNIFIED, nodes=NODES[:2], pipeline_parallel=2)
+    launch = replace(UNIFIED, processes=NODES[:2], pipeline_parallel=2)
     commands = engine_commands(launch)
     assert [_flags(command)["--node-rank"] for command in commands] == ["0", "1"]
     for command in commands:
@@ -86,6 +86,33 @@ def test_every_node_of_a_pipeline_meets_at_node_0() -> None:
         assert (flags["--master-addr"], flags["--master-port"]) == ("10.0.0.1", "29500")
         assert flags["--tensor-parallel-size"] == "8"
     assert [command.env["VLLM_HOST_IP"] for command in commands] == ["10.0.0.1", "10.0.0.2"]
+
+
+def test_every_data_parallel_rank_serves_and_is_led_by_the_first() -> None:
+    launch = replace(
+        UNIFIED, processes=NODES[:2], tensor_parallel=1, data_parallel=2, expert_parallel=True
+    )
+    commands = engine_commands(launch)
+    assert [command.rank for command in commands] == [0, 1]
+    for rank, command in enumerate(commands):
+        assert _options(command)[-4:] == ("--node-rank", "0", "--nnodes", "1")
+        flags = _flags(command)
+        assert (flags["--data-parallel-size"], flags["--data-parallel-rank"]) == ("2", str(rank))
+        assert flags["--data-parallel-address"] == "10.0.0.1"
+        assert flags["--data-parallel-rpc-port"] == "29500"
+        assert flags["--device-ids"] == "0"
+        assert "--nnodes" not in flags
+
+
+def test_vllm_finds_the_kv_port_of_a_data_parallel_rank_by_adding_it() -> None:
+    launch = replace(DECODE, processes=NODES[:2], tensor_parallel=1, data_parallel=2)
+    ports = [command.env["VLLM_NIXL_SIDE_CHANNEL_PORT"] for command in engine_commands(launch)]
+    assert [int(port) + rank for rank, port in enumerate(ports)] == [5600, 5600]
+
+
+def test_only_the_first_node_of_a_rank_serves() -> None:
+    commands = engine_commands(replace(UNIFIED, processes=NODES[:2], pipeline_parallel=2))
+    assert [command.rank for command in commands] == [0, None]
 
 
 def test_a_gang_transfers_kv_under_its_own_id_and_role() -> None:
@@ -117,13 +144,13 @@ def test_a_single_rank_on_a_cpu_saves_the_worker_process() -> None:
 
 def test_metrics_are_served_by_node_0_alone_and_on_request() -> None:
     nodes = tuple(replace(node, metrics_port=9000) for node in NODES[:2])
-    first, second = engine_commands(replace(UNIFIED, nodes=nodes, pipeline_parallel=2))
+    first, second = engine_commands(replace(UNIFIED, processes=nodes, pipeline_parallel=2))
     assert "10.0.0.1:9000" in _options(first)
     assert "--metrics" not in _options(second)
 
 
 def test_an_ipv6_host_is_bracketed_where_a_port_follows() -> None:
-    (command,) = engine_commands(replace(UNIFIED, nodes=(replace(NODES[0], host="fd00::1"),)))
+    (command,) = engine_commands(replace(UNIFIED, processes=(replace(NODES[0], host="fd00::1"),)))
     assert "[fd00::1]:7000" in _options(command)
     assert command.env["VLLM_HOST_IP"] == "fd00::1"
 
@@ -162,10 +189,9 @@ def test_naming_a_flag_that_follows_from_the_gang_is_an_error(argument: str) -> 
 @pytest.mark.parametrize(
     ("launch", "cause"),
     [
-        (replace(UNIFIED, data_parallel=2), "2 data-parallel ranks"),
-        (replace(UNIFIED, nodes=NODES[:3]), "8 ranks do not divide over 3 nodes"),
-        (replace(UNIFIED, nodes=NODES, pipeline_parallel=2), "8 ranks does not fit a node's 4"),
-        (replace(DECODE, nodes=NODES[:2], pipeline_parallel=2), "pipeline stages"),
+        (replace(UNIFIED, processes=NODES[:3]), "8 ranks do not divide over 3 nodes"),
+        (replace(UNIFIED, processes=NODES, pipeline_parallel=2), "8 ranks does not fit a node's 4"),
+        (replace(DECODE, processes=NODES[:2], pipeline_parallel=2), "pipeline stages"),
     ],
 )
 def test_a_layout_that_cannot_run_is_refused_with_cause_and_cure(
@@ -177,6 +203,6 @@ def test_a_layout_that_cannot_run_is_refused_with_cause_and_cure(
 
 
 def test_a_single_stage_may_span_nodes() -> None:
-    commands = engine_commands(replace(DECODE, nodes=NODES[:2]))
+    commands = engine_commands(replace(DECODE, processes=NODES[:2]))
     assert len(commands) == 2
     assert len({_flags(command)["--kv-transfer-config"] for command in commands}) == 1

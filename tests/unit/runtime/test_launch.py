@@ -1,12 +1,13 @@
 """From a pool of the spec to the command lines of its gangs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from orchestrator.core import LayoutError, Role
 from orchestrator.engines.command import EngineCommand
-from orchestrator.runtime.launch import NodeFacts, gang_commands
+from orchestrator.runtime.launch import NodeFacts, gang_commands, ports_per_node
 from orchestrator.runtime.simulated import check_layout, node_labels
 from orchestrator.spec import (
     EngineKind,
@@ -18,7 +19,7 @@ from orchestrator.spec import (
     Spec,
 )
 
-NODES = tuple(NodeFacts("", f"10.0.0.{i}", "eth0", (7000, 7001, 7002, 7003)) for i in (1, 2))
+NODES = tuple(NodeFacts("", f"10.0.0.{i}", "eth0", tuple(range(7000, 7025))) for i in (1, 2))
 
 
 def model(kind: EngineKind, gang: GangSpec, **pool: object) -> ModelSpec:
@@ -39,7 +40,7 @@ def test_a_fake_gang_has_the_room_of_all_its_data_parallel_ranks() -> None:
                 Role.UNIFIED,
                 "g",
                 NODES[:nodes],
-            )[0]
+            )[0][0]
         )
         for ranks, nodes in ((1, 1), (16, 2))
     )
@@ -49,14 +50,32 @@ def test_a_fake_gang_has_the_room_of_all_its_data_parallel_ranks() -> None:
 
 def test_the_flags_of_a_pool_come_behind_those_of_its_model() -> None:
     asked = model(EngineKind.VLLM, GangSpec(8), args=("--max-num-seqs", "64"))
-    [command] = gang_commands(asked, Role.UNIFIED, "g", NODES[:1])
+    [[command]] = gang_commands(asked, Role.UNIFIED, "g", NODES[:1])
     assert command.argv[-3:] == ("--enforce-eager", "--max-num-seqs", "64")
 
 
-def test_data_parallel_gangs_of_vllm_are_refused_before_anything_starts() -> None:
-    asked = model(EngineKind.VLLM, GangSpec(data_parallel=8))
-    with pytest.raises(LayoutError, match="cannot start vLLM gangs with 8 data-parallel ranks"):
-        check_layout(Spec((asked,), local=LocalSpec(nodes=1)))
+def test_a_data_parallel_gang_has_a_process_a_rank_and_no_port_twice() -> None:
+    gang = GangSpec(tensor_parallel=2, data_parallel=4, expert_parallel=True, nodes=2)
+    asked = model(EngineKind.VLLM, gang)
+    ports = ports_per_node(asked, Role.UNIFIED)
+    nodes = tuple(replace(node, free_ports=node.free_ports[:ports]) for node in NODES)
+    commands = gang_commands(asked, Role.UNIFIED, "g", nodes)
+    assert [[command.rank for command in of_node] for of_node in commands] == [[0, 1], [2, 3]]
+    gpus = [command.argv[command.argv.index("--device-ids") + 1] for command in sum(commands, ())]
+    assert gpus == ["0,1", "2,3", "0,1", "2,3"], "of the gang's GPUs on their node"
+    for of_node in commands:
+        used = [
+            command.argv[command.argv.index(flag) + 1]
+            for command in of_node
+            for flag in ("--listen", "--metrics")
+        ]
+        assert len(set(used)) == len(used)
+
+
+def test_a_data_parallel_rank_may_not_span_nodes() -> None:
+    asked = model(EngineKind.VLLM, GangSpec(pipeline_parallel=2, data_parallel=3, nodes=2))
+    with pytest.raises(LayoutError, match="3 data-parallel ranks cannot be dealt evenly to 2"):
+        check_layout(Spec((asked,), local=LocalSpec(nodes=2)))
 
 
 def test_nodes_are_labelled_for_the_groups_that_use_them() -> None:

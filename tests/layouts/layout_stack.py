@@ -1,0 +1,119 @@
+"""Layouts of deploy/local, several side by side in one stack of namespaced nodes."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from orchestrator.core import StartError
+from orchestrator.runtime.namespaces import Namespaces
+from tests.live.local_stack import Completion, LocalStack, command, local_stack, stream
+
+START_S = 900.0  # some ten processes that load vLLM, on two cores
+GREEDY = {"temperature": 0.0, "max_tokens": 32}
+QUESTIONS = (
+    "What happens to a thought when the machine that thinks it is switched off?",
+    "Hi",
+    "数学题：1+1=？",
+    "List three rivers, then say which of them is the longest and why that is hard to tell.",
+)
+# Under these names one stack serves several, whose prompts are each other's: the distills share a
+# template.
+NAMES = (
+    "DeepSeek-R1-Distill-Qwen-1.5B",
+    "DeepSeek-R1-Distill-Qwen-7B",
+    "DeepSeek-R1-Distill-Llama-8B",
+    "DeepSeek-R1-Distill-Qwen-14B",
+)
+
+
+@dataclass(frozen=True)
+class LayoutStack:
+    """A running stack, and under which name it serves each layout."""
+
+    stack: LocalStack
+    names: Mapping[str, str]
+
+    def greedy(self, layout: str) -> list[Completion]:
+        """The outputs of all questions, asked at once so that every rank has something to do."""
+        client = self.stack.client()
+
+        def ask(question: str) -> Completion:
+            return stream(client, question, sampling=GREEDY, model=self.names[layout])
+
+        with ThreadPoolExecutor(len(QUESTIONS)) as pool:
+            outputs = list(pool.map(ask, QUESTIONS))
+        assert all(output.output_tokens == GREEDY["max_tokens"] for output in outputs)
+        return outputs
+
+    def log(self, event: str, kind: str = "gang") -> list[dict[str, object]]:
+        """The lines of one event in the logs of gangs, or in another kind of log."""
+        lines = [
+            json.loads(line)
+            for path in sorted(self.stack.log_dir.glob(f"{kind}-*"))
+            for line in path.read_text().splitlines()
+        ]
+        return [line for line in lines if line["event"] == event]
+
+    def hosts(self, layout: str) -> list[str]:
+        """The addresses that the layout's gangs run on."""
+        started = [line for line in self.log("gang_starting") if self._of(layout, line["gang"])]
+        found: set[str] = set()
+        for line in started:
+            assert isinstance(line["hosts"], list)
+            found |= set(line["hosts"])
+        return sorted(found)
+
+    def chosen(self, layout: str) -> set[str]:
+        """The ranks that requests of the layout were sent to."""
+        said = (str(line.get("decision")) for line in self.log("routing", "decisions"))
+        return {rank for rank in said if "/" in rank and self._of(layout, rank)}
+
+    def _of(self, layout: str, gang: object) -> bool:
+        return str(gang).startswith(f"{self.names[layout]}-")
+
+
+@contextmanager
+def layout_stack(
+    folder: Path, layouts: Sequence[str], nodes: int, gpus_per_node: int, **fleet: float
+) -> Iterator[LayoutStack]:
+    """Serves them until the block ends, all from the same seeded random weights."""
+    need_namespaces()
+    checkpoint = folder / "tiny-random"
+    if not checkpoint.exists():
+        made = command("checkpoint", str(checkpoint), "--kind", "random")
+        subprocess.run(made, check=True, timeout=120)
+    names = dict(zip(layouts, NAMES, strict=False))
+    models = []
+    for layout, name in names.items():
+        example = yaml.safe_load(Path(f"deploy/local/{layout}.yaml").read_text())
+        [model] = example["models"]
+        model |= {"name": name, "path": str(checkpoint)}
+        model["engine"]["start_timeout_s"] = START_S
+        models.append(model)
+    example["models"] = models
+    example["local"] = {"nodes": nodes, "gpus_per_node": gpus_per_node, "namespaces": True}
+    example["gateway"]["host"] = "0.0.0.0"
+    example["fleet"] |= fleet
+    spec = folder / "layouts.yaml"
+    spec.write_text(yaml.safe_dump(example))
+    with local_stack(folder, "--spec", str(spec), start_s=START_S) as stack:
+        yield LayoutStack(stack, names)
+
+
+def need_namespaces() -> None:
+    """Skips the test, saying why, where simulated nodes cannot have addresses of their own."""
+    nodes = Namespaces(os.getpid(), 1)
+    try:
+        nodes.make()
+    except StartError as error:
+        pytest.skip(str(error))
+    finally:
+        nodes.remove()
