@@ -41,7 +41,7 @@ class Host:
     now: Callable[[], float] = _loop_time
     soon: Callable[[Callable[[], None]], None] = _loop_soon  # behind what is being done
     network: Network | None = None  # None: the real one
-    passage: type[Passage] = Passage
+    passage: Callable[..., Passage] = Passage
 
 
 class Service:
@@ -90,6 +90,11 @@ class Service:
         ranks = [member.rank_id for member in members]
         self._log.info("pool_listed", model=self.model.name, role=role, ranks=ranks)
         self.ranks.update(role, members)
+
+    @property
+    def held(self) -> int:
+        """Requests that were admitted and have not been closed."""
+        return self._admission.held
 
     def ready(self) -> bool:
         """Whether a request that came now could be decoded."""
