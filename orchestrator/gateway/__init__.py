@@ -4,18 +4,27 @@ from orchestrator.gateway.app import build_app
 from orchestrator.gateway.direct import DirectProtocol
 from orchestrator.gateway.keys import Keys, key_line, new_key, read_keys
 from orchestrator.gateway.models import Models, load_tokenizers
+from orchestrator.gateway.network import Channel, Events, Member, Network
+from orchestrator.gateway.passage import Passage
 from orchestrator.gateway.passthrough import Passthrough
 from orchestrator.gateway.proxy import ProxyLimits
-from orchestrator.gateway.ranks import Member
+from orchestrator.gateway.service import TICK_S, Host, Service
 from orchestrator.gateway.supervisor import Supervisor
 
 __all__ = [
+    "TICK_S",
+    "Channel",
     "DirectProtocol",
+    "Events",
+    "Host",
     "Keys",
     "Member",
     "Models",
+    "Network",
+    "Passage",
     "Passthrough",
     "ProxyLimits",
+    "Service",
     "Supervisor",
     "build_app",
     "key_line",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.codec import Tokenizer, transformers_fault
 from orchestrator.core import Role, SpecError
-from orchestrator.gateway.ranks import Member
+from orchestrator.gateway.network import Member
 from orchestrator.gateway.service import Service
 from orchestrator.gateway.supervisor import Supervisor
 from orchestrator.spec import EngineKind, ModelSpec, Spec, public_names

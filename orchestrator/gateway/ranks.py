@@ -10,44 +10,29 @@ from orchestrator.engines import (
     ChannelState,
     End,
     EngineInfo,
-    EngineLink,
     EngineLoad,
     Finish,
-    RankChannel,
     Submit,
     TokenSink,
 )
-from orchestrator.engines.http import HttpEngine
 from orchestrator.engines.kv_events import HashMismatchError, KvHashing, check_hashing
-from orchestrator.engines.kv_subscriber import KvSubscriber
+from orchestrator.gateway.network import Channel, Events, Member, Network
 from orchestrator.gateway.supervisor import Supervisor
 from orchestrator.telemetry import Log
 
 LOADS_EVERY_S = 0.05  # how old a heartbeat may be before routing hears of it
 INDEX_BLOCKS_MAX = 4_000_000  # what 512 ranks of 8,000 blocks hold; some 200 bytes each
 
-HTTP = "http://"  # begins the address of an engine behind a server of its own
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One rank as the fleet lists it. `engine_id` is new for each life of its gang."""
-
-    rank_id: RankId
-    role: Role
-    address: str  # host:port of its token channel, or http://host:port of an engine's own server
-    engine_id: str
-
 
 @dataclass(slots=True)
 class _Rank:
     member: Member
-    channel: RankChannel | EngineLink
+    channel: Channel
     listed: bool = True  # an unlisted rank drains: nothing new goes there
     joined: bool = False  # routing knows it
     refused: bool = False  # it does not fit the others, and gets nothing
     load: EngineLoad | None = None  # the last that routing was told
-    events: KvSubscriber | None = None
+    events: Events | None = None
 
 
 class Ranks:
@@ -55,21 +40,21 @@ class Ranks:
 
     def __init__(
         self,
-        gateway_id: str,
         limits: ChannelLimits,
         supervisor: Supervisor,
         on_change: Callable[[], None],
         now: Callable[[], float],
         log: Log,
+        network: Network,
         costs: routing.Costs | None = None,
     ) -> None:
         """`costs` None: unknown, and so are prices."""
-        self._gateway_id = gateway_id
         self._limits = limits
         self._supervisor = supervisor
         self._on_change = on_change
         self._now = now
         self._log = log
+        self._network = network
         self.costs = costs or routing.same_costs(routing.DEFAULT_COSTS)
         self._priced = costs is not None
         self._ranks: dict[RankId, _Rank] = {}
@@ -182,26 +167,9 @@ class Ranks:
     # --- channels ----------------------------------------------------------------------------
 
     def _open(self, member: Member) -> None:
-        channel = self._link(member)
+        channel = self._network.channel(member, lambda: self._channel_changed(member.rank_id))
         self._ranks[member.rank_id] = _Rank(member, channel)
         self._supervisor.spawn(channel.run())
-
-    def _link(self, member: Member) -> RankChannel | EngineLink:
-        if member.address.startswith(HTTP):
-            server = member.address.removeprefix(HTTP)
-            return EngineLink(
-                lambda: HttpEngine(server),
-                member.role,
-                self._limits.max_requests,
-                lambda _: self._channel_changed(member.rank_id),
-            )
-        return RankChannel(
-            member.address,
-            member.engine_id,
-            gateway_id=self._gateway_id,
-            limits=self._limits,
-            on_state=lambda _: self._channel_changed(member.rank_id),
-        )
 
     def _channel_changed(self, rank_id: RankId) -> None:
         rank = self._ranks.get(rank_id)
@@ -233,10 +201,9 @@ class Ranks:
             kv_events=info.kv_events is not None,
         )
         if info.kv_events is not None:
-            rank.events = KvSubscriber(
-                member.rank_id,
-                member.address,
-                info.kv_events,
+            rank.events = self._network.events(
+                member,
+                info,
                 found,
                 self._router,
                 lambda cause: self._log.warning(

@@ -5,7 +5,8 @@ fleet's list and a clock tick; decisions are logged with their inputs and done a
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -13,8 +14,9 @@ from orchestrator import admission, handoff, routing
 from orchestrator.admission import Admission
 from orchestrator.core import KvSource, RankId, Request, Role, TokenLogprob
 from orchestrator.engines import ChannelLimits, End, Sampling, Submit
+from orchestrator.gateway.network import Member, Network
 from orchestrator.gateway.passage import Passage
-from orchestrator.gateway.ranks import Member, Ranks
+from orchestrator.gateway.ranks import Ranks
 from orchestrator.gateway.routing_log import decision_fields
 from orchestrator.gateway.supervisor import Supervisor
 from orchestrator.handoff import Handoff
@@ -22,6 +24,24 @@ from orchestrator.spec import ModelSpec, Spec
 from orchestrator.telemetry import Log, Metrics, metrics
 
 TICK_S = 0.5  # how late a deadline may be noticed
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _loop_soon(action: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_soon(action)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the deciding code stands on: here an event loop and the network."""
+
+    now: Callable[[], float] = _loop_time
+    soon: Callable[[Callable[[], None]], None] = _loop_soon  # behind what is being done
+    network: Network | None = None  # None: the real one
+    passage: Callable[..., Passage] = Passage
 
 
 class Service:
@@ -37,6 +57,7 @@ class Service:
         metrics: Metrics,
         log: Log,
         decisions: Log,
+        host: Host | None = None,
     ) -> None:
         self.spec = spec
         self.model = model
@@ -47,13 +68,18 @@ class Service:
         self._decoder = Role.UNIFIED if model.pool(Role.UNIFIED) else Role.DECODE
         self._admission = Admission(spec.admission.queue_requests_max)
         self._passages: dict[str, Passage] = {}  # until the last submission has ended
+        self._stranded: dict[str, Passage] = {}  # found no rank when they last looked
+        self._host = host or Host()
+        self._now = self._host.now
         limits = ChannelLimits(
             heartbeat_s=spec.channel.heartbeat_s,
             lost_after_s=spec.channel.lost_after_s,
             max_requests=spec.channel.max_requests,
         )
-        costs = _costs(model)
-        self.ranks = Ranks(gateway_id, limits, supervisor, self._fleet_changed, _now, log, costs)
+        network = self._host.network or Network(gateway_id, limits)
+        self.ranks = Ranks(
+            limits, supervisor, self._fleet_changed, self._now, log, network, _costs(model)
+        )
         self._slots = 0
         self._changed = False
 
@@ -67,13 +93,18 @@ class Service:
         self._log.info("pool_listed", model=self.model.name, role=role, ranks=ranks)
         self.ranks.update(role, members)
 
+    @property
+    def held(self) -> int:
+        """Requests that were admitted and have not been closed."""
+        return self._admission.held
+
     def ready(self) -> bool:
         """Whether a request that came now could be decoded."""
-        return bool(self.ranks.view(_now()).of(self._decoder))
+        return bool(self.ranks.view(self._now()).of(self._decoder))
 
     def ranks_by_role(self) -> dict[str, int]:
         """How many ranks of each pool can be reached now."""
-        view = self.ranks.view(_now())
+        view = self.ranks.view(self._now())
         return {pool.role.value: len(view.of(pool.role)) for pool in self.model.pools}
 
     # --- requests ------------------------------------------------------------------------------
@@ -92,19 +123,20 @@ class Service:
         one on if it is empty, no other rank can go on, since its grammar would start anew.
         """
         machine = Handoff(self.spec.handoff, self._decoder, len(prompt_ids), sampling.max_tokens)
-        passage = Passage(request, prompt_ids, sampling, machine, cache_salt, pin_ids)
+        passage = self._host.passage(request, prompt_ids, sampling, machine, cache_salt, pin_ids)
         self._passages[request.request_id] = passage
         self._admit(admission.Arrived(request))
         return passage
 
     def close(self, passage: Passage) -> None:
         """The HTTP side is done with the request, whether it has ended or not. Never waits."""
-        self._do(passage, passage.handoff.on(handoff.Cancelled(), _now()))
+        self._do(passage, passage.handoff.on(handoff.Cancelled(), self._now()))
         self._admit(admission.Left(passage.request.request_id))
         del self._passages[passage.request.request_id]
+        self._stranded.pop(passage.request.request_id, None)
 
     def _admit(self, event: admission.Event) -> None:
-        for decision in self._admission.on(event, _now()):
+        for decision in self._admission.on(event, self._now()):
             self._decisions.info(
                 "admission",
                 decision=type(decision).__name__.lower(),
@@ -128,7 +160,7 @@ class Service:
     def _begin(self, passage: Passage) -> None:
         tokens = len(passage.prompt_ids)
         self.ranks.arrived()
-        view = self.ranks.view(_now())
+        view = self.ranks.view(self._now())
         prices = self.ranks.price(self._decoder, _prompt(passage))
         choice = handoff.choose_path(self.spec.handoff, view, self._decoder, tokens, prices)
         self._decisions.info(
@@ -142,7 +174,7 @@ class Service:
         )
         self.metrics.count(metrics.PATHS, 1, self.model.name, choice.path, choice.reason)
         self.metrics.count(metrics.PROMPT_TOKENS, tokens, self.model.name)
-        self._do(passage, passage.handoff.on(handoff.Begun(choice.path), _now()))
+        self._do(passage, passage.handoff.on(handoff.Begun(choice.path), self._now()))
 
     # --- handoff -------------------------------------------------------------------------------
 
@@ -152,10 +184,10 @@ class Service:
                 case handoff.Emit(ids, logprobs):
                     passage.put(ids, logprobs)
                     if passage.pins(ids):
-                        self._do(passage, passage.handoff.on(handoff.Pinned(), _now()))
+                        self._do(passage, passage.handoff.on(handoff.Pinned(), self._now()))
                 case handoff.Choose(role, excluded):
                     answer = self._route(passage, role, excluded)
-                    self._do(passage, passage.handoff.on(answer, _now()))
+                    self._do(passage, passage.handoff.on(answer, self._now()))
                 case handoff.Send():
                     self._send(passage, action)
                 case handoff.Abort(attempt):
@@ -181,6 +213,7 @@ class Service:
         )
         if isinstance(choice, routing.Choice):
             return handoff.Routed(choice.rank_id)
+        self._stranded[passage.request.request_id] = passage
         return handoff.NotRouted(choice.reason is routing.Reason.ALL_EXCLUDED)
 
     def _send(self, passage: Passage, send: handoff.Send) -> None:
@@ -226,13 +259,13 @@ class Service:
         """Batches the changes of one loop turn; called from inside channel callbacks too."""
         if not self._changed:
             self._changed = True
-            asyncio.get_running_loop().call_soon(self._look_again)
+            self._host.soon(self._look_again)
 
     def _look_again(self) -> None:
         self._changed = False
         for role, ranks in self.ranks_by_role().items():
             self.metrics.set(metrics.RANKS, ranks, self.model.name, role)
-        view = self.ranks.view(_now())
+        view = self.ranks.view(self._now())
         slots = sum(rank.requests_max for rank in view.of(self._decoder))
         if slots != self._slots:
             self._slots = slots
@@ -240,18 +273,23 @@ class Service:
         self._wake()
 
     def _wake(self) -> None:
-        for passage in list(self._passages.values()):
+        stranded, self._stranded = self._stranded, {}
+        for passage in stranded.values():
             if passage.handoff.waiting:
-                self._do(passage, passage.handoff.on(handoff.Woken(), _now()))
+                self._do(passage, passage.handoff.on(handoff.Woken(), self._now()))
+
+    def tick(self) -> None:
+        """Time has passed: to be called every `TICK_S`."""
+        self._admit(admission.Passed())
+        self._wake()
+        self.ranks.tick()
+        for outcome, batches in self.ranks.kv_batches().items():
+            self.metrics.set(metrics.KV_BATCHES, batches, self.model.name, outcome)
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self._admit(admission.Passed())
-            self._wake()
-            self.ranks.tick()
-            for outcome, batches in self.ranks.kv_batches().items():
-                self.metrics.set(metrics.KV_BATCHES, batches, self.model.name, outcome)
+            self.tick()
 
 
 class _Sink:
@@ -274,7 +312,7 @@ class _Sink:
         event = handoff.Ended(
             self._attempt, end.finish, end.kv_params, end.cached_tokens, end.cause
         )
-        self._service._do(passage, passage.handoff.on(event, _now()))
+        self._service._do(passage, passage.handoff.on(event, self._service._now()))
 
 
 def _costs(model: ModelSpec) -> routing.Costs | None:
@@ -295,7 +333,3 @@ def _prompt(passage: Passage) -> routing.Prompt:
             passage.request.session,
         )
     return passage.prompt
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -1,0 +1,55 @@
+"""One client's request, with what only the client and the engine know of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from orchestrator.core import RequestId
+
+HASH_TOKENS = 512  # of the prompt that one hash id of a trace stands for: Mooncake's README
+
+
+class Outcome(StrEnum):
+    """How a request ended for its client."""
+
+    FINISHED = "finished"
+    SHED = "shed"  # refused with a time to come back at
+    REFUSED = "refused"  # cannot be served anywhere
+    FAILED = "failed"
+    BROKEN = "broken"  # its gateway died under it
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One request of a client."""
+
+    number: int
+    at_s: float
+    prompt_tokens: int
+    output_tokens: int  # that the model will draw; no policy knows
+    thinking_tokens: int = 0  # of those, before the answer
+    hash_ids: tuple[int, ...] = ()  # equal ids are equal text; none: like no other prompt
+    hash_tokens: int = HASH_TOKENS
+    max_tokens: int = 32_768
+    klass: str = ""  # of service
+    poison: bool = False  # kills the engine that prefills it
+    # What becomes of it:
+    keys: Sequence[int] | None = None  # of its blocks, once the engine has asked
+    first_at: float = 0.0
+    ended_at: float = 0.0
+    emitted: int = 0
+    outcome: Outcome | None = None
+    cached_tokens: int = 0
+
+    @property
+    def request_id(self) -> RequestId:
+        """The same for the same number."""
+        return RequestId(f"{self.number:08x}")
+
+    def prompt_ids(self) -> tuple[int, ...]:
+        """Token ids in which equal hash ids are equal runs."""
+        if not self.hash_ids:
+            return (-1 - self.number,) * self.prompt_tokens
+        run = self.hash_tokens
+        ids = tuple([number for number in self.hash_ids for _ in range(run)])
+        return ids[: self.prompt_tokens]

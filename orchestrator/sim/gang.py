@@ -1,0 +1,574 @@
+"""A gang in virtual time: DP ranks that step together, each with a scheduler of its own.
+
+Every step waits for the slowest rank. Steps between which nothing can change (no prompt under way,
+nobody ends, blocks suffice) are one event, however many they are; what comes in between cuts them
+at the end of the step that is under way.
+"""
+
+import heapq
+import math
+import random
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from orchestrator.core import Finish, KvSource
+from orchestrator.routing import KvBatch
+from orchestrator.sim.agenda import Agenda
+from orchestrator.sim.job import GangModel, Job, Scheduling, Stage
+from orchestrator.sim.rank import SimRank
+
+_ALMOST = 1e-9  # of a step
+
+
+class Around(Protocol):
+    """What a gang needs of the world."""
+
+    def pull(self, gang: "Gang", job: Job, now: float) -> None:
+        """Fetches the KV of `job.pull`; calls `gang.pulled` once, later."""
+        ...
+
+    def publish(self, gang: "Gang", rank: int, batch: KvBatch, now: float) -> None:
+        """Tells who listens."""
+        ...
+
+    def poisoned(self, gang: "Gang", job: Job, now: float) -> None:
+        """The job has just killed the gang's engines."""
+        ...
+
+    def stepped(self, gang: "Gang", began_at: float, now: float, tokens: int) -> None:
+        """The gang was busy for so long, of which running decodes gained so many tokens."""
+        ...
+
+    def gaps(self, gang: "Gang", gap_s: float, tokens: int) -> None:
+        """So many tokens came `gap_s` behind the ones before them."""
+        ...
+
+
+@dataclass(slots=True)
+class _Glide:
+    """Steps that are one event: step i takes `first_s + i * more_s`."""
+
+    began_at: float
+    first_s: float
+    more_s: float
+    steps: int
+    gained: float  # tokens a step, of all ranks
+    told: int  # steps whose gap was told of already
+
+    def lasts_s(self, steps: int) -> float:
+        return steps * self.first_s + self.more_s * steps * (steps - 1) / 2
+
+    def done(self, now: float) -> int:
+        """Whole steps by now."""
+        since = now - self.began_at
+        if self.more_s <= 0:
+            return int(since / self.first_s + _ALMOST)
+        b = self.first_s - self.more_s / 2
+        return int((math.sqrt(b * b + 2 * self.more_s * since) - b) / self.more_s + _ALMOST)
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One pass over parts of prompts, with or without a decode step."""
+
+    began_at: float
+    parts: list[tuple[Job, int]]
+    decodes: bool
+    through_s: float  # from the end of the pass in the first stage to its end in the last
+    gained: float
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the ranks would do next, as the barrier sees it: the slowest of each kind."""
+
+    parts: list[tuple[Job, int]] = field(default_factory=list)
+    most: int = 0  # prompt tokens
+    fresh: int = 0  # of all ranks
+    attention_s: float = 0.0
+    batch: int = 0
+    total: int = 0  # of all ranks
+    context: float = 0.0
+    growth: float = 0.0  # of the rank with that context
+    gained: float = 0.0  # tokens a step, of all ranks
+    room: int = 1 << 60  # steps until blocks run out somewhere
+
+
+class Gang:
+    """One life of one gang. The same calls and the same stream give the same events."""
+
+    def __init__(
+        self,
+        engine_id: str,
+        model: GangModel,
+        agenda: Agenda,
+        around: Around,
+        chance: random.Random,
+        *,
+        kv_events: bool,
+    ) -> None:
+        self.engine_id = engine_id
+        self.model = model
+        self.ranks = [SimRank(model, index) for index in range(model.ranks)]
+        self.step = 0  # decode steps
+        self.ticks = 0  # steps of any kind: progress, as a watch sees it
+        self.slow = 1.0  # times every step
+        self.dead = False
+        self.hung = False
+        self.preempted = 0
+        self._agenda = agenda
+        self._around = around
+        self._chance = chance
+        self._kv_events = kv_events
+        self._doing: _Glide | _Pass | None = None
+        self._plans = 0  # to know an event that was overtaken
+        self._marks: list[tuple[int, int, Job]] = []  # heap: step, then job, to look at
+        self._joining: list[Job] = []  # pulled since the last step
+        self._aborted: list[Job] = []
+        self._stalled_s = 0.0  # since running decodes last gained a token
+        self._numbers = 0
+        mean, square, reached = 1.0, 1.0, 1.0
+        for at, chance_of in enumerate(model.accepted, start=1):
+            reached *= chance_of
+            mean += reached
+            square += reached * (2 * at + 1)
+        self._gain = mean  # tokens a step
+        self._gain_variance = square - mean * mean
+
+    # --- what comes from outside ---------------------------------------------------------------
+
+    def submit(self, rank: int, job: Job, now: float) -> None:
+        """Starts a job. Whatever goes wrong arrives as its end, never from inside this call."""
+        self._numbers += 1
+        job.rank, job.number = rank, self._numbers
+        job.compute_tokens = job.prompt_tokens
+        block = self.model.block_tokens
+        blocks = -(-(job.prompt_tokens + job.output_tokens) // block) + 2
+        if blocks > self.model.blocks:
+            job.stage = Stage.OVER
+            cause = f"{job.prompt_tokens} tokens and an answer are more than a rank's KV holds"
+            self._agenda.soon(
+                lambda: job.outlet.on_end(job, Finish.REFUSED, cause, self._agenda.now)
+            )
+            return
+        self.ranks[rank].waiting.append(job)
+        if self.ranks[rank].slots > 0:
+            self._wake(now)
+
+    def abort(self, job: Job, now: float) -> None:
+        """Ends a job at the end of the step that is under way, or of its transfer."""
+        if job.stage in {Stage.OVER, Stage.HELD} or self.dead:
+            return
+        self._aborted.append(job)
+        self._wake(now)
+
+    def pulled(self, job: Job, cause: str, now: float) -> None:
+        """A pull has ended; `cause` says why it failed, or is empty."""
+        if self.dead or job.stage is not Stage.PULLING:
+            return
+        rank = self.ranks[job.rank]
+        if cause or job in self._aborted:
+            del rank.apart[job]
+            if job in self._aborted:
+                self._aborted.remove(job)
+            rank.release(job)
+            self._end(job, Finish.FAILED if cause else Finish.ABORTED, cause, now)
+        else:
+            rank.keep(job, publish=self._kv_events)
+            job.cached_tokens = job.prompt_tokens
+            job.pull = None
+            self._joining.append(job)
+            self._publish(rank, now)
+        self._wake(now)
+
+    def let_go(self, submission: str, now: float) -> None:
+        """The KV of a prompt that was held is no longer needed here."""
+        for rank in self.ranks:
+            job = rank.held.pop(submission, None)
+            if job is not None:
+                rank.release(job)
+                job.stage = Stage.OVER
+                if rank.waiting:
+                    self._wake(now)
+
+    def hang(self) -> None:
+        """Steps no more, and says nothing."""
+        self.hung = True
+        self._plans += 1
+
+    def die(self) -> None:
+        """Everything in it is lost; nobody is told from here."""
+        self.dead = True
+        self._plans += 1
+        for rank in self.ranks:
+            for job in (*rank.waiting, *rank.prefills, *rank.apart, *rank.running):
+                job.stage = Stage.OVER
+            rank.waiting.clear()
+            rank.prefills.clear()
+            rank.apart.clear()
+            rank.running.clear()
+            rank.held.clear()
+            rank.blocks.clear()
+        self._marks.clear()
+        self._doing = None
+
+    def emitted(self, job: Job) -> int:
+        """Tokens of a running job that have been drawn by now."""
+        if job.stage is not Stage.DECODE:
+            return job.emitted
+        step = self.step
+        if isinstance(self._doing, _Glide):
+            step += min(self._doing.done(self._agenda.now), self._doing.steps)
+        drawn = int(job.per_step * (step - job.from_step) + _ALMOST)
+        return min(job.output_tokens, job.emitted + drawn)
+
+    @property
+    def open(self) -> int:
+        """Jobs that have not ended."""
+        return sum(rank.open for rank in self.ranks)
+
+    # --- steps ---------------------------------------------------------------------------------
+
+    def _wake(self, now: float) -> None:
+        """Something has changed that the next step should know of."""
+        if self.dead or self.hung:
+            return
+        doing = self._doing
+        if doing is None:
+            self._plans += 1
+            plan = self._plans
+            self._agenda.soon(lambda: self._start_if(plan))
+        elif isinstance(doing, _Glide):
+            steps = doing.done(now)
+            if steps + 1 < doing.steps:
+                doing.steps = steps + 1
+                self._await_glide(doing, now)
+
+    def _start_if(self, plan: int) -> None:
+        if plan == self._plans and not self.dead and not self.hung and self._doing is None:
+            self._start(self._agenda.now)
+
+    def _await_glide(self, glide: _Glide, now: float) -> None:
+        self._plans += 1
+        plan = self._plans
+        ends_at = max(now, glide.began_at + glide.lasts_s(glide.steps))
+
+        def ended(when: float) -> None:
+            if plan == self._plans:
+                self._glided(glide, when)
+
+        self._agenda.at(ends_at, ended)
+
+    def _glided(self, glide: _Glide, now: float) -> None:
+        self._doing = None
+        self.step += glide.steps
+        self.ticks += glide.steps
+        tokens = round(glide.gained * glide.steps)
+        fresh = round(glide.gained * (glide.steps - glide.told))
+        if fresh:
+            self._around.gaps(self, (now - glide.began_at) / glide.steps, fresh)
+        self._around.stepped(self, glide.began_at, now, tokens)
+        self._look(now)
+        self._start(now)
+
+    def _start(self, now: float) -> None:
+        """Plans what comes next and begins it."""
+        if self.dead:  # what was told last has killed it
+            return
+        self._plans += 1
+        if self._aborted:
+            self._end_aborted(now)
+        if self._joining:
+            for job in self._joining:
+                del self.ranks[job.rank].apart[job]
+                self._join(job, now)
+            self._joining.clear()
+        seen = _Seen()
+        for rank in self.ranks:
+            self._look_at(rank, seen, now)
+        if seen.parts:
+            self._begin_pass(seen, now)
+        elif seen.total:
+            self._begin_glide(seen, now)
+
+    def _look_at(self, rank: SimRank, seen: _Seen, now: float) -> None:
+        """What the rank would do next."""
+        if rank.at_step != self.step:
+            rank.advance(self.step)
+        if rank.running:
+            self._make_room(rank, seen)
+        if rank.waiting:
+            self._take_up(rank, now)
+        running = len(rank.running)
+        if running:
+            seen.total += running
+            seen.gained += rank.growth
+            if running > seen.batch:
+                seen.batch = running
+            if rank.context > seen.context:
+                seen.context, seen.growth = rank.context, rank.growth
+        if rank.prefills:
+            tokens, seconds = self._parts(rank, self._budget(running), seen.parts)
+            seen.fresh += tokens
+            seen.most = max(seen.most, tokens)
+            seen.attention_s = max(seen.attention_s, seconds)
+
+    def _make_room(self, rank: SimRank, seen: _Seen) -> None:
+        steps = rank.room_steps()
+        while steps < 1 and rank.busy > 1:
+            rank.preempt(self.step)
+            self.preempted += 1
+            steps = rank.room_steps() if rank.running else seen.room
+        if steps < seen.room:
+            seen.room = max(steps, 1)
+
+    def _budget(self, running: int) -> int:
+        """Prompt tokens that a rank with so many decodes computes in a pass."""
+        chunk = self.model.chunk_tokens
+        if self.model.scheduling is Scheduling.PREFILL_FIRST:
+            return chunk
+        least = min(chunk, self.model.block_tokens)
+        return max(chunk - running * (1 + len(self.model.accepted)), least)
+
+    def _parts(self, rank: SimRank, budget: int, parts: list[tuple[Job, int]]) -> tuple[int, float]:
+        """Adds what the rank computes of its prompts in this pass; its tokens, and attention."""
+        left = budget
+        tokens, seconds = 0, 0.0
+        for job in rank.prefills:
+            part = min(left, job.compute_tokens - job.done_tokens)
+            seconds += self.model.passes.attention_s(part, job.done_tokens, job.done_tokens)
+            parts.append((job, part))
+            tokens += part
+            left -= part
+            if not left:
+                break
+        return tokens, seconds
+
+    def _begin_pass(self, seen: _Seen, now: float) -> None:
+        passes, stages = self.model.passes, self.model.stages
+        alone_s = self.slow * passes.prefill_s(seen.most, seen.fresh, seen.attention_s)
+        each_s = alone_s / stages  # the next may follow into the first stage
+        decodes = seen.total > 0 and self.model.scheduling is Scheduling.MIXED
+        decode_s = 0.0
+        if decodes:
+            decode_s = self.slow * passes.decode_s(seen.batch, seen.total, seen.context)
+        doing = _Pass(now, seen.parts, decodes, alone_s - each_s, seen.gained)
+        self._doing = doing
+        plan = self._plans
+
+        def ended(when: float) -> None:
+            if plan == self._plans:
+                self._passed(doing, when)
+
+        self._agenda.at(now + each_s + decode_s, ended)
+
+    def _passed(self, done: _Pass, now: float) -> None:
+        self._doing = None
+        self.ticks += 1
+        tokens = 0
+        if done.decodes:
+            self.step += 1
+            tokens = round(done.gained)
+            self._around.gaps(self, now - done.began_at + self._stalled_s, tokens)
+            self._stalled_s = 0.0
+        elif any(rank.running for rank in self.ranks):
+            self._stalled_s += now - done.began_at
+        self._around.stepped(self, done.began_at, now, tokens)
+        if done.decodes:
+            self._look(now)
+        for job, part in done.parts:
+            if job.stage is not Stage.PREFILL:
+                continue  # preempted by what was planned since
+            job.done_tokens += part
+            if job.poison:
+                self._around.poisoned(self, job, now)
+                return
+            if job.done_tokens >= job.compute_tokens:
+                self._computed(job, done.through_s, now)
+        self._start(now)
+
+    def _begin_glide(self, seen: _Seen, now: float) -> None:
+        while self._marks[0][0] != self._due(self._marks[0][2]):
+            heapq.heappop(self._marks)  # of a job that was preempted or aborted
+        steps = min(self._marks[0][0] - self.step, seen.room)
+        passes = self.model.passes
+        first_s = self.slow * passes.decode_s(seen.batch, seen.total, seen.context)
+        more_s = 0.0
+        if steps > 1:
+            last_s = self.slow * passes.decode_s(
+                seen.batch, seen.total, seen.context + seen.growth * (steps - 1)
+            )
+            more_s = (last_s - first_s) / (steps - 1)
+        told = 0
+        if self._stalled_s:
+            self._around.gaps(self, first_s + self._stalled_s, round(seen.gained))
+            self._stalled_s, told = 0.0, 1
+        glide = _Glide(now, first_s, max(more_s, 0.0), steps, seen.gained, told)
+        self._doing = glide
+        self._await_glide(glide, now)
+
+    # --- jobs ----------------------------------------------------------------------------------
+
+    def _take_up(self, rank: SimRank, now: float) -> None:
+        while rank.waiting and rank.slots > 0:
+            job = rank.take_up()
+            if job is None:
+                break
+            if job.pull is not None:
+                job.stage = Stage.PULLING
+                rank.apart[job] = None
+                self._around.pull(self, job, now)
+            else:
+                job.stage = Stage.PREFILL
+                rank.prefills.append(job)
+        self._publish(rank, now)
+
+    def _computed(self, job: Job, through_s: float, now: float) -> None:
+        """The last part of the prompt is computed."""
+        rank = self.ranks[job.rank]
+        rank.prefills.remove(job)
+        if not through_s:
+            self._first_token(job, now)
+            return
+        rank.apart[job] = None
+
+        def through(when: float) -> None:
+            if not self.dead and not self.hung and rank.apart.pop(job, True) is None:
+                self._first_token(job, when)
+                self._wake(when)
+
+        self._agenda.at(now + through_s, through)
+
+    def _first_token(self, job: Job, now: float) -> None:
+        rank = self.ranks[job.rank]
+        rank.keep(job, publish=self._kv_events)
+        self._publish(rank, now)
+        job.emitted += 1  # of a job that was preempted, the next
+        if job in self._aborted:
+            self._aborted.remove(job)
+            rank.release(job)
+            self._end(job, Finish.ABORTED, "", now)
+            return
+        if not job.told_first:
+            job.told_first = True
+            job.outlet.on_first(job, now)
+        if job.source is KvSource.PRODUCE:
+            self._hold(rank, job, now)
+        elif job.emitted >= job.output_tokens:
+            rank.release(job)
+            self._end(job, job.finish, "", now)
+        else:
+            self._join(job, now)
+
+    def _hold(self, rank: SimRank, job: Job, now: float) -> None:
+        """Its KV stays until somebody has pulled it, or nobody has for too long."""
+        rank.blocks.reserved += 1  # the part of a block behind the last full one
+        job.reserved = 1
+        job.stage = Stage.HELD
+        rank.held[job.submission] = job
+        self._agenda.at(now + self.model.kv_hold_s, lambda when: self._lapse(job, when))
+        job.outlet.on_end(job, Finish.LENGTH, "", now)
+
+    def _lapse(self, job: Job, now: float) -> None:
+        if not self.dead and job.stage is Stage.HELD:
+            self.let_go(job.submission, now)
+
+    def _join(self, job: Job, now: float) -> None:
+        left = job.output_tokens - job.emitted
+        steps = self._steps(left)
+        job.per_step = left / steps
+        self.ranks[job.rank].join(job, self.step)
+        due = steps if job.told_first else 1
+        heapq.heappush(self._marks, (self.step + due, job.number, job))
+
+    def _due(self, job: Job) -> int:
+        """The step at which the job is to be looked at; -1 if never."""
+        if job.stage is not Stage.DECODE:
+            return -1
+        if not job.told_first:
+            return job.from_step + 1
+        return job.from_step + round((job.output_tokens - job.emitted) / job.per_step)
+
+    def _steps(self, tokens: int) -> int:
+        """Steps in which a sequence gains so many tokens: chance decides which drafts hold."""
+        if self._gain == 1.0:
+            return tokens
+        mean = tokens / self._gain
+        spread = math.sqrt(tokens * self._gain_variance / self._gain**3)
+        drawn = round(self._chance.gauss(mean, spread))
+        return min(tokens, max(drawn, -(-tokens // (1 + len(self.model.accepted)))))
+
+    def _look(self, now: float) -> None:
+        """Tells of first tokens and ends that the last step has brought."""
+        marks = self._marks
+        while marks and marks[0][0] <= self.step:
+            at, _, job = heapq.heappop(marks)
+            if self.dead or at != self._due(job):
+                continue
+            if not job.told_first:
+                job.told_first = True
+                last = self._due(job)
+                job.outlet.on_first(job, now)
+                if last > self.step and not self.dead:
+                    heapq.heappush(marks, (last, job.number, job))
+                    continue
+            if self.dead:
+                return
+            rank = self.ranks[job.rank]
+            rank.leave(job, self.step)
+            job.emitted = job.output_tokens
+            self._end(job, job.finish, "", now)
+
+    def _end(self, job: Job, finish: Finish, cause: str, now: float) -> None:
+        job.stage = Stage.OVER
+        job.outlet.on_end(job, finish, cause, now)
+
+    def _end_aborted(self, now: float) -> None:
+        later: list[Job] = []
+        for job in self._aborted:
+            rank = self.ranks[job.rank]
+            match job.stage:
+                case Stage.WAITING:
+                    rank.waiting.remove(job)
+                case Stage.PREFILL if job in rank.prefills:
+                    rank.prefills.remove(job)
+                    rank.release(job)
+                case Stage.PULLING | Stage.PREFILL:
+                    if job not in self._joining:
+                        later.append(job)  # its blocks are being written
+                        continue
+                    self._joining.remove(job)
+                    del rank.apart[job]
+                    rank.release(job)
+                case Stage.DECODE:
+                    rank.leave(job, self.step)
+                case _:
+                    continue
+            self._end(job, Finish.ABORTED, "", now)
+        self._aborted = later
+
+    def _publish(self, rank: SimRank, now: float) -> None:
+        if not rank.stored:
+            return
+        if self._kv_events:
+            batch = KvBatch(rank.sequence, now, tuple(rank.stored))
+            rank.sequence += 1
+            self._around.publish(self, rank.index, batch, now)
+        rank.stored.clear()
+
+    # --- what must be true ---------------------------------------------------------------------
+
+    def fault(self) -> str:
+        """What is wrong with the gang, in a sentence, or ""."""
+        if self.dead or self.hung:
+            return ""
+        for rank in self.ranks:
+            if found := rank.fault():
+                return f"{self.engine_id}: {found}"
+        if self._doing is None:
+            for rank in self.ranks:
+                if rank.running or rank.prefills:
+                    return f"{self.engine_id}: rank {rank.index} has work, and nothing runs"
+                if rank.waiting and not rank.held and not rank.apart:
+                    return f"{self.engine_id}: rank {rank.index} lets work wait, and nothing runs"
+        return ""

@@ -1,0 +1,186 @@
+"""A gateway replica in virtual time: production's own `Service`, without an event loop."""
+
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from orchestrator.admission import Shed
+from orchestrator.core import Finish, Request, Role, TokenLogprob
+from orchestrator.engines import ChannelLimits, Sampling
+from orchestrator.gateway import Host, Passage, Service, Supervisor
+from orchestrator.handoff import Finished, Handoff
+from orchestrator.routing import same_costs
+from orchestrator.sim.call import Call, Outcome
+from orchestrator.sim.network import SimNetwork
+from orchestrator.telemetry import Log, Metrics
+from orchestrator.telemetry.metrics import Metric
+
+if TYPE_CHECKING:
+    from orchestrator.sim.world import World
+
+Write = Callable[[str, dict[str, object]], None]
+
+
+class SimGateway:
+    """One life of one gateway replica."""
+
+    def __init__(self, gateway_id: str, world: "World") -> None:
+        self.gateway_id = gateway_id
+        self.dead = False
+        self._world = world
+        spec = world.spec
+        limits = ChannelLimits(
+            heartbeat_s=spec.channel.heartbeat_s,
+            lost_after_s=spec.channel.lost_after_s,
+            max_requests=spec.channel.max_requests,
+        )
+        self.network = SimNetwork(gateway_id, world, limits)
+        self.passages: dict[int, SimPassage] = {}  # of calls that have not ended
+        self.service = Service(
+            spec,
+            spec.models[0],
+            gateway_id,
+            supervisor=_NoTasks(),
+            metrics=_NoMetrics(),
+            log=SimLog(gateway_id, world.log_line),
+            decisions=SimLog(gateway_id, world.decision_line),
+            host=Host(world.agenda.time, world.agenda.soon, self.network, self._passage),
+        )
+        if world.costs is not None:
+            self.service.ranks.costs = same_costs(world.costs)
+
+    def listed(self, role: Role) -> None:
+        """The fleet's list has come."""
+        if not self.dead:
+            self.service.update_pool(role, self._world.pools.members(role))
+
+    def open(self, call: Call, now: float) -> None:
+        """Takes a client's request."""
+        spec = self._world.spec
+        ids = call.prompt_ids()
+        request = Request(
+            call.request_id,
+            len(ids),
+            call.max_tokens,
+            now,
+            now + spec.admission.queue_timeout_s,
+        )
+        self.service.open(request, ids, Sampling(call.max_tokens))
+
+    def _passage(
+        self,
+        request: Request,
+        prompt_ids: tuple[int, ...],
+        sampling: Sampling,
+        machine: Handoff,
+        cache_salt: str,
+        pin_ids: frozenset[int] | None,
+    ) -> Passage:
+        call = self._world.calls[request.request_id]
+        passage = SimPassage(request, prompt_ids, sampling, machine, cache_salt, pin_ids)
+        passage.call, passage.gateway = call, self
+        self.passages[call.number] = passage
+        return passage
+
+    def ended(self, passage: "SimPassage", outcome: Outcome, cause: str) -> None:
+        """The passage has its end."""
+        if self.dead:
+            return
+        del self.passages[passage.call.number]
+        self._world.agenda.soon(lambda: self._close(passage))
+        self._world.ended(passage.call, outcome, cause)
+
+    def _close(self, passage: "SimPassage") -> None:
+        if not self.dead:
+            self.service.close(passage)
+
+    def first_token(self, call: Call) -> None:
+        """The client has its first token."""
+        if not self.dead:
+            call.first_at = self._world.agenda.now
+
+    def tick(self) -> None:
+        """Time has passed."""
+        if not self.dead:
+            self.service.tick()
+
+    def die(self) -> None:
+        """The process ends: its clients see a broken stream, its ranks a closed connection."""
+        self.dead = True
+        calls = [passage.call for passage in self.passages.values()]
+        self.passages.clear()
+        for channels in list(self.network.channels.values()):
+            for channel in list(channels):
+                for request_id in list(channel.open):
+                    channel.cancel(request_id)
+                channel.close()
+        for stream in self.network.streams:
+            stream.close()
+        for call in calls:
+            self._world.ended(call, Outcome.BROKEN, "its gateway died")
+
+
+class SimPassage(Passage):
+    """A passage whose client reads at once and keeps nothing."""
+
+    call: Call
+    gateway: SimGateway
+
+    @override
+    def put(self, ids: list[int], logprobs: Sequence[TokenLogprob]) -> None:
+        call = self.call
+        if not call.emitted:
+            self.gateway.first_token(call)
+        call.emitted += len(ids)
+
+    @override
+    def finish(self, end: Finished | Shed) -> None:
+        super().finish(end)
+        self.call.cached_tokens = self.handoff.cached_tokens
+        if isinstance(end, Shed):
+            self.gateway.ended(self, Outcome.SHED, end.reason)
+            return
+        outcome = {
+            Finish.STOP: Outcome.FINISHED,
+            Finish.LENGTH: Outcome.FINISHED,
+            Finish.REFUSED: Outcome.REFUSED,
+        }.get(end.finish, Outcome.FAILED)
+        self.gateway.ended(self, outcome, end.cause)
+
+
+class SimLog(Log):
+    """Hands lines to the world, which knows what time it is."""
+
+    def __init__(self, source: str, write: Callable[[str, str, dict[str, object]], None]) -> None:
+        super().__init__(source, logging.Logger(source))
+        self._source_name = source
+        self._pass_on = write
+
+    @override
+    def _write(self, level: int, event: str, fields: dict[str, object]) -> None:
+        self._pass_on(self._source_name, event, fields)
+
+
+class _NoTasks(Supervisor):
+    """There is nothing to run beside virtual time."""
+
+    @override
+    def spawn(self, work: Coroutine[None, None, None]) -> Any:
+        work.close()
+
+
+class _NoMetrics(Metrics):
+    """The world measures by itself."""
+
+    def __init__(self) -> None:
+        pass
+
+    @override
+    def count(self, metric: Metric, amount: float = 1, *labels: str) -> None:
+        pass
+
+    @override
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        pass

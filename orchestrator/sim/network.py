@@ -1,0 +1,359 @@
+"""What a simulated gateway is connected by: the face of `gateway.network` over virtual time.
+
+Nothing is delayed that production does not see delayed: loads are those of the last heartbeat, KV
+events come late, out of order or not at all, and a cut is noticed when silence has lasted.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+from orchestrator.core import Finish, KvSource
+from orchestrator.engines import (
+    ChannelLimits,
+    ChannelState,
+    End,
+    EngineInfo,
+    EngineLoad,
+    KvEventSource,
+    Submit,
+    TokenSink,
+)
+from orchestrator.engines.kv_events import KvHashing
+from orchestrator.gateway import Channel, Events, Member, Network
+from orchestrator.routing import KvBatch, KvStream, Router, prompt_keys
+from orchestrator.sim.agenda import Action
+from orchestrator.sim.gang import Gang
+from orchestrator.sim.job import Job, Pull
+
+if TYPE_CHECKING:
+    from orchestrator.sim.world import World
+
+CONNECT_S = 0.01  # a TCP connection and a handshake inside one data centre
+_HISTORY = 256  # batches that a publisher keeps for replays; vLLM keeps 10,000
+
+
+@dataclass(frozen=True, slots=True)
+class EventPath:
+    """How KV events reach a gateway; asking for a replay takes twice as long."""
+
+    delay_s: float = 0.05
+    jitter_s: float = 0.0  # at most so much more: batches may overtake each other
+    loss: float = 0.0  # of batches, when they are published; answers to replays are not lost
+
+
+class SimNetwork(Network):
+    """The network of one simulated gateway."""
+
+    def __init__(self, gateway_id: str, world: "World", limits: ChannelLimits) -> None:
+        super().__init__(gateway_id, limits)
+        self.gateway_id = gateway_id
+        self.world = world
+        self.limits = limits
+        self.channels: dict[str, list[SimChannel]] = {}  # by engine id
+        self.streams: list[SimEvents] = []
+
+    @override
+    def channel(self, member: Member, on_state: Callable[[], None]) -> Channel:
+        found = SimChannel(self, member, on_state)
+        self.channels.setdefault(member.engine_id, []).append(found)
+        return found
+
+    @override
+    def events(
+        self,
+        member: Member,
+        info: EngineInfo,
+        hashing: KvHashing,
+        router: Router,
+        on_fault: Callable[[str], None],
+    ) -> Events:
+        found = SimEvents(self.world, self.gateway_id, member, router)
+        self.streams = [stream for stream in self.streams if not stream.closed]
+        self.streams.append(found)
+        return found
+
+    def forget(self, channel: "SimChannel") -> None:
+        """The channel is closed for good."""
+        known = self.channels[channel.member.engine_id]
+        known.remove(channel)
+        if not known:
+            del self.channels[channel.member.engine_id]
+
+
+class SimChannel:
+    """A channel to one rank of a gang that is arithmetic."""
+
+    def __init__(self, network: SimNetwork, member: Member, on_state: Callable[[], None]) -> None:
+        self.member = member
+        self.state = ChannelState.CONNECTING
+        self.info: EngineInfo | None = None
+        self.open: dict[str, _Open] = {}
+        self._network = network
+        self._world = network.world
+        self._on_state = on_state
+        self._rank = int(member.rank_id.rpartition("/")[2])
+        self._closed = False
+        self._cut = False  # nothing passes, and nobody has noticed yet, or it has been noticed
+        self._world.agenda.at(self._world.agenda.now + CONNECT_S, self._connect)
+
+    @property
+    def load(self) -> EngineLoad | None:
+        """As of the last heartbeat that has passed."""
+        if self._cut:
+            return None
+        return self._world.pools.loads.get((self.member.engine_id, self._rank))
+
+    async def run(self) -> None:
+        """Nothing to await in virtual time."""
+
+    def submit(self, submit: Submit, sink: TokenSink) -> None:
+        """Sends a request. Never raises and never calls the sink from inside."""
+        gang = self._world.pools.gang(self.member.engine_id)
+        if self.state is not ChannelState.OPEN or gang is None:
+            self._refuse(sink, "the rank cannot be reached")
+        elif len(self.open) >= self._network.limits.max_requests:
+            self._refuse(sink, f"the rank's {self._network.limits.max_requests} are all in use")
+        else:
+            opened = _Open(self, submit.request_id, sink)
+            self.open[submit.request_id] = opened
+            opened.job = self._job(submit, opened)
+            if not self._cut:
+                gang.submit(self._rank, opened.job, self._world.agenda.now)
+
+    def _refuse(self, sink: TokenSink, cause: str) -> None:
+        self._world.agenda.soon(lambda: sink.on_end(End(Finish.LOST, cause=cause)))
+
+    def _job(self, submit: Submit, opened: "_Open") -> Job:
+        call = self._world.calls[submit.trace_id]
+        ids = submit.prompt_ids
+        left = max(1, call.output_tokens - (len(ids) - call.prompt_tokens))
+        drawn = min(left, submit.sampling.max_tokens)
+        block = self._world.block_tokens
+        if len(ids) > call.prompt_tokens:
+            keys: Sequence[int] = prompt_keys(ids, block)
+        else:
+            if call.keys is None:
+                call.keys = prompt_keys(ids, block)
+            keys = call.keys
+        pull = None
+        if submit.kv_source is KvSource.TRANSFER:
+            assert submit.kv_params is not None
+            pull = Pull(str(submit.kv_params["engine"]), str(submit.kv_params["submission"]))
+        return Job(
+            submission=submit.request_id,
+            outlet=opened,
+            prompt_tokens=len(ids),
+            prompt_ids=ids,
+            keys=keys,
+            output_tokens=1 if submit.kv_source is KvSource.PRODUCE else drawn,
+            source=submit.kv_source,
+            finish=Finish.STOP if left <= drawn else Finish.LENGTH,
+            pull=pull,
+            poison=call.poison,
+        )
+
+    def cancel(self, request_id: str) -> None:
+        """Ends a request; unknown ids are ignored."""
+        opened = self.open.get(request_id)
+        gang = self._world.pools.gang(self.member.engine_id)
+        if opened is not None and opened.job is not None and gang is not None and not self._cut:
+            gang.abort(opened.job, self._world.agenda.now)
+
+    def close(self) -> None:
+        """For good; what is open ends as LOST."""
+        self._closed = True
+        self._lose("the channel was closed")
+        self._network.forget(self)
+
+    # --- what happens to it --------------------------------------------------------------------
+
+    def _connect(self, now: float) -> None:
+        if self._closed or self._cut or self.state is ChannelState.OPEN:
+            return
+        gang = self._world.pools.gang(self.member.engine_id)
+        if gang is None:
+            self.state = ChannelState.LOST
+        else:
+            self.info = self._world.engine_info(gang)
+            self.state = ChannelState.OPEN
+        self._on_state()
+
+    def lose(self, cause: str) -> None:
+        """The engine has died: what it has drawn has arrived, and its end is known at once."""
+        gang = self._world.pools.gang(self.member.engine_id)
+        if gang is not None and not self._cut:
+            for opened in list(self.open.values()):
+                if opened.job is not None:
+                    opened.bring(gang.emitted(opened.job))
+        self._lose(cause)
+
+    def cut(self, now: float) -> None:
+        """The link is down: nothing passes, which either side notices after `lost_after_s`."""
+        if not self._cut and not self._closed:
+            self._cut = True
+            self._world.agenda.at(now + self._network.limits.lost_after_s, self._notice)
+
+    def heal(self, now: float) -> None:
+        """The link is up again."""
+        if self._cut:
+            self._notice(now)
+            self._cut = False
+            self._connect(now)
+
+    def _notice(self, now: float) -> None:
+        if not self._cut or self._closed:
+            return
+        gang = self._world.pools.gang(self.member.engine_id)
+        if gang is not None:
+            for opened in self.open.values():
+                if opened.job is not None:
+                    gang.abort(opened.job, now)
+        self._lose("the peer has been silent for too long")
+
+    def _lose(self, cause: str) -> None:
+        was, self.state = self.state, ChannelState.LOST
+        lost = list(self.open.values())
+        self.open.clear()
+        for opened in lost:
+            opened.sink.on_end(End(Finish.LOST, cause=cause))
+        if was is not ChannelState.LOST or lost:
+            self._on_state()
+
+    @property
+    def deaf(self) -> bool:
+        """Whether nothing passes."""
+        return self._cut
+
+
+class _Open:
+    """One submission on its channel: an `Outlet` for the gang."""
+
+    __slots__ = ("channel", "job", "sink", "submission", "told")
+
+    def __init__(self, channel: SimChannel, submission: str, sink: TokenSink) -> None:
+        self.channel = channel
+        self.submission = submission
+        self.sink = sink
+        self.job: Job | None = None
+        self.told = 0  # tokens
+
+    def on_first(self, job: Job, now: float) -> None:
+        """Its first token is there."""
+        if not self.channel.deaf and self.submission in self.channel.open:
+            self.bring(1)
+
+    def bring(self, emitted: int) -> None:
+        """So many tokens have been drawn."""
+        fresh = emitted - self.told
+        if fresh > 0:
+            self.told = emitted
+            self.sink.on_tokens([0] * fresh)
+
+    def on_end(self, job: Job, finish: Finish, cause: str, now: float) -> None:
+        """Its one end."""
+        channel = self.channel
+        if channel.deaf:
+            return
+        if self.submission not in channel.open:
+            if channel.state is ChannelState.OPEN and finish is not Finish.ABORTED:
+                channel._world.checks.fault(f"{self.submission} ends twice")
+            return
+        self.bring(job.emitted)
+        if self.submission not in channel.open:
+            return  # what it brought has ended it
+        del channel.open[self.submission]
+        params: dict[str, object] | None = None
+        if job.source is KvSource.PRODUCE and finish is Finish.LENGTH:
+            params = {"engine": channel.member.engine_id, "submission": job.submission}
+        cached = min(job.cached_tokens, job.prompt_tokens)
+        self.sink.on_end(End(finish, cached, params, cause))
+
+
+class SimEvents:
+    """The KV events of one rank at one gateway."""
+
+    def __init__(self, world: "World", gateway_id: str, member: Member, router: Router) -> None:
+        self.stream = KvStream(replays=True)
+        self.malformed = 0
+        self._world = world
+        self._router = router
+        self._rank_id = member.rank_id
+        self.closed = False
+        self._chance = world.chance(f"kv events {gateway_id}")
+        self._publisher = world.publisher(member.rank_id)
+        self._publisher.listeners.append(self)
+        self._ask(self._router.take(self._rank_id, self.stream.start()))
+
+    async def run(self) -> None:
+        """Nothing to await in virtual time."""
+
+    def close(self) -> None:
+        """Ends it."""
+        if not self.closed:
+            self.closed = True
+            self._publisher.listeners.remove(self)
+
+    def published(self, batch: KvBatch, now: float) -> None:
+        """A batch has left its rank."""
+        path = self._world.event_path
+        if path.loss and self._chance.random() < path.loss:
+            return
+        late_s = path.delay_s
+        if path.jitter_s:
+            late_s += path.jitter_s * self._chance.random()
+        self._world.agenda.at(now + late_s, lambda when: self._arrived(batch))
+
+    def _arrived(self, batch: KvBatch) -> None:
+        if not self.closed:
+            self._ask(self._router.take(self._rank_id, self.stream.on_live(batch)))
+
+    def _ask(self, asked: Sequence[object]) -> None:
+        for each in asked:
+            first = int(getattr(each, "first", 0))
+            when = self._world.agenda.now + 2 * self._world.event_path.delay_s
+            self._world.agenda.at(when, self._replayer(first))
+
+    def _replayer(self, first: int) -> Action:
+        return lambda now: self._replay(first)
+
+    def _replay(self, first: int) -> None:
+        if self.closed:
+            return
+        take, rank_id = self._router.take, self._rank_id
+        asked = []
+        for batch in list(self._publisher.history):
+            if batch.sequence >= first:
+                asked += take(rank_id, self.stream.on_replayed(batch))
+        asked += take(rank_id, self.stream.on_replay_end())
+        self._ask(asked)
+
+
+class Publisher:
+    """What one rank has published, and who listens."""
+
+    def __init__(self) -> None:
+        self.history: deque[KvBatch] = deque(maxlen=_HISTORY)
+        self.listeners: list[SimEvents] = []
+
+    def publish(self, batch: KvBatch, now: float, *, keep: bool) -> None:
+        """One batch; `keep` if it may be asked for again."""
+        if keep:
+            self.history.append(batch)
+        for listener in list(self.listeners):
+            listener.published(batch, now)
+
+
+def engine_info(gang: Gang, name: str, max_model_len: int, *, kv_events: bool) -> EngineInfo:
+    """What a simulated engine says of itself."""
+    return EngineInfo(
+        engine="simulated",
+        model=name,
+        max_model_len=max_model_len,
+        block_size=gang.model.block_tokens,
+        kv_blocks=gang.model.blocks,
+        kv_events=KvEventSource("simulated", "simulated") if kv_events else None,
+    )
