@@ -36,6 +36,7 @@ def register() -> None:
     _honour_expert_map()
     _allocate_stage_inputs()
     _let_nixl_rest()
+    _keep_prefix_cache()
 
 
 def _all_gatherv(
@@ -77,6 +78,25 @@ def _reduce_scatterv(
     start = sum(counts[: self.rank_in_group])
     share = total[start : start + counts[self.rank_in_group]]
     return share.movedim(0, dim).contiguous()
+
+
+def _keep_prefix_cache() -> None:
+    """MLA: keep the prefix cache, and so KV events, which the stock platform switches off.
+
+    It works with the plain backend, CPU_MLA, whose prefill takes a cached prefix; what the stock
+    platform says of chunked prefill stands.
+    """
+    from vllm.config import VllmConfig
+    from vllm.platforms.cpu import CpuPlatform
+
+    stock = CpuPlatform.check_and_update_config.__func__
+
+    def check(cls: type[CpuPlatform], config: VllmConfig) -> None:
+        wanted = config.cache_config.enable_prefix_caching
+        stock(cls, config)
+        config.cache_config.enable_prefix_caching = wanted
+
+    CpuPlatform.check_and_update_config = classmethod(check)
 
 
 def _honour_expert_map() -> None:

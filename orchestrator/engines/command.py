@@ -16,6 +16,19 @@ CPU_PLUGIN = "r1_serve_cpu"  # the entry point of deploy/cpu
 CPU_FLAGS = ("--attention-backend", "CPU_MLA")
 _KV_ROLES: Mapping[Role, str] = {Role.PREFILL: "kv_producer", Role.DECODE: "kv_consumer"}
 
+# What enters and leaves each rank's prefix cache, for routing: ports of vLLM's own choice on the
+# process's address, which the engine tells when it is ready. Hashed so that others can do it too.
+_KV_EVENTS = {
+    "enable_kv_cache_events": True,
+    "publisher": "zmq",
+    "endpoint": "tcp://*:0",
+    "replay_endpoint": "tcp://*:0",
+}
+KV_EVENT_FLAGS = (
+    *("--kv-events-config", json.dumps(_KV_EVENTS, sort_keys=True)),
+    *("--prefix-caching-hash-algo", "sha256_cbor"),
+)
+
 # Flags that `engine_args` may not name: each follows from the gang. vLLM also takes underscores,
 # unambiguous abbreviations, `--flag=value` and `--flag.key value`.
 _OUR_FLAGS = (
@@ -37,6 +50,7 @@ _OUR_FLAGS = (
     "--dtype",
     "--enable-expert-parallel",
     "--headless",
+    "--kv-events-config",
     "--kv-transfer-config",
     "--master-addr",
     "--master-port",
@@ -46,6 +60,7 @@ _OUR_FLAGS = (
     "--no-enable-expert-parallel",
     "--node-rank",
     "--pipeline-parallel-size",
+    "--prefix-caching-hash-algo",
     "--reasoning-parser",
     "--served-model-name",
     "--tensor-parallel-size",
@@ -217,7 +232,7 @@ def _vllm_flags(launch: GangLaunch, index: int) -> tuple[str, ...]:
         flags += ["--reasoning-parser", launch.reasoning_parser]
     if launch.kv_transfer:
         flags += ["--kv-transfer-config", json.dumps(_kv_transfer(launch), sort_keys=True)]
-    return (*flags, *launch.engine_args)
+    return (*flags, *KV_EVENT_FLAGS, *launch.engine_args)
 
 
 def _parallel_flags(launch: GangLaunch, index: int) -> list[str]:

@@ -81,6 +81,7 @@ class Submit(msgspec.Struct, frozen=True, array_like=True):
     kv_params: KvParams | None = None  # set exactly if `kv_source` is TRANSFER
     trace_id: str = ""  # the client-visible request id, for the engine's own logs
     cache_salt: str = ""  # KV of different salts is never shared; the empty one is a salt like any
+    work_s: float = 0.0  # that the gateway predicts its prefill to take; told to other gateways
 
 
 class End(msgspec.Struct, frozen=True, array_like=True):

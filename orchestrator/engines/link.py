@@ -53,6 +53,11 @@ class EngineLink:
         return ChannelState.LOST if self.cause else ChannelState.CONNECTING
 
     @property
+    def others(self) -> None:
+        """Nobody carries what other gateways have in flight there."""
+        return None
+
+    @property
     def load(self) -> EngineLoad | None:
         """The engine's load, as it last said."""
         return None if self._engine is None else self._engine.load()

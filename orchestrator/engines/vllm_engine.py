@@ -107,7 +107,7 @@ class VllmEngine:
             block_size=config.cache_config.block_size,
             kv_blocks=config.cache_config.num_gpu_blocks,
             grammar=self._grammar,
-            kv_events=_kv_event_source(config),
+            kv_events=_kv_event_source(llm),
         )
 
     def submit(self, submit: Submit) -> None:
@@ -341,11 +341,12 @@ class _Parser(FlexibleArgumentParser):  # type: ignore[misc]  # untyped
         raise EngineStartError(f"vLLM refuses its flags: {message}", "correct engine.args")
 
 
-def _kv_event_source(config: VllmConfig) -> KvEventSource | None:
-    """Where this engine's KV events are, if its flags switch them on."""
-    events = config.kv_events_config
-    published = events is not None and events.enable_kv_cache_events and events.publisher == "zmq"
-    if not published or not config.cache_config.enable_prefix_caching:
+def _kv_event_source(llm: AsyncLLM) -> KvEventSource | None:
+    """Where this engine's KV events are, if it publishes any; the ports are vLLM's choice."""
+    config = llm.vllm_config
+    rank = config.parallel_config.data_parallel_index
+    events = llm.get_kv_event_sources().get(rank)
+    if events is None or events.publisher != "zmq" or not config.cache_config.enable_prefix_caching:
         return None
     algorithm = config.cache_config.prefix_caching_hash_algo
     return KvEventSource(

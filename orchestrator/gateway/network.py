@@ -21,7 +21,7 @@ from orchestrator.engines import (
 from orchestrator.engines.http import HttpEngine
 from orchestrator.engines.kv_events import KvHashing
 from orchestrator.engines.kv_subscriber import KvSubscriber
-from orchestrator.routing import KvStream, Router
+from orchestrator.routing import Credit, KvStream, Router
 
 HTTP = "http://"  # begins the address of an engine behind a server of its own
 
@@ -52,6 +52,11 @@ class Channel(Protocol):
     @property
     def load(self) -> EngineLoad | None:
         """As the engine last said."""
+        ...
+
+    @property
+    def others(self) -> Credit | None:
+        """What other gateways have in flight there; None where nobody carries that."""
         ...
 
     def run(self) -> Coroutine[None, None, None]:

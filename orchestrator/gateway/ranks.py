@@ -103,7 +103,8 @@ class Ranks:
             load = rank.channel.load
             if rank.joined and load is not None and load is not rank.load:
                 rank.load = load
-                router.ledger.reported(rank_id, load.running, load.waiting, now)
+                others = rank.channel.others
+                router.ledger.reported(rank_id, load.running, load.waiting, now, others)
 
     def arrived(self) -> None:
         """A request is being routed for the first time."""

@@ -227,6 +227,8 @@ class Service:
             sampling = replace(
                 sampling, stop_token_ids=(), logprobs=None, grammar=None, thinking_budget=None
             )
+        assert passage.decision is not None
+        assert isinstance(passage.decision.choice, routing.Choice)
         submit = Submit(
             submission,
             passage.prompt_ids + send.emitted,
@@ -235,8 +237,8 @@ class Service:
             send.kv_params,
             passage.request.request_id,
             passage.cache_salt,
+            passage.decision.choice.work_s,
         )
-        assert passage.decision is not None
         assert passage.prompt is not None
         sink = _Sink(self, passage, send.attempt)
         self.ranks.submit(passage.decision, passage.prompt, submit, sink)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from orchestrator.core import RankId, RankView, Role
 
 ARRIVALS_HALF_LIFE = 32  # requests after which an estimate is half forgotten
-PEER_STALE_S = 5.0  # after that a gateway that says nothing has nothing in flight
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """What one gateway has in flight at one rank."""
+    """What gateways have in flight at one rank."""
 
     requests: int
     prefill_s: float  # predicted work of those without a first token
@@ -52,8 +51,7 @@ class _Rank:
     running: int = 0
     waiting: int = 0
     reported_at: float = 0.0
-    implied: Credit = Credit(0, 0.0)  # others', from the rank's last report
-    said: dict[str, tuple[float, Credit]] = field(default_factory=dict)  # by other gateways
+    others: Credit = Credit(0, 0.0)
     view: RankView | None = None
 
 
@@ -106,13 +104,6 @@ class Ledger:
     def arrivals_per_s(self) -> float:
         """How fast this gateway gets requests."""
         return 1.0 / self._gap_s if self._gap_s else 0.0
-
-    def credits(self) -> dict[RankId, Credit]:
-        """What to tell the other gateways."""
-        return {
-            rank_id: Credit(len(rank.requests), sum(rank.prefills.values()))
-            for rank_id, rank in self._ranks.items()
-        }
 
     # --- our own requests --------------------------------------------------------------------
 
@@ -181,37 +172,34 @@ class Ledger:
 
     # --- what others say ---------------------------------------------------------------------
 
-    def reported(self, rank_id: RankId, running: int, waiting: int, now: float) -> None:
-        """The rank counts so many requests, of all gateways; what is not ours is others'."""
+    def reported(
+        self,
+        rank_id: RankId,
+        running: int,
+        waiting: int,
+        now: float,
+        others: Credit | None = None,
+    ) -> None:
+        """The rank counts so many requests, of all gateways; `others` is what those said of theirs.
+
+        Where nobody carries that, what is not ours is others', and has a prefill like ours.
+        """
         rank = self._ranks.get(rank_id)
         if rank is None:
             return
         rank.running, rank.waiting, rank.reported_at = running, waiting, now
-        foreign = max(0, running + waiting - len(rank.requests))
-        queued = max(0, min(foreign, waiting - len(rank.prefills)))
-        rank.implied = Credit(foreign, queued * self._work_s)
-        rank.said = {
-            gateway: said for gateway, said in rank.said.items() if now - said[0] < PEER_STALE_S
-        }
+        if others is None:
+            foreign = max(0, running + waiting - len(rank.requests))
+            queued = max(0, min(foreign, waiting - len(rank.prefills)))
+            others = Credit(foreign, queued * self._work_s)
+        rank.others = others
         rank.view = None
-
-    def peer_said(self, gateway_id: str, credits: dict[RankId, Credit], now: float) -> None:
-        """Another gateway has told what it has in flight; it replaces what it said before."""
-        for rank_id, rank in self._ranks.items():
-            rank.said[gateway_id] = (now, credits.get(rank_id, Credit(0, 0.0)))
-            rank.view = None
 
 
 def _view(rank: _Rank) -> RankView:
     works = list(rank.prefills.values())
     total_s = sum(works)
-    if rank.said:
-        others = Credit(
-            sum(credit.requests for _, credit in rank.said.values()),
-            sum(credit.prefill_s for _, credit in rank.said.values()),
-        )
-    else:
-        others = rank.implied
+    others = rank.others
     member = rank.member
     return RankView(
         member.rank_id,

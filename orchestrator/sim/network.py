@@ -107,6 +107,11 @@ class SimChannel:
             return None
         return self._world.pools.loads.get((self.member.engine_id, self._rank))
 
+    @property
+    def others(self) -> None:
+        """Not simulated: a report implies it."""
+        return None
+
     async def run(self) -> None:
         """Nothing to await in virtual time."""
 

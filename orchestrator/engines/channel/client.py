@@ -10,11 +10,13 @@ from typing import cast
 from typing_extensions import override
 
 from orchestrator.core import Role
+from orchestrator.engines.channel.frames import Beat
 from orchestrator.engines.channel.gateway_side import Caller, GatewaySide, TokenSink
 from orchestrator.engines.channel.limits import ChannelLimits
 from orchestrator.engines.channel.liveness import Phase
 from orchestrator.engines.channel.sockets import no_delay, split_address
 from orchestrator.engines.engine import End, EngineInfo, EngineLoad, Finish, Submit
+from orchestrator.routing import Credit
 
 
 class ChannelState(StrEnum):
@@ -56,6 +58,7 @@ class RankChannel:
         self._info: EngineInfo | None = None
         self._role: Role | None = None
         self._load: EngineLoad | None = None
+        self._others: Credit | None = None
         self._load_at = -math.inf
 
     @property
@@ -87,6 +90,11 @@ class RankChannel:
     def load(self) -> EngineLoad | None:
         """The load of the last heartbeat; ask `load_age` how old it is."""
         return self._load
+
+    @property
+    def others(self) -> Credit | None:
+        """What other gateways had in flight there by the last heartbeat."""
+        return self._others
 
     def load_age(self, now: float) -> float:
         """Seconds since the last heartbeat; `now` is of the loop's clock. Infinite before it."""
@@ -140,7 +148,7 @@ class RankChannel:
     async def _connect(self) -> bool:
         """One life of one connection; whether it was ever open."""
         loop = asyncio.get_running_loop()
-        side = GatewaySide(self._caller, self._limits, self._take_load, loop.time())
+        side = GatewaySide(self._caller, self._limits, self._take_beat, loop.time())
         connection = _Connection(side, self._limits, loop, self._settle)
         self._connection = connection
         try:
@@ -155,8 +163,9 @@ class RankChannel:
             self._cause = side.cause
         return side.welcome is not None
 
-    def _take_load(self, load: EngineLoad, now: float) -> None:
-        self._load = load
+    def _take_beat(self, beat: Beat, now: float) -> None:
+        self._load = beat.load
+        self._others = beat.others
         self._load_at = now
 
     def _settle(self, side: GatewaySide) -> None:

@@ -15,6 +15,7 @@ from orchestrator.engines.channel import frames
 from orchestrator.engines.channel.limits import ChannelLimits
 from orchestrator.engines.channel.liveness import Liveness, Phase
 from orchestrator.engines.engine import End, EngineInfo, EngineLoad, Finish, Submit
+from orchestrator.routing import Credit
 
 _CAUSE_CHARS_MAX = 1000
 
@@ -64,6 +65,7 @@ class EngineSide:
         self._reader = frames.gateway_reader(limits.max_frame_bytes)
         self._last_handle = -1
         self._running: set[int] = set()  # in the engine
+        self._others = frames.NOTHING  # as the gateway was last told
         self._control: list[bytes] = []
         self._tokens: dict[int, list[int]] = {}  # not sent yet, by handle
         self._logprobs: dict[int, list[TokenLogprob]] = {}  # one for each of those, if wanted
@@ -111,8 +113,10 @@ class EngineSide:
         except frames.FrameError as error:
             self.close(f"the gateway sent {error}")
 
-    def tick(self, now: float, load: EngineLoad) -> None:
-        """Sends a heartbeat if one is due, closes a lost connection. Call it every heartbeat."""
+    def tick(self, now: float, load: EngineLoad, others: Credit) -> None:
+        """Sends a heartbeat if one is due, or if what the `others` have in flight has changed;
+        closes a lost connection. Call it every heartbeat.
+        """
         if self.phase is Phase.CLOSED:
             return
         lapse = self._liveness.lapse(now)
@@ -122,8 +126,9 @@ class EngineSide:
             self.close(lapse)
             return
         live = self.phase is Phase.OPEN and not self._liveness.paused
-        if live and self._liveness.beat_due(now):
-            self._control.append(frames.frame(frames.Beat(load)))
+        if live and (self._liveness.beat_due(now) or others != self._others):
+            self._others = others
+            self._control.append(frames.frame(frames.Beat(load, others)))
 
     def output(self) -> bytes:
         """Takes bytes to send, all or a part: call it until it is empty. Empty while paused."""

@@ -16,8 +16,10 @@ import msgspec
 
 from orchestrator.core import Role, TokenLogprob
 from orchestrator.engines.engine import End, EngineInfo, EngineLoad, Submit
+from orchestrator.routing import Credit
 
 VERSION = 1
+NOTHING = Credit(0, 0.0)
 
 _LENGTH = struct.Struct(">I")
 _LENGTH_BYTES = 4
@@ -90,9 +92,10 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag=14):
 
 
 class Beat(msgspec.Struct, frozen=True, array_like=True, tag=15):
-    """The engine's heartbeat."""
+    """The engine's heartbeat. Also sent when what other gateways have in flight has changed."""
 
     load: EngineLoad
+    others: Credit = NOTHING
 
 
 FromGateway = Hello | Open | Cancel | Pulse

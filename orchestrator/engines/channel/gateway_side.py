@@ -12,7 +12,7 @@ from orchestrator.core import TokenLogprob
 from orchestrator.engines.channel import frames
 from orchestrator.engines.channel.limits import ChannelLimits
 from orchestrator.engines.channel.liveness import Liveness, Phase
-from orchestrator.engines.engine import End, EngineLoad, Finish, Submit
+from orchestrator.engines.engine import End, Finish, Submit
 
 
 class TokenSink(Protocol):
@@ -48,7 +48,7 @@ class _Request:
 class GatewaySide:
     """Multiplexes requests over one connection and gives each its end exactly once.
 
-    `on_load` gets each heartbeat's load. After `receive`, `tick`, `submit` and `cancel` the host
+    `on_beat` gets each heartbeat. After `receive`, `tick`, `submit` and `cancel` the host
     sends what `output` returns, and cuts the connection if `phase` is CLOSED.
     """
 
@@ -56,7 +56,7 @@ class GatewaySide:
         self,
         caller: Caller,
         limits: ChannelLimits,
-        on_load: Callable[[EngineLoad, float], None],
+        on_beat: Callable[[frames.Beat, float], None],
         now: float,
     ) -> None:
         self.phase = Phase.HELLO
@@ -64,7 +64,7 @@ class GatewaySide:
         self.welcome: frames.Welcome | None = None
         self._caller = caller
         self._limits = limits
-        self._on_load = on_load
+        self._on_beat = on_beat
         self._liveness = Liveness(limits, now)
         self._welcome_by = now + limits.connect_s
         self._reader = frames.engine_reader(limits.max_frame_bytes)
@@ -184,7 +184,7 @@ class GatewaySide:
             case frames.Ended():
                 self._end(message.handle, message.end)
             case frames.Beat():
-                self._on_load(message.load, now)
+                self._on_beat(message, now)
             case frames.Welcome():
                 self._take_welcome(message)
             case frames.Refuse():

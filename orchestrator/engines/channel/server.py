@@ -15,8 +15,10 @@ from orchestrator.engines.channel.limits import ChannelLimits
 from orchestrator.engines.channel.liveness import Phase
 from orchestrator.engines.channel.sockets import bound_socket, name_of, no_delay
 from orchestrator.engines.engine import End, Engine, EngineInfo, EngineLoad, Finish, Submit
+from orchestrator.routing import Credit
 
 _FAILURE_POLL_S = 0.25
+_CREDITS_EVERY_S = 0.05  # at least between two tellings of what other gateways have in flight
 _CONNECTIONS_MAX = 1024
 
 
@@ -49,6 +51,7 @@ class ChannelServer:
         self._empty = asyncio.Event()
         self._empty.set()
         self._routes: dict[str, _Route] = {}  # by the engine's request id
+        self._telling = False  # credits are about to be told
 
     @property
     def connections(self) -> int:
@@ -88,7 +91,7 @@ class ChannelServer:
                 return cause
             now, load = loop.time(), self._engine.load()
             for connection in list(self._connections.values()):
-                connection.tick(now, load)
+                connection.tick(now, load, self.others(connection))
             await asyncio.sleep(min(_FAILURE_POLL_S, self._limits.heartbeat_s))
 
     async def serve(self, host: str, port: int) -> str:
@@ -135,15 +138,40 @@ class ChannelServer:
         if route is not None:
             _, handle, connection = route
             connection.on_end(handle, end)
+            self._credits_changed()
 
     def route(self, request_id: str, route: "_Route", submit: Submit) -> None:
         """For connections: hands a request to the engine under the id given."""
         self._routes[request_id] = route
+        self._credits_changed()
         self._engine.submit(msgspec.structs.replace(submit, request_id=request_id))
 
     def abort(self, request_id: str) -> None:
         """For connections: aborts in the engine; the route stays until the end comes."""
         self._engine.abort(request_id)
+
+    def begun(self, request_id: str, route: "_Route") -> None:
+        """For connections: the request's first token has come, the rest goes this way."""
+        self._routes[request_id] = route
+        self._credits_changed()
+
+    def others(self, connection: "_Connection") -> Credit:
+        """For connections: what all the others have in flight."""
+        credits = [other.credit() for other in self._connections.values() if other != connection]
+        return Credit(
+            sum(credit.requests for credit in credits), sum(credit.prefill_s for credit in credits)
+        )
+
+    def _credits_changed(self) -> None:
+        if not self._telling and len(self._connections) > 1:
+            self._telling = True
+            asyncio.get_running_loop().call_later(_CREDITS_EVERY_S, self._tell_credits)
+
+    def _tell_credits(self) -> None:
+        self._telling = False
+        now, load = asyncio.get_running_loop().time(), self._engine.load()
+        for connection in list(self._connections.values()):
+            connection.tick(now, load, self.others(connection))
 
     def load(self) -> EngineLoad:
         """For connections: the engine's load."""
@@ -185,6 +213,7 @@ class _Connection(asyncio.Protocol):
         self._loop = loop
         self._side = EngineSide(callee, limits, self, loop.time())
         self._engine_ids: dict[int, str] = {}  # by handle
+        self._prefills_s: dict[int, float] = {}  # predicted, of those without a first token
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._woken = False
@@ -206,7 +235,7 @@ class _Connection(asyncio.Protocol):
         now = self._loop.time()
         self._side.receive(data, now)
         if self._side.phase is not phase:  # welcomed or cut
-            self._side.tick(now, self._server.load())
+            self._side.tick(now, self._server.load(), self._server.others(self))
             self._flush()
 
     @override
@@ -226,9 +255,13 @@ class _Connection(asyncio.Protocol):
         self._side.close("the gateway closed the connection")
         self._server.gone(self._number)
 
-    def tick(self, now: float, load: EngineLoad) -> None:
-        self._side.tick(now, load)
+    def tick(self, now: float, load: EngineLoad, others: Credit) -> None:
+        self._side.tick(now, load, others)
         self._flush()
+
+    def credit(self) -> Credit:
+        """What its gateway has in flight."""
+        return Credit(len(self._engine_ids), sum(self._prefills_s.values()))
 
     def cut(self, cause: str) -> None:
         """Sends what waits, as far as the gateway reads it, and the cause; then cuts."""
@@ -238,13 +271,23 @@ class _Connection(asyncio.Protocol):
 
     def on_end(self, handle: int, end: End) -> None:
         del self._engine_ids[handle]
+        self._prefills_s.pop(handle, None)
         self._side.on_end(handle, end)
 
     def start(self, handle: int, submit: Submit) -> None:
         """For the side."""
         request_id = f"{self._number}.{handle}.{submit.request_id}"
         self._engine_ids[handle] = request_id
-        self._server.route(request_id, (self._side.on_tokens, handle, self), submit)
+        self._prefills_s[handle] = submit.work_s
+        self._server.route(request_id, (self._first_tokens, handle, self), submit)
+
+    def _first_tokens(
+        self, handle: int, ids: list[int], logprobs: Sequence[TokenLogprob] = ()
+    ) -> None:
+        del self._prefills_s[handle]
+        route = (self._side.on_tokens, handle, self)
+        self._server.begun(self._engine_ids[handle], route)
+        route[0](handle, ids, logprobs)
 
     def abort(self, handle: int) -> None:
         """For the side."""

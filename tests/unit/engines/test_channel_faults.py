@@ -4,9 +4,11 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from typing_extensions import override
 
 from orchestrator.engines import ChannelState, End, FakeEngine, FakeEngineSpec, Finish, RankChannel
+from orchestrator.routing import Credit
 from tests.unit.engines.channel_world import (
     LIMITS,
     NotingSink,
@@ -200,6 +202,31 @@ def test_two_gateways_with_the_same_request_id_do_not_meet() -> None:
             assert len(puppet.running) == 1
             puppet.end(next(iter(puppet.running)), End(Finish.STOP))
             assert (await other.ended()).finish is Finish.STOP
+
+    play(scene())
+
+
+def test_each_gateway_is_told_what_the_others_have_in_flight() -> None:
+    async def scene() -> None:
+        puppet = Puppet()
+        patient = replace(LIMITS, heartbeat_s=5.0, lost_after_s=30.0)
+        async with World.around(puppet, patient) as world:
+            one, other = [await world.opened(limits=patient) for _ in range(2)]
+            for name, work_s in (("a", 2.0), ("b", 0.5)):
+                one.submit(structs.replace(request(name), work_s=work_s), NotingSink())
+            await until(lambda: other.others == Credit(2, 2.5))
+            first = min(puppet.running)
+            puppet.tokens(first, [4])
+            puppet.tokens(first, [5])
+            await until(lambda: other.others == Credit(2, 0.5))
+            puppet.end(first, End(Finish.STOP))
+            one.cancel("b")
+            await until(lambda: other.others == Credit(0, 0.0))
+            assert one.others == Credit(0, 0.0)
+            other.submit(structs.replace(request("c"), work_s=1.0), NotingSink())
+            await until(lambda: one.others == Credit(1, 1.0))
+            other.close()
+            await until(lambda: one.others == Credit(0, 0.0))
 
     play(scene())
 

@@ -84,7 +84,7 @@ class Pair:
         self.gateway = GatewaySide(
             caller or Caller("gateway", "engine", "secret"),
             limits,
-            lambda load, now: self.loads.append((load, now)),
+            lambda beat, now: self.loads.append((beat.load, now)),
             0.0,
         )
 
@@ -358,7 +358,7 @@ def test_a_cancel_that_the_engine_ignores_ends_lost_in_the_end() -> None:
     pair = Pair().opened()
     sink = pair.submit()
     pair.gateway.cancel("a", 0.0)
-    pair.engine.tick(9.0, LOAD)
+    pair.engine.tick(9.0, LOAD, frames.NOTHING)
     for now in range(1, 11):
         pair.gateway.receive(frames.frame(frames.Beat(LOAD)), float(now))
         assert not sink.ends
@@ -373,7 +373,7 @@ def test_a_cancel_that_the_engine_ignores_ends_lost_in_the_end() -> None:
 
 def test_heartbeats_carry_the_load_with_the_instant_of_their_arrival() -> None:
     pair = Pair().opened()
-    pair.engine.tick(3.0, LOAD)
+    pair.engine.tick(3.0, LOAD, frames.NOTHING)
     pair.down(3.5)
     assert pair.loads == [(LOAD, 3.5)]
 
@@ -381,7 +381,7 @@ def test_heartbeats_carry_the_load_with_the_instant_of_their_arrival() -> None:
 def _ticked(pair: Pair, until: float) -> None:
     for now in range(1, int(until) + 1):
         pair.gateway.tick(float(now))
-        pair.engine.tick(float(now), LOAD)
+        pair.engine.tick(float(now), LOAD, frames.NOTHING)
 
 
 def test_silence_is_a_loss_at_the_limit_and_not_before() -> None:
@@ -405,7 +405,7 @@ def test_time_asleep_does_not_count_as_the_peers_silence() -> None:
 
 def test_a_gateway_that_says_no_hello_is_cut() -> None:
     pair = Pair()
-    pair.engine.tick(LIMITS.connect_s, LOAD)
+    pair.engine.tick(LIMITS.connect_s, LOAD, frames.NOTHING)
     assert pair.engine.phase is Phase.CLOSED
 
 
@@ -417,11 +417,11 @@ def test_a_gateway_that_does_not_read_costs_no_frames_and_is_cut() -> None:
     for now in range(1, 10):
         pair.engine.receive(frames.frame(frames.Pulse()), float(now))
         pair.engine.on_tokens(0, [now])
-        pair.engine.tick(float(now), LOAD)
+        pair.engine.tick(float(now), LOAD, frames.NOTHING)
         assert pair.engine.output() == b""
     assert pair.engine.unsent_tokens == 9
     pair.engine.receive(frames.frame(frames.Pulse()), 10.0)
-    pair.engine.tick(10.0, LOAD)
+    pair.engine.tick(10.0, LOAD, frames.NOTHING)
     assert pair.engine.cause == "the peer did not read for 10 s"
     assert pair.engine.unsent_tokens == 0
     assert pair.host.aborted == [0]
@@ -639,7 +639,7 @@ class AnyInterleaving(RuleBasedStateMachine):
     def tick(self, seconds: float) -> None:
         self.now += seconds
         self.pair.gateway.tick(self.now)
-        self.pair.engine.tick(self.now, LOAD)
+        self.pair.engine.tick(self.now, LOAD, frames.NOTHING)
         self._collect()
 
     @rule()
@@ -694,7 +694,7 @@ def test_frames_stay_as_they_are_on_the_wire() -> None:
     submit = Submit("a", (1,), Sampling(2, 0.0, 1.0, None, ()))
     decoded = msgspec.msgpack.decode(frames.frame(frames.Open(5, submit))[4:])
     sampling: list[object] = [2, 0.0, 1.0, None, [], 0.0, 0.0, None, None, None]
-    assert decoded == [2, 5, ["a", [1], sampling, "local", None, "", ""]]
+    assert decoded == [2, 5, ["a", [1], sampling, "local", None, "", "", 0.0]]
     logprobs = frames.frame(frames.Tokens([0], [[1]], [[TokenLogprob(-0.5, ((1, -0.5),))]]))
     assert msgspec.msgpack.decode(logprobs[4:]) == [13, [0], [[1]], [[[-0.5, [[1, -0.5]]]]]]
 

@@ -61,6 +61,9 @@ def test_one_node_serves_the_channel_and_needs_no_rendezvous() -> None:
         "--tensor-parallel-size": "8",
         "--pipeline-parallel-size": "1",
         "--distributed-executor-backend": "mp",
+        "--prefix-caching-hash-algo": "sha256_cbor",
+        "--kv-events-config": '{"enable_kv_cache_events": true, "endpoint": "tcp://*:0", '
+        '"publisher": "zmq", "replay_endpoint": "tcp://*:0"}',
     }
 
 

@@ -56,26 +56,13 @@ def test_what_a_rank_reports_beyond_our_own_is_others() -> None:
     assert made.view(A).others_requests == 0
 
 
-def test_what_peers_say_replaces_what_a_report_implies_until_it_is_stale() -> None:
+def test_what_other_gateways_say_of_theirs_replaces_what_a_report_implies() -> None:
     made = ledger()
-    made.reported(A, running=9, waiting=0, now=1.0)
-    made.peer_said("g2", {A: Credit(2, 0.5)}, now=1.0)
-    made.peer_said("g3", {A: Credit(1, 0.25)}, now=1.0)
+    made.reported(A, running=9, waiting=0, now=1.0, others=Credit(3, 0.75))
     view = made.view(A)
     assert (view.others_requests, view.others_prefill_s) == (3, 0.75)
-    assert made.view(B).others_requests == 0
-    made.reported(A, running=9, waiting=0, now=10.0)
-    assert made.view(A).others_requests == 9, "the peers have been silent"
-
-
-def test_two_ledgers_tell_each_other_what_they_have() -> None:
-    one, other = ledger(), ledger()
-    one.sent(A, "1", 100, 10, work_s=2.0, now=0.0)
-    other.peer_said("one", one.credits(), now=0.0)
-    assert other.view(A).others_prefill_s == 2.0
-    one.ended(A, "1", 1.0)
-    other.peer_said("one", one.credits(), now=1.0)
-    assert other.view(A).others_prefill_s == 0.0
+    made.reported(A, running=9, waiting=0, now=2.0, others=Credit(0, 0.0))
+    assert made.view(A).others_requests == 0, "what is left is being cancelled"
 
 
 def test_arrivals_are_counted_per_second() -> None:
