@@ -22,6 +22,7 @@ __all__ = [
     "Grammar",
     "GrammarKind",
     "KvEventSource",
+    "KvPair",
     "KvParams",
     "KvSource",
     "Listener",
@@ -71,6 +72,16 @@ class Sampling(msgspec.Struct, frozen=True, array_like=True):
     thinking_budget: int | None = None
 
 
+class KvPair(msgspec.Struct, frozen=True, array_like=True):
+    """The other submission of a transfer that both ranks know of beforehand.
+
+    Both have the same `transfer_id`; `peer` is what the other rank's `EngineInfo.kv_peer` says.
+    """
+
+    transfer_id: str
+    peer: KvParams
+
+
 class Submit(msgspec.Struct, frozen=True, array_like=True):
     """One generation asked of one rank, whose running requests all have different `request_id`s."""
 
@@ -78,10 +89,11 @@ class Submit(msgspec.Struct, frozen=True, array_like=True):
     prompt_ids: tuple[int, ...]
     sampling: Sampling
     kv_source: KvSource = KvSource.LOCAL
-    kv_params: KvParams | None = None  # set exactly if `kv_source` is TRANSFER
+    kv_params: KvParams | None = None  # of a TRANSFER: what the prefill ended with, if it has
     trace_id: str = ""  # the client-visible request id, for the engine's own logs
     cache_salt: str = ""  # KV of different salts is never shared; the empty one is a salt like any
     work_s: float = 0.0  # that the gateway predicts its prefill to take; told to other gateways
+    pair: KvPair | None = None  # of a PRODUCE or TRANSFER; a TRANSFER has one or `kv_params`
 
 
 class End(msgspec.Struct, frozen=True, array_like=True):
@@ -116,6 +128,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     kv_blocks: int  # per rank
     grammar: bool = False  # takes grammars and, for models that think, thinking budgets
     kv_events: KvEventSource | None = None  # None: it publishes none
+    kv_peer: KvParams | None = None  # where KV is moved between pairs: what its peer must know
 
 
 class EngineLoad(msgspec.Struct, frozen=True, array_like=True):

@@ -33,6 +33,7 @@ from orchestrator.engines.fake_script import (
     within_budget,
 )
 from orchestrator.engines.fake_transfer import FakeKvStore
+from orchestrator.engines.kv_reference import kv_fault
 
 # The ids that a model would draw for a submit, up to the end of sentence; a function of nothing but
 # the submit, whose prompt may end in ids that were drawn already.
@@ -103,6 +104,7 @@ class FakeEngine:
             block_size=spec.block_size,
             kv_blocks=spec.kv_blocks,
             grammar=True,
+            kv_peer=self._store.peer(),
         )
 
     def submit(self, submit: Submit) -> None:
@@ -129,7 +131,7 @@ class FakeEngine:
             asyncio.get_running_loop().call_soon(self._end, request, end)
         elif submit.kv_source is KvSource.TRANSFER:
             request.cached_tokens = self._store.pull(
-                submit.kv_params, submit.prompt_ids, lambda cause: self._pulled(request, cause)
+                submit, lambda cause: self._pulled(request, cause)
             )
             self._step_soon()
         else:
@@ -216,8 +218,8 @@ class FakeEngine:
         if request.blocks > spec.kv_blocks:
             cause = f"it needs {request.blocks} KV blocks; there are {spec.kv_blocks}"
             return End(Finish.REFUSED, cause=cause)
-        if (submit.kv_params is not None) != (submit.kv_source is KvSource.TRANSFER):
-            return End(Finish.REFUSED, cause="KV parameters belong to a transfer and only there")
+        if fault := kv_fault(submit):
+            return End(Finish.REFUSED, cause=fault)
         if len(self._open) - len(self._running) > spec.max_waiting:
             return End(Finish.FAILED, cause=f"{spec.max_waiting} requests are waiting already")
         return None
@@ -308,7 +310,7 @@ class FakeEngine:
         submit = request.submit
         if submit.kv_source is KvSource.PRODUCE:
             assert self._store is not None
-            params = self._store.hold(submit.request_id, submit.prompt_ids, request.blocks)
+            params = self._store.hold(submit, request.blocks)
         return End(finish, request.cached_tokens, params)
 
     def _end(self, request: _Request, end: End) -> None:

@@ -14,9 +14,10 @@ from typing import cast
 import msgspec
 from typing_extensions import override
 
-from orchestrator.engines.engine import KvParams
+from orchestrator.engines.engine import KvParams, Submit
 
 _RESEND_S = 0.05  # datagrams may be dropped
+_NOT_YET = "not yet"
 
 
 class _Params(msgspec.Struct, frozen=True):
@@ -30,11 +31,20 @@ class _Params(msgspec.Struct, frozen=True):
     checksum: int
 
 
+class _Peer(msgspec.Struct, frozen=True):
+    """What `peer` says of an engine."""
+
+    remote_engine_id: str
+    remote_host: str
+    remote_port: int
+
+
 class _Pull(msgspec.Struct, frozen=True, array_like=True, tag=1):
     puller: str  # the same in each copy of one pull
     engine_id: str
     request_id: str
     checksum: int
+    patient: bool = False  # the prefill may still run
 
 
 class _Answer(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -47,6 +57,7 @@ class _Held:
     checksum: int
     blocks: int
     until: float
+    peer: str = ""  # the one engine that may pull it; empty: any
     puller: str = ""  # who got it
 
 
@@ -91,46 +102,74 @@ class FakeKvStore(asyncio.DatagramProtocol):
             del self._held[oldest[0]]
         return sum(held.blocks for held in self._held.values())
 
-    def hold(self, request_id: str, prompt_ids: tuple[int, ...], blocks: int) -> KvParams:
+    def peer(self) -> KvParams:
+        """What the other rank of a pair must know of this one."""
+        host, port = self._address()
+        return msgspec.structs.asdict(_Peer(self._engine_id, host, port))
+
+    def hold(self, submit: Submit, blocks: int) -> KvParams:
         """Keeps a prompt's KV for one pull; returns what the puller must present."""
-        assert self._transport is not None
-        host, port = self._transport.get_extra_info("sockname")[:2]
+        host, port = self._address()
         until = self._loop.time() + self._hold_s
-        held = _Held(_checksum(prompt_ids), blocks, until)
+        held = _Held(_checksum(submit.prompt_ids), blocks, until)
+        request_id = submit.request_id
+        if submit.pair is not None:
+            request_id = submit.pair.transfer_id
+            held.peer = str(submit.pair.peer.get("remote_engine_id", ""))
         self._held[request_id] = held
         params = _Params(
             remote_engine_id=self._engine_id,
             remote_request_id=request_id,
             remote_host=host,
             remote_port=port,
-            remote_num_tokens=len(prompt_ids),
+            remote_num_tokens=len(submit.prompt_ids),
             checksum=held.checksum,
         )
         return msgspec.structs.asdict(params)
 
-    def pull(
-        self, params: KvParams | None, prompt_ids: tuple[int, ...], on_done: Callable[[str], None]
-    ) -> int:
-        """Calls `on_done` later with "" or the cause of the failure; returns the tokens pulled."""
+    def pull(self, submit: Submit, on_done: Callable[[str], None]) -> int:
+        """Calls `on_done` later with "" or the cause of the failure; returns the tokens pulled.
+
+        Without a reference it is the pair's, which is waited for until its prefill has ended.
+        """
+        prompt_ids = submit.prompt_ids
+        patient = submit.kv_params is None
         try:
-            wanted = msgspec.convert(params, _Params)
+            wanted = (
+                self._of_pair(submit) if patient else msgspec.convert(submit.kv_params, _Params)
+            )
         except msgspec.ValidationError as error:
             self._loop.call_soon(on_done, f"not KV parameters of a fake engine: {error}")
             return 0
         if not 0 < wanted.remote_num_tokens <= len(prompt_ids):
             self._loop.call_soon(on_done, "the prompt is shorter than the KV to pull")
             return 0
-        assert self._transport is not None
-        own = self._transport.get_extra_info("sockname")
         self._pulls += 1
-        puller = f"{self._engine_id}/{own[1]}/{self._pulls}"
+        puller = f"{self._engine_id}/{self._address()[1]}/{self._pulls}"
         checksum = _checksum(prompt_ids[: wanted.remote_num_tokens])
-        pull = _Pull(puller, wanted.remote_engine_id, wanted.remote_request_id, checksum)
+        pull = _Pull(puller, wanted.remote_engine_id, wanted.remote_request_id, checksum, patient)
         until = self._loop.time() + self._pull_s
         address = (wanted.remote_host, wanted.remote_port)
         self._waiting[puller] = _Waiting(self._encode(pull), address, until, on_done)
         self._send(puller)
         return wanted.remote_num_tokens
+
+    def _of_pair(self, submit: Submit) -> _Params:
+        assert submit.pair is not None
+        peer = msgspec.convert(submit.pair.peer, _Peer)
+        return _Params(
+            remote_engine_id=peer.remote_engine_id,
+            remote_request_id=submit.pair.transfer_id,
+            remote_host=peer.remote_host,
+            remote_port=peer.remote_port,
+            remote_num_tokens=len(submit.prompt_ids),
+            checksum=0,
+        )
+
+    def _address(self) -> tuple[str, int]:
+        assert self._transport is not None
+        host, port = self._transport.get_extra_info("sockname")[:2]
+        return host, port
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -148,9 +187,14 @@ class FakeKvStore(asyncio.DatagramProtocol):
                 answer = _Answer(message.puller, self._give(message))
                 self._transport.sendto(self._encode(answer), addr)
             case _Answer():
-                waiting = self._waiting.pop(message.puller, None)
-                if waiting is not None:
-                    waiting.on_done(message.cause)
+                waiting = self._waiting.get(message.puller)
+                if waiting is None:
+                    return
+                if message.cause == _NOT_YET:  # its rank lives
+                    waiting.until = self._loop.time() + self._pull_s
+                    return
+                del self._waiting[message.puller]
+                waiting.on_done(message.cause)
 
     def _send(self, puller: str) -> None:
         waiting = self._waiting.get(puller)
@@ -167,10 +211,14 @@ class FakeKvStore(asyncio.DatagramProtocol):
         held = self._held.get(pull.request_id)
         if pull.engine_id != self._engine_id:
             return f"this is engine {self._engine_id}, not {pull.engine_id}"
+        if held is None and pull.patient:
+            return _NOT_YET
         if held is None or self._loop.time() >= held.until:
             return "the KV is unknown, or was held for too long"
         if held.puller not in {"", pull.puller}:
             return "the KV was pulled before"
+        if held.peer and not pull.puller.startswith(f"{held.peer}/"):
+            return f"the KV is bound to engine {held.peer}"
         if held.checksum != pull.checksum:
             return "the KV is of another prompt"
         held.puller = pull.puller

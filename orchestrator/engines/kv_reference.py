@@ -1,6 +1,7 @@
-"""Whether a KV reference can belong to a prompt, before an engine acts on it."""
+"""KV references: what vLLM is told of a transfer, and whether that can belong to a prompt."""
 
-from orchestrator.core import KvParams
+from orchestrator.core import KvParams, KvSource
+from orchestrator.engines.engine import Submit
 
 SAMPLED_TOKENS = 1  # a prefill rank may have computed the token that it drew
 
@@ -17,3 +18,29 @@ def reference_fault(params: KvParams, prompt_tokens: int) -> str | None:
     if not prompt_tokens <= held <= prompt_tokens + SAMPLED_TOKENS:
         return f"the KV reference holds {held} tokens, the prompt has {prompt_tokens}"
     return None
+
+
+def kv_fault(submit: Submit) -> str | None:
+    """Why the submission's KV parameters and its source do not belong together, or None."""
+    wanted = submit.kv_source is KvSource.TRANSFER
+    if submit.kv_params is not None and not wanted:
+        return "KV parameters belong to a transfer and only there"
+    if submit.pair is not None and submit.kv_source is KvSource.LOCAL:
+        return "a pair belongs to a transfer and only there"
+    if wanted and submit.kv_params is None and submit.pair is None:
+        return "a transfer needs KV parameters or a pair"
+    return None
+
+
+def kv_transfer_params(submit: Submit) -> dict[str, object]:
+    """vLLM's `kv_transfer_params` of a submission that produces or takes KV; the caller's own."""
+    params: dict[str, object] = {}
+    if submit.kv_params is not None:
+        params |= submit.kv_params
+    elif submit.kv_source is KvSource.PRODUCE:
+        params |= {"do_remote_decode": True, "do_remote_prefill": False}
+    else:
+        params |= {"do_remote_decode": False, "do_remote_prefill": True}
+    if submit.pair is not None:
+        params |= {**submit.pair.peer, "transfer_id": submit.pair.transfer_id}
+    return params

@@ -202,8 +202,8 @@ class VllmEngine:
         fault = prompt_fault(submit.prompt_ids, self._vocabulary)
         if fault := fault or grammar_fault(submit, self._grammar):
             return End(Finish.REFUSED, cause=fault)
-        if submit.kv_source is KvSource.TRANSFER and (
-            fault := reference_fault(submit.kv_params or {}, len(submit.prompt_ids))
+        if submit.kv_params is not None and (
+            fault := reference_fault(submit.kv_params, len(submit.prompt_ids))
         ):
             return End(Finish.FAILED, cause=fault)
         prompt = tokens_input(list(submit.prompt_ids), cache_salt=submit.cache_salt or None)

@@ -10,6 +10,7 @@ from vllm.v1.structured_output.backend_xgrammar import has_xgrammar_unsupported_
 
 from orchestrator.core import KvSource, TokenLogprob
 from orchestrator.engines.engine import GrammarKind, Submit
+from orchestrator.engines.kv_reference import kv_transfer_params
 from orchestrator.engines.structural_tag import structural_tag
 
 
@@ -23,10 +24,9 @@ def sampling_params(submit: Submit) -> SamplingParams:
             pass
         case KvSource.PRODUCE:
             max_tokens = 1
-            wish = {"do_remote_decode": True, "do_remote_prefill": False}
-            extra = {"kv_transfer_params": wish}
+            extra = {"kv_transfer_params": kv_transfer_params(submit)}
         case KvSource.TRANSFER:
-            extra = {"kv_transfer_params": dict(submit.kv_params or {})}  # vLLM writes into it
+            extra = {"kv_transfer_params": kv_transfer_params(submit)}  # vLLM writes into it
         case _:
             assert_never(submit.kv_source)
     constraint = None

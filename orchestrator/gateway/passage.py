@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from orchestrator.admission import Shed
-from orchestrator.core import Request, TokenLogprob
+from orchestrator.core import RankId, Request, TokenLogprob
 from orchestrator.engines import Sampling
 from orchestrator.handoff import Finished, Handoff
 from orchestrator.routing import Decision, Prompt
@@ -39,7 +39,7 @@ class Passage:
         self.gone = False  # the client has left
         self.attempts: dict[int, tuple[str, str]] = {}  # attempt -> (rank id, submission id)
         self.prompt: Prompt | None = None  # as it was last routed, with what had been emitted
-        self.decision: Decision | None = None  # the last one of routing
+        self.decisions: dict[RankId, Decision] = {}  # routing's last one for each rank
         self._ids: list[int] = []
         self._logprobs: list[TokenLogprob] = []
         self._awake = asyncio.Event()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from orchestrator import routing
-from orchestrator.core import FleetView, RankId, Role, TokenLogprob
+from orchestrator.core import FleetView, KvParams, RankId, Role, TokenLogprob
 from orchestrator.engines import (
     ChannelLimits,
     ChannelState,
@@ -159,6 +159,12 @@ class Ranks:
         rank = self._ranks[decision.choice.rank_id]
         self.router.sent(submit.request_id, decision, prompt, self._now())
         rank.channel.submit(submit, _Booked(self, rank, submit.request_id, sink))
+
+    def kv_peer(self, rank_id: RankId) -> KvParams:
+        """What the other rank of a transfer must know of this one; nothing of one that has gone."""
+        rank = self._ranks.get(rank_id)
+        info = None if rank is None else rank.channel.info
+        return {} if info is None else info.kv_peer or {}
 
     def cancel(self, rank_id: RankId, request_id: str) -> None:
         """Ends a submission; a rank that has gone is no error, its ends have come already."""

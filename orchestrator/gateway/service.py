@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from orchestrator import admission, handoff, routing
 from orchestrator.admission import Admission
-from orchestrator.core import KvSource, RankId, Request, Role, TokenLogprob
-from orchestrator.engines import ChannelLimits, End, Sampling, Submit
+from orchestrator.core import KvParams, KvSource, RankId, Request, Role, TokenLogprob
+from orchestrator.engines import ChannelLimits, End, KvPair, Sampling, Submit
 from orchestrator.gateway.network import Member, Network
 from orchestrator.gateway.passage import Passage
 from orchestrator.gateway.ranks import Ranks
@@ -190,6 +190,8 @@ class Service:
                     self._do(passage, passage.handoff.on(answer, self._now()))
                 case handoff.Send():
                     self._send(passage, action)
+                case handoff.Release(kv_params):
+                    self._release(passage, kv_params)
                 case handoff.Abort(attempt):
                     rank_id, submission = passage.attempts[attempt]
                     self.ranks.cancel(RankId(rank_id), submission)
@@ -202,7 +204,6 @@ class Service:
     ) -> handoff.Routed | handoff.NotRouted:
         leg = passage.handoff.leg
         decision = self.ranks.decide(role, leg, _prompt(passage), excluded)
-        passage.decision = decision
         choice = decision.choice
         self._decisions.info(
             "routing",
@@ -212,6 +213,7 @@ class Service:
             **decision_fields(decision, self.ranks.costs[role]),
         )
         if isinstance(choice, routing.Choice):
+            passage.decisions[choice.rank_id] = decision
             return handoff.Routed(choice.rank_id)
         self._stranded[passage.request.request_id] = passage
         return handoff.NotRouted(choice.reason is routing.Reason.ALL_EXCLUDED)
@@ -227,8 +229,12 @@ class Service:
             sampling = replace(
                 sampling, stop_token_ids=(), logprobs=None, grammar=None, thinking_budget=None
             )
-        assert passage.decision is not None
-        assert isinstance(passage.decision.choice, routing.Choice)
+        decision = passage.decisions[send.rank_id]
+        assert isinstance(decision.choice, routing.Choice)
+        pair = None
+        if send.pair is not None:
+            transfer_id = f"{passage.request.request_id}-{send.pair.number}"
+            pair = KvPair(transfer_id, self.ranks.kv_peer(send.pair.peer))
         submit = Submit(
             submission,
             passage.prompt_ids + send.emitted,
@@ -237,11 +243,32 @@ class Service:
             send.kv_params,
             passage.request.request_id,
             passage.cache_salt,
-            passage.decision.choice.work_s,
+            decision.choice.work_s,
+            pair,
         )
         assert passage.prompt is not None
         sink = _Sink(self, passage, send.attempt)
-        self.ranks.submit(passage.decision, passage.prompt, submit, sink)
+        self.ranks.submit(decision, passage.prompt, submit, sink)
+
+    def _release(self, passage: Passage, kv_params: KvParams) -> None:
+        """A prefill rank frees the blocks once they have been read, so a decode rank reads them."""
+        prompt = _prompt(passage)
+        decision = self.ranks.decide(self._decoder, routing.Leg.DECODE, prompt, ())
+        request_id = passage.request.request_id
+        found = isinstance(decision.choice, routing.Choice)
+        self._log.info("kv_released", request_id=request_id, read=found)
+        if not found:
+            return  # the prefill rank's lease ends
+        submit = Submit(
+            f"{request_id}-release",
+            tuple(prompt.ids),
+            Sampling(max_tokens=1),
+            KvSource.TRANSFER,
+            kv_params,
+            request_id,
+            passage.cache_salt,
+        )
+        self.ranks.submit(decision, prompt, submit, _Nobody())
 
     def _log_end(self, passage: Passage, end: handoff.Finished) -> None:
         self.ranks.drew(len(passage.handoff.emitted))
@@ -292,6 +319,14 @@ class Service:
         while True:
             await asyncio.sleep(TICK_S)
             self.tick()
+
+
+class _Nobody:
+    """Reads no output."""
+
+    def on_tokens(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None: ...
+
+    def on_end(self, end: End) -> None: ...
 
 
 class _Sink:

@@ -2,11 +2,16 @@
 
 The host feeds events and does the actions, in order. What it guarantees, whatever arrives in
 whatever order: exactly one `Finished` unless the request was cancelled, and then none; no token
-after it; a KV reference is used for one decode submission and never again, since an engine answers
-a stale one with wrong tokens; at most `attempts_max` submissions.
+after it; a KV reference goes to one decode submission or is released, once, since an engine answers
+a stale one with wrong tokens and holds the blocks of one that nobody reads; a cancel waits for KV
+that is on its way; at most `attempts_max` submissions, and one if they come in pairs.
 
 A rank that dies in mid-stream is survived: prompt plus emitted tokens go to another rank, unless
 the host has said that these cannot be continued.
+
+How the KV moves is the connector's way (`KvHandoff`). PULL: the prefill ends with a reference, with
+which any decode rank reads the blocks. PULL_BOUND: the same, but the prefill rank is told its peer
+beforehand. PUSH: both ranks are told of each other and begin at once; the prefill rank writes.
 """
 
 from collections.abc import Sequence
@@ -17,7 +22,7 @@ from typing import assert_never
 from orchestrator.core import Finish, KvParams, KvSource, RankId, Role, TokenLogprob
 from orchestrator.handoff.path import Path
 from orchestrator.routing import Leg
-from orchestrator.spec import HandoffSpec
+from orchestrator.spec import HandoffSpec, KvHandoff
 
 # --- events ------------------------------------------------------------------------------------
 
@@ -94,8 +99,19 @@ class Choose:
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """Two submissions that know of each other: the same `number` of the request, and the peer."""
+
+    number: int
+    peer: RankId
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
-    """Submit to the rank: the prompt, then `emitted` more ids; draw at most `max_tokens`."""
+    """Submit to the rank: the prompt, then `emitted` more ids; draw at most `max_tokens`.
+
+    A transfer has the reference that the prefill ended with, or a `pair`.
+    """
 
     attempt: int
     rank_id: RankId
@@ -103,6 +119,7 @@ class Send:
     kv_params: KvParams | None
     emitted: tuple[int, ...]
     max_tokens: int
+    pair: Pair | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +138,13 @@ class Abort:
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """Nobody will read what this reference names: see that its rank frees the blocks."""
+
+    kv_params: KvParams
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The request is over. `finish` is STOP, LENGTH, REFUSED or FAILED."""
 
@@ -128,19 +152,26 @@ class Finished:
     cause: str = ""
 
 
-Action = Choose | Send | Emit | Abort | Finished
+Action = Choose | Send | Emit | Abort | Release | Finished
 
 
+_NO_REFERENCE = "the prefill rank returned no reference to the KV"
 _PINNED = "an answer that a grammar constrains is not continued on another rank"
 
 
 class _Phase(Enum):
     NEW = auto()
     CHOOSING_PREFILL = auto()
-    PREFILLING = auto()
     CHOOSING_DECODE = auto()
-    DECODING = auto()
+    SENT = auto()  # a prefill, a decode or both run
+    CANCELLED = auto()  # only the KV on its way is waited for
     OVER = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    attempt: int
+    rank_id: RankId
 
 
 class Handoff:
@@ -156,8 +187,14 @@ class Handoff:
         self._max_tokens = max_tokens
         self._path = Path.IN_PLACE
         self._phase = _Phase.NEW
-        self._attempt = 0
-        self._rank: RankId | None = None
+        self._attempts = 0
+        self._pairs = 0
+        self._prefill_rank: RankId | None = None  # chosen, and to be told its peer
+        self._prefill: _Sent | None = None  # running
+        self._decode: _Sent | None = None  # running
+        self._peer: RankId | None = None  # the decode rank that the prefill is bound to
+        self._moving = False  # the running decode's KV has not come yet, as far as is known
+        self._left: set[int] = set()  # aborted ones whose end has not come
         self._failed: frozenset[RankId] = frozenset()
         self._kv_params: KvParams | None = None  # held between the legs only
         self._waits_since: float | None = None
@@ -178,10 +215,11 @@ class Handoff:
 
     @property
     def leg(self) -> Leg:
-        """What the rank that is being chosen, or was chosen last, has to do."""
-        if self._phase in {_Phase.CHOOSING_PREFILL, _Phase.PREFILLING}:
+        """What the rank that is being chosen has to do."""
+        if self._phase is _Phase.CHOOSING_PREFILL:
             return Leg.PREFILL
-        return Leg.WHOLE if self._kv_params is None else Leg.DECODE
+        moved = self._kv_params is not None or self._prefill_rank is not None
+        return Leg.DECODE if moved else Leg.WHOLE
 
     @property
     def over(self) -> bool:
@@ -190,13 +228,13 @@ class Handoff:
 
     def on(self, event: Event, now: float) -> list[Action]:
         """What the host is to do about the event."""
-        if self._phase is _Phase.OVER:
-            return []
         match event:
             case Tokens():
                 return self._tokens(event)
             case Ended():
                 return self._ended(event)
+            case _ if self._phase in {_Phase.CANCELLED, _Phase.OVER}:
+                return []
             case Begun(path):
                 self._path = path
                 return self._restart()
@@ -213,9 +251,12 @@ class Handoff:
             case _:
                 assert_never(event)
 
+    # --- choosing and sending ------------------------------------------------------------------
+
     def _restart(self) -> list[Action]:
         """From the first leg; what was emitted becomes part of the prompt."""
-        self._kv_params = None
+        assert self._kv_params is None
+        self._prefill_rank = self._peer = None
         if self._path is Path.TRANSFER:
             return self._choose(_Phase.CHOOSING_PREFILL)
         return self._choose(_Phase.CHOOSING_DECODE)
@@ -227,18 +268,38 @@ class Handoff:
 
     def _routed(self, rank_id: RankId) -> list[Action]:
         self._waits_since = None
-        self._attempt += 1
-        self._rank = rank_id
-        emitted = tuple(self.emitted)
         if self._phase is _Phase.CHOOSING_PREFILL:
-            self._phase = _Phase.PREFILLING
-            return [Send(self._attempt, rank_id, KvSource.PRODUCE, None, emitted, 1)]
+            if self._spec.kv is KvHandoff.PULL:
+                return [self._send_prefill(rank_id, None)]
+            self._prefill_rank = rank_id
+            return self._choose(_Phase.CHOOSING_DECODE)
         assert self._phase is _Phase.CHOOSING_DECODE
-        self._phase = _Phase.DECODING
+        prefill_rank, self._prefill_rank = self._prefill_rank, None
+        if prefill_rank is None:
+            return [self._send_decode(rank_id, None)]
+        self._pairs += 1
+        prefill = self._send_prefill(prefill_rank, Pair(self._pairs, rank_id))
+        if self._spec.kv is KvHandoff.PULL_BOUND:
+            self._peer = rank_id
+            return [prefill]
+        return [prefill, self._send_decode(rank_id, Pair(self._pairs, prefill_rank))]
+
+    def _send_prefill(self, rank_id: RankId, pair: Pair | None) -> Send:
+        self._phase = _Phase.SENT
+        self._attempts += 1
+        self._prefill = _Sent(self._attempts, rank_id)
+        emitted = tuple(self.emitted)
+        return Send(self._attempts, rank_id, KvSource.PRODUCE, None, emitted, 1, pair)
+
+    def _send_decode(self, rank_id: RankId, pair: Pair | None) -> Send:
+        self._phase = _Phase.SENT
+        self._attempts += 1
+        self._decode = _Sent(self._attempts, rank_id)
         params, self._kv_params = self._kv_params, None
-        source = KvSource.LOCAL if params is None else KvSource.TRANSFER
-        left = self._max_tokens - len(emitted)
-        return [Send(self._attempt, rank_id, source, params, emitted, left)]
+        self._moving = params is not None or pair is not None
+        source = KvSource.TRANSFER if self._moving else KvSource.LOCAL
+        left = self._max_tokens - len(self.emitted)
+        return Send(self._attempts, rank_id, source, params, tuple(self.emitted), left, pair)
 
     def _not_routed(self, all_excluded: bool, now: float) -> list[Action]:
         if all_excluded:
@@ -249,10 +310,9 @@ class Handoff:
             return self._restart()
         if self._waits_since is None:
             self._waits_since = now
-        # The prefill rank frees the blocks when their lease ends, which the wait may outlast: the
-        # decode rank that comes will prefill in place.
-        self._kv_params = None
-        return []
+        # The wait may outlast what the prefill rank holds: the decode rank that comes prefills.
+        self._prefill_rank = None
+        return self._released()
 
     def _woken(self, now: float) -> list[Action]:
         if self._waits_since is None:
@@ -261,62 +321,116 @@ class Handoff:
             return self._finish(Finish.FAILED, self._cause or "no rank can be reached")
         return self._choose(self._phase)
 
+    # --- what submissions say ------------------------------------------------------------------
+
     def _tokens(self, tokens: Tokens) -> list[Action]:
-        if tokens.attempt != self._attempt or self._phase is not _Phase.DECODING:
+        decode = self._decode
+        if decode is None or tokens.attempt != decode.attempt:
             return []  # the prefill leg's one token is drawn again by the decode rank
+        self._moving = False
+        if self._phase is _Phase.CANCELLED:
+            return self._stopped()
         self.emitted.extend(tokens.ids)
         return [Emit(tokens.ids, tokens.logprobs)]
 
-    def _pin(self) -> list[Action]:
-        self._pinned = True
-        if not self.emitted or self._phase is _Phase.DECODING:
-            return []
-        aborts = self._cancelled()  # it is being resumed already
-        return [*aborts, *self._finish(Finish.FAILED, f"{self._cause}; {_PINNED}")]
-
     def _ended(self, end: Ended) -> list[Action]:
-        if end.attempt != self._attempt:
-            return []
+        if self._prefill is not None and end.attempt == self._prefill.attempt:
+            sent, self._prefill = self._prefill, None
+            return self._prefill_ended(end, sent)
+        if self._decode is not None and end.attempt == self._decode.attempt:
+            sent, self._decode = self._decode, None
+            return self._decode_ended(end, sent)
+        if end.attempt in self._left:
+            self._left.remove(end.attempt)
+            if end.kv_params is not None:  # it ended before our abort was there
+                return [Release(end.kv_params)]
+        return []
+
+    def _prefill_ended(self, end: Ended, sent: _Sent) -> list[Action]:
         match end.finish:
-            case Finish.FAILED | Finish.LOST:
-                return self._retry(end.cause)
-            case Finish.REFUSED:
-                return self._finish(end.finish, end.cause)
-            case Finish.ABORTED:
-                return self._retry(end.cause or "the engine aborted the request on its own")
             case Finish.STOP | Finish.LENGTH:
                 pass
+            case _ if self._decode is not None and not self._moving:
+                return []  # it has what it needs
+            case Finish.REFUSED if self._phase is not _Phase.CANCELLED:
+                return self._finish(end.finish, end.cause)
             case _:
-                assert_never(end.finish)
+                return self._retry(end, sent)
         if self._cached_tokens is None:
             self._cached_tokens = end.cached_tokens  # the first leg's: what was a prefix hit
-        if self._phase is _Phase.DECODING:
-            return self._finish(end.finish, "")
-        assert self._phase is _Phase.PREFILLING
+        if self._decode is not None:  # pushed to it
+            return []
         if end.kv_params is None:
-            return self._retry("the prefill rank returned no reference to the KV")
+            return self._retry(Ended(end.attempt, Finish.FAILED, cause=_NO_REFERENCE), sent)
         self._kv_params = end.kv_params
+        if self._peer is not None:
+            return [self._send_decode(self._peer, None)]
         return self._choose(_Phase.CHOOSING_DECODE)
 
-    def _retry(self, cause: str) -> list[Action]:
+    def _decode_ended(self, end: Ended, sent: _Sent) -> list[Action]:
+        if self._phase is _Phase.CANCELLED:
+            return self._stopped()
+        match end.finish:
+            case Finish.STOP | Finish.LENGTH:
+                if self._cached_tokens is None:
+                    self._cached_tokens = end.cached_tokens
+                return self._finish(end.finish, "")
+            case Finish.REFUSED:
+                return self._finish(end.finish, end.cause)
+            case Finish.FAILED | Finish.LOST | Finish.ABORTED:
+                return self._retry(end, sent)
+            case _:
+                assert_never(end.finish)
+
+    # --- ends ----------------------------------------------------------------------------------
+
+    def _retry(self, end: Ended, sent: _Sent) -> list[Action]:
+        if self._phase is _Phase.CANCELLED:
+            return self._stopped()
+        cause = end.cause
+        if not cause and end.finish is Finish.ABORTED:
+            cause = "the engine aborted the request on its own"
         self._cause = cause
-        if self._rank is not None:
-            self._failed |= {self._rank}
+        self._failed |= {sent.rank_id}
+        actions = self._leave_off()
         if len(self.emitted) >= self._max_tokens:
-            return self._finish(Finish.LENGTH, "")
+            return [*actions, *self._finish(Finish.LENGTH, "")]
         if self._pinned and self.emitted:
-            return self._finish(Finish.FAILED, f"{cause}; {_PINNED}")
-        if self._attempt >= self._spec.attempts_max:
-            return self._finish(Finish.FAILED, cause)
-        return self._restart()
+            return [*actions, *self._finish(Finish.FAILED, f"{cause}; {_PINNED}")]
+        if self._attempts >= self._spec.attempts_max:
+            return [*actions, *self._finish(Finish.FAILED, cause)]
+        return [*actions, *self._restart()]
+
+    def _pin(self) -> list[Action]:
+        self._pinned = True
+        if not self.emitted or self._decode is not None:
+            return []
+        # it is being resumed already
+        return self._finish(Finish.FAILED, f"{self._cause}; {_PINNED}")
 
     def _cancelled(self) -> list[Action]:
-        sent = self._phase in {_Phase.PREFILLING, _Phase.DECODING}
-        self._phase = _Phase.OVER
         self._waits_since = None
-        return [Abort(self._attempt)] if sent else []
+        if self._decode is not None and self._moving:
+            self._phase = _Phase.CANCELLED
+            return []
+        return self._stopped()
+
+    def _stopped(self) -> list[Action]:
+        """The end of a request that nobody waits for."""
+        self._phase = _Phase.OVER
+        return [*self._leave_off(), *self._released()]
 
     def _finish(self, finish: Finish, cause: str) -> list[Action]:
-        self._phase = _Phase.OVER
         self._waits_since = None
-        return [Finished(finish, cause)]
+        return [*self._stopped(), Finished(finish, cause)]
+
+    def _leave_off(self) -> list[Action]:
+        """Aborts what runs; its ends are no longer waited for."""
+        running = [sent for sent in (self._prefill, self._decode) if sent is not None]
+        self._prefill = self._decode = None
+        self._left.update(sent.attempt for sent in running)
+        return [Abort(sent.attempt) for sent in running]
+
+    def _released(self) -> list[Action]:
+        params, self._kv_params = self._kv_params, None
+        return [] if params is None else [Release(params)]

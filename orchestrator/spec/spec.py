@@ -116,10 +116,19 @@ class AdmissionSpec:
     queue_timeout_s: float = 600.0  # the official API closes a request not begun after 10 minutes
 
 
+class KvHandoff(StrEnum):
+    """Who moves a prompt's KV from the prefill rank to the decode rank, and what both know."""
+
+    PULL = "pull"  # decode pulls afterwards: NIXL
+    PULL_BOUND = "pull_bound"  # the same, but prefill knows its peer beforehand
+    PUSH = "push"  # both begin at once, and prefill pushes: Mooncake
+
+
 @dataclass(frozen=True, slots=True)
 class HandoffSpec:
     """One request's passage from prefill to decode."""
 
+    kv: KvHandoff = KvHandoff.PULL
     in_place_max_tokens: int = 15  # prompts up to this long are prefilled by the decode rank
     attempts_max: int = 4  # submissions of one request after which it fails
     resume_wait_s: float = 180.0  # how long a request waits for a rank once it has begun

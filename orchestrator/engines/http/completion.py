@@ -7,6 +7,7 @@ import msgspec
 
 from orchestrator.core import KvParams, KvSource
 from orchestrator.engines.engine import End, Finish, Sampling, Submit, TokenLogprob
+from orchestrator.engines.kv_reference import kv_transfer_params
 from orchestrator.engines.structural_tag import structural_tag
 
 _ID = "token_id:"  # vLLM's prefix of ids that stand for tokens
@@ -24,9 +25,9 @@ def completion_body(model: str, submit: Submit) -> bytes:
         case KvSource.PRODUCE:
             streams = False  # only a whole body has the reference
             max_tokens = 1
-            body["kv_transfer_params"] = {"do_remote_decode": True, "do_remote_prefill": False}
+            body["kv_transfer_params"] = kv_transfer_params(submit)
         case KvSource.TRANSFER:
-            body["kv_transfer_params"] = submit.kv_params
+            body["kv_transfer_params"] = kv_transfer_params(submit)
         case _:
             assert_never(submit.kv_source)
     body |= {

@@ -9,7 +9,7 @@ import contextlib
 import msgspec
 from typing_extensions import override
 
-from orchestrator.core import EngineStartError, KvSource
+from orchestrator.core import EngineStartError
 from orchestrator.engines.engine import (
     LOGPROBS_MAX,
     End,
@@ -26,6 +26,7 @@ from orchestrator.engines.http.exposition import cache_config, load_of
 from orchestrator.engines.http.generation import Generation
 from orchestrator.engines.http.reading import read, read_metrics
 from orchestrator.engines.http.upstream import Call, Pool, post
+from orchestrator.engines.kv_reference import kv_fault
 
 BLOCK_TOKENS = 64  # where the server does not say; only what we remember depends on it
 POLL_S = 1.0  # between two looks at the engine's health and load
@@ -151,9 +152,7 @@ class HttpEngine(Engine):
             return f"the prompt leaves no room in {self._max_model_len} tokens"
         if sampling.logprobs is not None and not 0 <= sampling.logprobs <= LOGPROBS_MAX:
             return f"{sampling.logprobs} logprobs; 0 to {LOGPROBS_MAX} can be had"
-        if (submit.kv_source is KvSource.TRANSFER) != (submit.kv_params is not None):
-            return "KV parameters are for a transfer, which needs them"
-        return None
+        return kv_fault(submit)
 
 
 class _Model(msgspec.Struct):

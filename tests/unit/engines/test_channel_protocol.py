@@ -694,7 +694,7 @@ def test_frames_stay_as_they_are_on_the_wire() -> None:
     submit = Submit("a", (1,), Sampling(2, 0.0, 1.0, None, ()))
     decoded = msgspec.msgpack.decode(frames.frame(frames.Open(5, submit))[4:])
     sampling: list[object] = [2, 0.0, 1.0, None, [], 0.0, 0.0, None, None, None]
-    assert decoded == [2, 5, ["a", [1], sampling, "local", None, "", "", 0.0]]
+    assert decoded == [2, 5, ["a", [1], sampling, "local", None, "", "", 0.0, None]]
     logprobs = frames.frame(frames.Tokens([0], [[1]], [[TokenLogprob(-0.5, ((1, -0.5),))]]))
     assert msgspec.msgpack.decode(logprobs[4:]) == [13, [0], [[1]], [[[-0.5, [[1, -0.5]]]]]]
 

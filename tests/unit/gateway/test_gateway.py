@@ -1,6 +1,7 @@
 """The gateway against fake engines over real token channels and a real HTTP server, one process."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from orchestrator.spec import (
     EngineKind,
     GatewaySpec,
     HandoffSpec,
+    KvHandoff,
     Spec,
     StepCosts,
     local_spec,
@@ -62,6 +64,38 @@ async def test_streams_reasoning_then_answer_over_a_transfer(
         assert running.ranks["p"].engine.load().steps > 0
         path = next(d for d in decisions(running) if d["event"] == "path")
         assert (path["decision"], path["reason"]) == ("transfer", "long_prompt")
+
+
+@pytest.mark.parametrize("kv", [KvHandoff.PUSH, KvHandoff.PULL_BOUND])
+async def test_kv_that_is_pushed_or_bound_to_its_peer_gives_the_same_answer(
+    tokenizer: Tokenizer, tmp_path: Path, kv: KvHandoff
+) -> None:
+    def paired(spec: Spec) -> Spec:
+        return replace(spec, handoff=replace(spec.handoff, kv=kv))
+
+    async with stack(tokenizer, tmp_path / "pull", pair()) as running:
+        pulled = await running.ask(QUESTION)
+    ranks = [*pair(), Rank(Role.DECODE, "d2", FAST)]
+    async with stack(tokenizer, tmp_path / "pair", ranks, paired) as running:
+        answers = await asyncio.gather(*(running.ask(QUESTION) for _ in range(6)))
+        assert set(answers) == {pulled}
+        legs = [d["question"] for d in decisions(running) if d["event"] == "routing"]
+        assert [leg["leg"] for leg in legs if isinstance(leg, dict)] == ["prefill", "decode"] * 6
+        assert running.ranks["p"].engine.load().kv_usage == 0, "all that was held has been read"
+
+
+async def test_a_client_that_leaves_between_the_legs_leaves_no_blocks_behind(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    slow = FakeEngineSpec(step_s=0.001, prefill_s_per_token=0.005)
+    async with stack(tokenizer, tmp_path, pair(slow)) as running:
+        prefill = running.ranks["p"].engine
+        for wait_s in (0.05, 0.1, 0.15, 0.2):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await running.ask(QUESTION)
+        await until(lambda: prefill.load().running + prefill.load().waiting == 0)
+        await until(lambda: prefill.load().kv_usage == 0)
 
 
 async def test_the_body_holds_what_the_stream_held(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -1,9 +1,17 @@
 """One request's passage: paths, failures, and what holds whatever happens."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from orchestrator.core import (
     Finish,
@@ -26,16 +34,19 @@ from orchestrator.handoff import (
     Finished,
     Handoff,
     NotRouted,
+    Pair,
     Path,
     Pinned,
     Reason,
+    Release,
     Routed,
     Send,
     Tokens,
     Woken,
     choose_path,
 )
-from orchestrator.spec import HandoffSpec
+from orchestrator.routing import Leg
+from orchestrator.spec import HandoffSpec, KvHandoff
 
 SPEC = HandoffSpec(in_place_max_tokens=15, attempts_max=3, resume_wait_s=60.0)
 P, D, D2 = RankId("p/0"), RankId("d/0"), RankId("d2/0")
@@ -106,7 +117,7 @@ def test_a_reference_does_not_outlive_a_wait_for_a_decode_rank() -> None:
     machine, _ = begun()
     machine.on(Routed(P), 0.0)
     machine.on(Ended(1, Finish.LENGTH, KV), 0.0)
-    assert machine.on(NotRouted(), 0.0) == []
+    assert machine.on(NotRouted(), 0.0) == [Release(KV)]
     assert machine.waiting
     assert machine.on(Woken(), 1.0) == [Choose(Role.DECODE, frozenset())]
     [send] = machine.on(Routed(D), 1.0)
@@ -206,6 +217,88 @@ def test_a_client_that_leaves_aborts_what_runs_and_hears_nothing() -> None:
     assert machine.on(Ended(2, Finish.ABORTED), 0.0) == []
 
 
+def of_kind(kv: KvHandoff) -> Handoff:
+    """A request whose ranks P and D have been chosen."""
+    machine = Handoff(replace(SPEC, kv=kv), Role.DECODE, prompt_tokens=20, max_tokens=10)
+    machine.on(Begun(Path.TRANSFER), 0.0)
+    assert machine.on(Routed(P), 0.0) == [Choose(Role.DECODE, frozenset())]
+    assert machine.leg is Leg.DECODE
+    return machine
+
+
+def test_a_push_begins_both_legs_at_once_and_each_knows_the_other() -> None:
+    machine = of_kind(KvHandoff.PUSH)
+    assert machine.on(Routed(D), 0.0) == [
+        Send(1, P, KvSource.PRODUCE, None, (), 1, Pair(1, D)),
+        Send(2, D, KvSource.TRANSFER, None, (), 10, Pair(1, P)),
+    ]
+    assert machine.on(Ended(1, Finish.LENGTH, cached_tokens=64), 0.0) == []
+    assert machine.on(Tokens(2, [5]), 0.0) == [Emit([5])]
+    assert machine.on(Ended(2, Finish.STOP, cached_tokens=19), 0.0) == [Finished(Finish.STOP)]
+    assert machine.cached_tokens == 64
+
+
+def test_a_bound_prefill_knows_its_peer_and_that_one_pulls() -> None:
+    machine = of_kind(KvHandoff.PULL_BOUND)
+    assert machine.on(Routed(D), 0.0) == [Send(1, P, KvSource.PRODUCE, None, (), 1, Pair(1, D))]
+    assert machine.on(Ended(1, Finish.LENGTH, KV), 0.0) == [
+        Send(2, D, KvSource.TRANSFER, KV, (), 10)
+    ]
+
+
+@pytest.mark.parametrize("finish", [Finish.FAILED, Finish.LOST, Finish.ABORTED])
+def test_a_push_whose_prefill_dies_aborts_the_decode_that_waits_for_it(finish: Finish) -> None:
+    machine = of_kind(KvHandoff.PUSH)
+    machine.on(Routed(D), 0.0)
+    assert machine.on(Ended(1, finish), 0.0) == [Abort(2), Choose(Role.PREFILL, frozenset({P}))]
+    assert machine.on(Ended(2, Finish.ABORTED), 0.0) == []
+
+
+def test_a_push_whose_decode_dies_aborts_the_prefill_and_releases_what_it_made() -> None:
+    machine = of_kind(KvHandoff.PUSH)
+    machine.on(Routed(D), 0.0)
+    assert machine.on(Ended(2, Finish.LOST), 0.0) == [
+        Abort(1),
+        Choose(Role.PREFILL, frozenset({D})),
+    ]
+    assert machine.on(Ended(1, Finish.LENGTH, KV), 0.0) == [Release(KV)]
+
+
+def test_a_prefill_rank_that_dies_after_the_push_costs_nothing() -> None:
+    machine = of_kind(KvHandoff.PUSH)
+    machine.on(Routed(D), 0.0)
+    machine.on(Tokens(2, [5]), 0.0)
+    assert machine.on(Ended(1, Finish.LOST), 0.0) == []
+    assert machine.on(Ended(2, Finish.STOP), 0.0) == [Finished(Finish.STOP)]
+
+
+def test_a_cancel_during_the_transfer_takes_effect_when_the_kv_has_come() -> None:
+    for kind in (KvHandoff.PULL_BOUND, KvHandoff.PUSH):
+        machine = of_kind(kind)
+        machine.on(Routed(D), 0.0)
+        machine.on(Ended(1, Finish.LENGTH, KV), 0.0)
+        assert machine.on(Cancelled(), 0.0) == []
+        assert not machine.over
+        assert machine.on(Tokens(2, [5]), 0.0) == [Abort(2)], "and nothing is emitted"
+        assert machine.over
+        assert machine.on(Ended(2, Finish.ABORTED), 0.0) == []
+
+
+def test_a_cancel_between_the_legs_releases_the_blocks() -> None:
+    machine, _ = begun()
+    machine.on(Routed(P), 0.0)
+    machine.on(Ended(1, Finish.LENGTH, KV), 0.0)
+    assert machine.on(Cancelled(), 0.0) == [Release(KV)]
+
+
+def test_a_cancel_that_a_prefill_has_outrun_releases_its_blocks() -> None:
+    machine, _ = begun()
+    machine.on(Routed(P), 0.0)
+    assert machine.on(Cancelled(), 0.0) == [Abort(1)]
+    assert machine.on(Ended(1, Finish.LENGTH, KV), 0.0) == [Release(KV)]
+    assert machine.on(Ended(1, Finish.LENGTH, KV), 0.0) == [], "once"
+
+
 @pytest.mark.parametrize(
     ("decoder", "tokens", "prefill", "expected"),
     [
@@ -229,7 +322,6 @@ class AnyOrder(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.machine = Handoff(SPEC, Role.DECODE, prompt_tokens=20, max_tokens=8)
         self.sends: list[Send] = []
         self.ended: set[int] = set()
         self.emitted: list[int] = []
@@ -237,27 +329,44 @@ class AnyOrder(RuleBasedStateMachine):
         self.asked: Choose | None = None
         self.cancelled = False
         self.pinned = False
-        self.references = 0
-        self.do([*self.machine.on(Begun(Path.TRANSFER), self.now)])
+        self.made: list[KvParams] = []  # references, each another
+        self.used: list[KvParams] = []  # by a decode or a release
+        self.moving: set[int] = set()  # decodes whose KV has not come
+        self.lost: set[int] = set()  # of those, the ones whose prefill has failed
+
+    @initialize(kv=st.sampled_from(list(KvHandoff)))
+    def begin(self, kv: KvHandoff) -> None:
+        self.kv = kv
+        spec = replace(SPEC, kv=kv)
+        self.machine = Handoff(spec, Role.DECODE, prompt_tokens=20, max_tokens=8)
+        self.do(self.machine.on(Begun(Path.TRANSFER), self.now))
 
     def do(self, actions: list[Action]) -> None:
         for action in actions:
-            assert not self.finished, "an action after the end"
             match action:
                 case Choose():
+                    assert not self.finished, "an action after the end"
                     assert self.asked is None, "asked twice"
                     self.asked = action
                 case Send():
+                    assert not self.finished, "an action after the end"
                     assert not (self.pinned and self.emitted), "sent what cannot be continued"
                     self.sends.append(action)
                     assert action.emitted == tuple(self.emitted)
-                    self.references += action.kv_source is KvSource.TRANSFER
+                    if action.kv_params is not None:
+                        self.used.append(action.kv_params)
+                    if action.kv_source is KvSource.TRANSFER:
+                        assert (action.kv_params is None) == (action.pair is not None)
+                        self.moving.add(action.attempt)
                 case Emit(ids):
+                    assert not self.finished, "an action after the end"
                     self.emitted += ids
+                case Release(kv_params):
+                    self.used.append(kv_params)
                 case Finished():
                     self.finished.append(action)
-                case Abort():
-                    pass
+                case Abort(attempt):
+                    assert attempt not in self.moving - self.lost, "KV was on its way"
 
     @rule(rank=st.sampled_from([P, D, D2, None]), excluded=st.booleans())
     @precondition(lambda self: self.asked is not None)
@@ -268,20 +377,32 @@ class AnyOrder(RuleBasedStateMachine):
         event = Routed(rank) if rank is not None else NotRouted(only_failed)
         self.do(self.machine.on(event, self.now))
 
-    @rule(ids=st.lists(st.integers(2, 9), min_size=1, max_size=2), back=st.integers(0, 2))
+    @rule(ids=st.lists(st.integers(2, 9), min_size=1, max_size=2), back=st.integers(0, 3))
     @precondition(lambda self: self.sends)
     def tokens(self, ids: list[int], back: int) -> None:
         attempt = max(1, len(self.sends) - back)
         if attempt not in self.ended and len(self.emitted) + len(ids) <= 8:
+            self.moving.discard(attempt)
             self.do(self.machine.on(Tokens(attempt, ids), self.now))
 
-    @rule(finish=st.sampled_from(list(Finish)), kv=st.booleans(), back=st.integers(0, 2))
+    @rule(finish=st.sampled_from(list(Finish)), kv=st.booleans(), back=st.integers(0, 3))
     @precondition(lambda self: self.sends)
     def end(self, finish: Finish, kv: bool, back: int) -> None:
         attempt = max(1, len(self.sends) - back)
-        if attempt not in self.ended:
-            self.ended.add(attempt)
-            self.do(self.machine.on(Ended(attempt, finish, KV if kv else None), self.now))
+        if attempt in self.ended:
+            return
+        self.ended.add(attempt)
+        self.moving.discard(attempt)
+        sent = self.sends[attempt - 1]
+        params: KvParams | None = None
+        good = finish in {Finish.STOP, Finish.LENGTH}
+        if sent.kv_source is KvSource.PRODUCE:
+            if good and kv and self.kv is not KvHandoff.PUSH:
+                params = {"number": attempt}
+                self.made.append(params)
+            if not good and self.kv is KvHandoff.PUSH:
+                self.lost.add(attempt + 1)
+        self.do(self.machine.on(Ended(attempt, finish, params), self.now))
 
     @rule(seconds=st.floats(0.1, 50))
     @precondition(lambda self: self.asked is None)
@@ -307,14 +428,24 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def holds(self) -> None:
+        if not hasattr(self, "machine"):
+            return
         assert len(self.finished) <= (0 if self.cancelled else 1)
-        assert len(self.sends) <= SPEC.attempts_max
-        assert self.references <= sum(s.kv_source is KvSource.PRODUCE for s in self.sends)
-        assert self.machine.over == (self.cancelled or bool(self.finished))
-        if not self.machine.over:
-            running = self.sends and self.sends[-1].attempt not in self.ended
-            assert running or self.asked or self.machine.waiting, "nothing would ever happen again"
+        assert len(self.sends) <= SPEC.attempts_max + 1
+        numbers = [params["number"] for params in self.used]
+        assert len(numbers) == len(set(numbers)), "a reference was used or released twice"
+        held = [params for params in self.made if params not in self.used]
+        running = len(self.ended) < len(self.sends)
+        if self.machine.over:
+            assert not held, "blocks are stranded"
+            assert self.cancelled or self.finished
+            return
+        assert len(held) <= 1
+        if self.cancelled:
+            assert self.moving, "it waits for nothing"
+        else:
+            assert running or self.asked or self.machine.waiting, "nothing would happen again"
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+TestAnyOrder.settings = settings(max_examples=400, stateful_step_count=30, deadline=None)
