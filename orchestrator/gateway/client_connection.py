@@ -280,8 +280,9 @@ class ClientConnection(asyncio.Protocol):
             return
         self._bytes += size
         limit_bytes = self._clients.max_body_bytes
-        if self._in_head and self._bytes > HEAD_BYTES_MAX:
-            self._refusal = ApiError(431, f"The head is larger than {HEAD_BYTES_MAX} bytes")
+        if self._in_head:
+            if self._bytes > HEAD_BYTES_MAX:
+                self._refusal = ApiError(431, f"The head is larger than {HEAD_BYTES_MAX} bytes")
         elif self._bytes > DRAIN * limit_bytes:
             self._refusal = too_large(limit_bytes)
 
