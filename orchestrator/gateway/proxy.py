@@ -19,7 +19,7 @@ from orchestrator.routing import Choice, Leg, Member, Prompt, Router
 from orchestrator.telemetry import Metrics, metrics
 
 ATTEMPTS_MAX = 3
-BLOCKS_ASSUMED = 4_096  # of an engine that does not say how many it has
+KV_TOKENS_ASSUMED = 262_144  # in the cache of an engine that does not say how many
 TOKEN_BYTES = 4  # of a prompt's JSON, about: nothing is tokenised here
 
 
@@ -49,9 +49,9 @@ class Proxy:
         self._loop = asyncio.get_running_loop()
         self.reached: dict[RankId, Pool] = {}  # the engines that can be chosen
 
-    def join(self, rank_id: RankId, pool: Pool, blocks: int) -> None:
-        """An engine can be chosen from now on; `blocks` are those of its KV cache, 0 if unknown."""
-        kv_tokens = (blocks or BLOCKS_ASSUMED) * self._limits.block_tokens
+    def join(self, rank_id: RankId, pool: Pool, kv_tokens: int) -> None:
+        """An engine can be chosen from now on; `kv_tokens` fit into its cache, 0 if unknown."""
+        kv_tokens = kv_tokens or KV_TOKENS_ASSUMED
         member = Member(rank_id, Role.UNIFIED, self._limits.requests_max, kv_tokens=kv_tokens)
         self._router.join(member, kv_events=False)
         self.reached = dict(sorted([*self.reached.items(), (rank_id, pool)]))
