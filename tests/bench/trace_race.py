@@ -9,20 +9,21 @@ takes half a minute and other people's tokenizers keep up. Rounds alternate the 
 import argparse
 import asyncio
 import hashlib
+import itertools
 import json
-import re
-import subprocess
+import string
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
 import uvloop
 
+from orchestrator.codec import Tokenizer
+from orchestrator.engines.tiny_checkpoint import published_tokenizer
 from orchestrator.sim import TraceRequest, read_trace
-from tests.bench.contenders import Contender, Missing, contender
+from tests.bench.contenders import Contender, Missing, contender, engines
 from tests.bench.http_load import Ask, cpu_s, open_loop, percentile
 
 TRACE = Path(__file__).parent / "traces" / "mooncake_synthetic_slice.jsonl.gz"
@@ -32,6 +33,7 @@ CONTENDERS = (
     "sglang-router:cache_aware",
     "vllm-router:cache_aware",
     "vllm-router:kv_aware",
+    "dynamo:kv",
 )
 ENGINES = 8
 FASTER = 10  # than the trace's own time
@@ -51,15 +53,28 @@ class Model:
     slots: int = 64
 
 
-def block_text(hash_id: int) -> str:
-    """The same for the same id: words of three letters."""
-    letters = hashlib.shake_128(str(hash_id).encode()).hexdigest(BLOCK_CHARS * 3 // 8)
-    return re.sub("(...)", r"\1 ", letters)
+def words() -> list[str]:
+    """Four characters each, and one token to R1's tokenizer wherever they stand."""
+    tokenizer = Tokenizer.load(published_tokenizer())
+    letters = itertools.product(string.ascii_lowercase, repeat=3)
+    found = [" " + "".join(three) for three in letters]
+    return [word for word in found if len(tokenizer.encode(word)) == 1]
+
+
+def block_text(known: Sequence[str], hash_id: int) -> str:
+    """The same for the same id."""
+    drawn = hashlib.shake_128(str(hash_id).encode()).digest(2 * BLOCK_CHARS // 4)
+    return "".join(
+        known[int.from_bytes(drawn[at : at + 2]) % len(known)] for at in range(0, len(drawn), 2)
+    )
 
 
 def asks_of(requests: Sequence[TraceRequest]) -> list[Ask]:
     """The trace as it is sent."""
-    texts = {hash_id: block_text(hash_id) for request in requests for hash_id in request.hash_ids}
+    known = words()
+    texts = {
+        hash_id: block_text(known, hash_id) for request in requests for hash_id in request.hash_ids
+    }
     asks = []
     for request in requests:
         text = "".join(texts[hash_id] for hash_id in request.hash_ids)[: request.prompt_tokens]
@@ -70,20 +85,11 @@ def asks_of(requests: Sequence[TraceRequest]) -> list[Ask]:
     return asks
 
 
-@contextmanager
-def engines(model: Model) -> Iterator[list[str]]:
-    """Their addresses, each with =PUBLISHER of its KV events."""
-    command = [sys.executable, "-m", "tests.bench.http_engines", "--engines", str(ENGINES)]
-    command += ["--base-s", str(model.base_s), "--token-s", str(model.token_s), "--events"]
-    command += ["--step-s", str(model.step_s), "--blocks", str(model.blocks)]
-    with subprocess.Popen(
-        [*command, "--slots", str(model.slots)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().split()
-        finally:
-            process.kill()
+def options_of(model: Model) -> Sequence[str]:
+    """The engines' options."""
+    times = ("--base-s", str(model.base_s), "--token-s", str(model.token_s))
+    steps = ("--step-s", str(model.step_s), "--slots", str(model.slots))
+    return ("--engines", str(ENGINES), *times, *steps, "--blocks", str(model.blocks), "--events")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +141,8 @@ def measure(asks: Sequence[Ask], runs: Contender, addresses: Sequence[str]) -> d
 def one(asks: Sequence[Ask], name: str) -> dict[str, float] | None:
     """One round of one contender with engines of its own; None if it is not installed here."""
     try:
-        with engines(Model()) as published, contender(name, published) as runs:
+        options = options_of(Model())
+        with engines(name, *options) as published, contender(name, published) as runs:
             return measure(asks, runs, [each.partition("=")[0] for each in published])
     except Missing as reason:
         sys.stderr.write(f"left out: {reason}\n")
