@@ -88,11 +88,12 @@ async def _serve() -> None:
         block_tokens = options.block_tokens
         served = endpoint.serve_endpoint(functools.partial(generate, engine))
         serving.append(asyncio.ensure_future(served))
-        publishers.append(
-            KvEventPublisher(
-                endpoint, kv_block_size=block_tokens, zmq_endpoint=publisher, zmq_topic=""
+        if publisher:
+            publishers.append(
+                KvEventPublisher(
+                    endpoint, kv_block_size=block_tokens, zmq_endpoint=publisher, zmq_topic=""
+                )
             )
-        )
         await register_model(
             ModelInput.Tokens,
             ModelType.Chat,
