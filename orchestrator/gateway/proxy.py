@@ -28,7 +28,7 @@ class ProxyLimits:
     """What one gateway bounds."""
 
     requests_max: int = 1_024  # open at one engine
-    block_tokens: int = 64  # of what is remembered of prompts
+    block_tokens: int = 128  # of what is remembered of prompts: finer ones cost more than they tell
     blocks_max: int = 1_000_000
     stall_s: float = 60.0  # a client that reads nothing for so long is cut
     max_body_bytes: int = 8 << 20
