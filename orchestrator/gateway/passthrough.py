@@ -9,8 +9,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from orchestrator.core import EngineStartError, RankId
 from orchestrator.engines.http import Pool, cache_config, read_metrics
-from orchestrator.gateway.client_connection import ClientConnection, Clients, Request
+from orchestrator.gateway.client_connection import ClientConnection, Clients
 from orchestrator.gateway.proxy import Proxy, ProxyLimits
+from orchestrator.gateway.request_reader import Request
 from orchestrator.routing import Router, StepCosts
 from orchestrator.telemetry import Log, Metrics
 

@@ -13,8 +13,9 @@ from typing_extensions import override
 
 from orchestrator.core import RankId, Role
 from orchestrator.engines.http import Call, Exchange, Headers, Pool
-from orchestrator.gateway.client_connection import ClientConnection, Flow, Request
+from orchestrator.gateway.client_connection import ClientConnection, Flow
 from orchestrator.gateway.errors import ApiError, bad_request, overloaded
+from orchestrator.gateway.request_reader import Request
 from orchestrator.routing import Choice, Leg, Member, Prompt, Router
 from orchestrator.telemetry import Metrics, metrics
 

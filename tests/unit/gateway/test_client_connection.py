@@ -8,15 +8,14 @@ import pytest
 from typing_extensions import override
 
 from orchestrator.gateway.client_connection import (
-    HEAD_BYTES_MAX,
     HEAD_S,
     IDLE_S,
     ClientConnection,
     Clients,
     Flow,
-    Request,
 )
 from orchestrator.gateway.http import BODY_S
+from orchestrator.gateway.request_reader import HEAD_BYTES_MAX, Request
 
 GET = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
 STALL_S = 10.0
@@ -419,8 +418,17 @@ async def test_an_upgrade_is_not_taken_up() -> None:
     answer = await world.send(GET[:-2] + lines + b"\r\n\r\n" + GET)
     assert answer.count(b" 200 OK") == 2
     assert [list(request.headers) for request in world.requests] == [[], []]
-    assert b"without an upgrade" in await world.send(post(b"body", *upgrade))
-    assert b" 400 " in await World().send(b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n")
+    # Java's HTTP client asks so by default
+    both = post(b"body", *upgrade) + post(b"more")
+    for byte in both:
+        await world.send(bytes((byte,)))
+    await world.send(both)
+    bodies = [request.body for request in world.requests[2:]]
+    assert bodies == [b"body", b"more", b"body", b"more"]
+    assert b" 400 " in await world.send(
+        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n" + lines + b"\r\n\r\n0\r\n\r\n"
+    )
+    assert b" 501 " in await World().send(b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n")
 
 
 @pytest.mark.parametrize(
