@@ -39,6 +39,11 @@ bench-peers: venv ## the same, and the pass-through beside other people's router
 	for name in sglang-router==0.3.2 vllm-router==0.1.17; do \
 		$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .peers/$${name%%=*} && \
 		$(BIN)/uv pip install --quiet --python .peers/$${name%%=*}/bin/python $$name; done
+	# Without Dynamo's own dependencies, half a gigabyte that a frontend and our workers do not import.
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .peers/dynamo
+	$(BIN)/uv pip install --quiet --python .peers/dynamo/bin/python --no-deps ai-dynamo==1.6.1 ai-dynamo-runtime==1.6.1
+	$(BIN)/uv pip install --quiet --python .peers/dynamo/bin/python \
+		uvloop msgspec pyzmq pydantic packaging pyyaml prometheus-client typing-extensions
 	$(BIN)/python -m tests.bench.report --relay
 
 docs: venv ## write what is generated: docs/accuracy.md and the error bands of plans

@@ -9,8 +9,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from orchestrator.core import EngineStartError, RankId
 from orchestrator.engines.http import Pool, cache_config, read_metrics
-from orchestrator.gateway.client_connection import ClientConnection, Clients, Request
+from orchestrator.gateway.client_connection import ClientConnection, Clients
 from orchestrator.gateway.proxy import Proxy, ProxyLimits
+from orchestrator.gateway.request_reader import Request
 from orchestrator.routing import Router, StepCosts, same_costs
 from orchestrator.telemetry import Log, Metrics
 
@@ -104,9 +105,9 @@ class Passthrough:
     async def _reach(self, rank_id: RankId) -> None:
         pool = self._servers[rank_id]
         try:
-            _, blocks = cache_config(await read_metrics(pool))
+            block_tokens, blocks = cache_config(await read_metrics(pool))
         except EngineStartError as error:
             self._log.info("engine_missing", rank_id=rank_id, cause=error.cause)
             return
-        self._log.info("engine_reached", rank_id=rank_id, kv_blocks=blocks)
-        self._proxy.join(rank_id, pool, blocks)
+        self._log.info("engine_reached", rank_id=rank_id, kv_tokens=block_tokens * blocks)
+        self._proxy.join(rank_id, pool, block_tokens * blocks)

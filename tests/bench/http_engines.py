@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Protocol, cast
 
 import msgspec
 import uvloop
@@ -24,14 +24,17 @@ from typing_extensions import override
 from orchestrator.engines.channel.sockets import bound_socket, name_of, no_delay
 
 TOKEN_CHARS = 4
+HASH_MASK = (1 << 63) - 1  # what every reader of events takes for a hash
+ENCODING = "latin-1"  # of texts: a character is a byte of a token's id
 MODEL = "mock"
 HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
 )
+WORD = b'"content":" word"'  # of what is a token
 EVENT = (
     b'data: {"id":"chatcmpl-00000000000000000000000000000000","object":"chat.completion.chunk",'
-    b'"created":1700000000,"model":"mock","choices":[{"index":0,"delta":{"content":" %b"},'
+    b'"created":1700000000,"model":"mock","choices":[{"index":0,"delta":{"content":" word"},'
     b'"logprobs":null,"finish_reason":null}]}\n\n'
 )
 LAST = (
@@ -48,7 +51,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-TOKEN = chunk(EVENT % b"word")
+TOKEN = chunk(EVENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +91,30 @@ class Asked(msgspec.Struct):
         return "".join(message.content for message in self.messages) or self.prompt
 
 
+class Writes(Protocol):
+    """Where an answer goes."""
+
+    def write(self, data: bytes) -> None:
+        """More of it."""
+        ...
+
+
+class Client(Protocol):
+    """Whose request it is."""
+
+    gone: bool
+
+    @property
+    def transport(self) -> Writes:
+        """Where its answer goes."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Running:
     """One request."""
 
-    server: "Server"
+    server: "Client"
     text: str
     hashes: list[int]
     left: int
@@ -137,9 +159,9 @@ class Events:
 
 def ids_of(text: str) -> list[int]:
     """A stand-in for a tokenizer: a token's id is its four characters."""
-    data = text.encode("ascii", "replace")
+    data = text.encode(ENCODING, "replace")
     whole = len(data) // TOKEN_CHARS * TOKEN_CHARS
-    return [int.from_bytes(data[at : at + TOKEN_CHARS], "little") for at in range(0, whole, 4)]
+    return memoryview(data[:whole]).cast("I").tolist()
 
 
 @dataclass(slots=True)
@@ -166,7 +188,7 @@ class Engine:
         else:
             self.waiting.append(request)
 
-    def leave(self, server: "Server") -> None:
+    def leave(self, server: "Client") -> None:
         """A client has gone."""
         for request in [request for request in self.running if request.server is server]:
             del self.running[request]
@@ -178,7 +200,7 @@ class Engine:
         chars = self.model.block_tokens * TOKEN_CHARS
         found, key = [], 0
         for at in range(0, len(text) - chars + 1, chars):
-            key = hash((key, text[at : at + chars]))
+            key = hash((key, text[at : at + chars])) & HASH_MASK
             found.append(key)
         return found
 
@@ -370,7 +392,8 @@ ANSWERS: dict[bytes, Callable[[Engine, bytes], bytes]] = {
 }
 
 
-async def _serve(options: argparse.Namespace) -> None:
+async def listening(options: argparse.Namespace) -> list[tuple[Engine, str, str]]:
+    """Each engine with its address and, if it has events, the address it publishes them at."""
     model = Model(
         options.base_s,
         options.token_s,
@@ -381,7 +404,7 @@ async def _serve(options: argparse.Namespace) -> None:
     )
     loop = asyncio.get_running_loop()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
-    said = []
+    engines = []
     for _ in range(options.engines):
         events = None
         publisher = ""
@@ -390,18 +413,23 @@ async def _serve(options: argparse.Namespace) -> None:
             sock.set_hwm(100_000)
             port = sock.bind_to_random_port("tcp://127.0.0.1", 20_000, 29_999)
             events = Events(sock, model.block_tokens)
-            publisher = f"=tcp://127.0.0.1:{port}"
-        listening = bound_socket("127.0.0.1", 0)
+            publisher = f"tcp://127.0.0.1:{port}"
+        sock_http = bound_socket("127.0.0.1", 0)
         engine = Engine(model, events)
-        await loop.create_server(functools.partial(Server, engine), sock=listening, backlog=1024)
-        said.append(name_of(listening) + publisher)
+        await loop.create_server(functools.partial(Server, engine), sock=sock_http, backlog=1024)
+        engines.append((engine, name_of(sock_http), publisher))
+    return engines
+
+
+def announce(engines: list[tuple[Engine, str, str]]) -> None:
+    """Tells who started this where they are: HOST:PORT or HOST:PORT=PUBLISHER of each."""
+    said = [f"{address}={publisher}" if publisher else address for _, address, publisher in engines]
     sys.stdout.write(" ".join(said) + "\n")
     sys.stdout.flush()
-    await asyncio.Event().wait()
 
 
-def main() -> None:
-    """Serves until it is ended."""
+def arguments() -> argparse.ArgumentParser:
+    """What engines are like."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--engines", type=int, default=8)
     parser.add_argument("--base-s", type=float, default=0.002)
@@ -411,9 +439,14 @@ def main() -> None:
     parser.add_argument("--block-tokens", type=int, default=64)
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--events", action="store_true")
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(parser.parse_args()))
+    return parser
+
+
+async def _serve() -> None:
+    announce(await listening(arguments().parse_args()))
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    main()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve())

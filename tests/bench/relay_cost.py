@@ -7,15 +7,13 @@ alternate the contenders; a ratio is of one round only.
 import argparse
 import asyncio
 import json
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import uvloop
 
-from tests.bench.contenders import Contender, Missing, contender
+from tests.bench.contenders import Contender, Missing, contender, engines
 from tests.bench.http_load import (
     Ask,
     Outcome,
@@ -32,6 +30,7 @@ CONTENDERS = (
     "r1-serve",
     "sglang-router:round_robin",
     "vllm-router:round_robin",
+    "dynamo:round-robin",
 )
 WORDS = 1_000
 
@@ -55,19 +54,10 @@ LOADS = (
 )
 
 
-@contextmanager
-def engines(load: Load) -> Iterator[list[str]]:
+def options_of(load: Load) -> Sequence[str]:
     """Eight engines that begin at once."""
-    command = [sys.executable, "-m", "tests.bench.http_engines", "--engines", "8"]
-    command += ["--base-s", "0.0005", "--token-s", "0", "--step-s", str(load.step_s)]
-    with subprocess.Popen(
-        [*command, "--slots", "1024"], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().split()
-        finally:
-            process.kill()
+    options = ("--engines", "8", "--base-s", "0.0005", "--token-s", "0", "--slots", "1024")
+    return (*options, "--step-s", str(load.step_s))
 
 
 def body_of(load: Load) -> bytes:
@@ -111,7 +101,7 @@ async def _ask(load: Load, addresses: Sequence[str]) -> list[Outcome]:
 def one(load: Load, name: str) -> dict[str, float] | None:
     """One round of one contender with engines of its own; None if it is not installed here."""
     try:
-        with engines(load) as addresses, contender(name, addresses) as runs:
+        with engines(name, *options_of(load)) as addresses, contender(name, addresses) as runs:
             return measure(load, runs)
     except Missing as reason:
         sys.stderr.write(f"left out: {reason}\n")

@@ -17,12 +17,14 @@ from pathlib import Path
 from orchestrator.codec import Begin, Conversation, Splitter, Tokenizer, UserMessage, render
 from orchestrator.engines.tiny_checkpoint import published_tokenizer
 from orchestrator.gateway.wire import FinishReason, ReplyHead, StreamReply, Usage
+from orchestrator.sim import read_trace
 from orchestrator.spec import SystemPrompt, TemplateKind
-from tests.bench import plan_speed, relay_cost, routing_cost, stream_cost
+from tests.bench import plan_speed, relay_cost, routing_cost, stream_cost, trace_race
 from tests.live.local_stack import local_stack, printed_gib, printed_seconds, stream
 
 ROUNDS = 3
 RELAY_ROUNDS = 5
+TRACE_ROUNDS = 5
 TEXT = "Let me think about this step by step: 17 × 23 is 391, because 17 × 20 = 340. " * 200
 
 
@@ -85,18 +87,39 @@ def _split_us(tokenizer: Tokenizer, ids: list[int], batch: int) -> float:
 
 
 def stream_rows() -> list[str]:
-    """CPU microseconds per streamed token, beside bare uvicorn in the same runs."""
+    """CPU microseconds per streamed token and what is added in time, bare uvicorn in each run."""
     rows = []
-    for engines in stream_cost.ENGINES:
-        for streams in stream_cost.STREAMS:
-            runs = [stream_cost.measure(engines, streams) for _ in range(ROUNDS)]
-            cells = [
-                spread([run[key] for run in runs], 1)
-                for key in ("gateway_us", "engines_us", "bare_us")
-            ]
-            ratio = spread([run["gateway_us"] / run["bare_us"] for run in runs])
-            rows.append(f"| {engines} | {streams} | {' | '.join(cells)} | {ratio} |")
+    for setting in stream_cost.SETTINGS:
+        runs = [stream_cost.measure(setting) for _ in range(ROUNDS)]
+        for run in runs:
+            run["all_us"] = run["gateway_us"] + run["engines_us"] + run["haproxy_us"]
+        keys = ("gateway_us", "engines_us", "haproxy_us", "all_us", "bare_us")
+        cells = [spread([run[key] for run in runs], 1) for key in keys]
+        times = ("busy", "ttft_ms_p50", "ttft_ms_p99", "itl_ms_p99", "bare_itl_ms_p99")
+        cells += [spread([run[key] for run in runs]) for key in times]
+        gateways = f"{setting.gateways}{' behind HAProxy' if setting.haproxy else ''}"
+        rows.append(f"| {gateways} | {setting.engines} | {setting.streams} | {' | '.join(cells)} |")
     return rows
+
+
+def stream_section() -> list[str]:
+    """The codec's path."""
+    return [
+        "## Streamed tokens, CPU µs per token",
+        "",
+        "From the engines' output to the clients' sockets, codec included; every stream gets a "
+        "token each 20 ms. Beside it, in one run, bare uvicorn, which sends constant chunks at the "
+        "same pace. The engines' column has the timers that pace them; `busy` is the share of a "
+        "core that the busiest gateway took. The engines answer a first token at once, so TTFT "
+        f"(of {stream_cost.PROBES} more requests with {stream_cost.PROBE_WORDS:,} words, one after "
+        "the other) is all added, and so is what a gap between tokens has beyond 20 ms (ITL).",
+        "",
+        "| gateways | engines | streams | gateways' | engines' | HAProxy's | all | bare uvicorn "
+        "| busy | TTFT ms p50 | TTFT ms p99 | added ITL ms p99 | bare uvicorn's |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        *stream_rows(),
+        "",
+    ]
 
 
 def relay_rows() -> list[str]:
@@ -135,6 +158,53 @@ def relay_section() -> list[str]:
         "| load | what | CPU µs/token | streams per CPU s | TTFT ms p50 | TTFT ms p99 |",
         "|---|---|---|---|---|---|",
         *relay_rows(),
+        "",
+    ]
+
+
+def trace_rows() -> list[str]:
+    """Where routers send a trace, a row for each."""
+    asks = trace_race.asks_of(read_trace(trace_race.TRACE))
+    measured: dict[str, list[dict[str, float]]] = {}
+    for _ in range(TRACE_ROUNDS):
+        for name in trace_race.CONTENDERS:
+            if (row := trace_race.one(asks, name)) is not None:
+                measured.setdefault(name, []).append(row)
+    rows = []
+    for name, runs in measured.items():
+        cells = [
+            spread([run[key] for run in runs], digits)
+            for key, digits in (
+                ("hit", 3),
+                ("ttft_ms_mean", 0),
+                ("ttft_ms_p50", 0),
+                ("ttft_ms_p99", 0),
+                ("busiest", 2),
+                ("cpu_ms_per_request", 2),
+                ("failed", 0),
+            )
+        ]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return rows
+
+
+def trace_section() -> list[str]:
+    """Routing by what reaches the client, beside other people's routers."""
+    model = trace_race.Model()
+    return [
+        "## A prefix-heavy trace over HTTP, in front of the same eight engines",
+        "",
+        f"1,200 requests of Mooncake's synthetic trace, {trace_race.FASTER} times as fast as they "
+        "came and with a quarter of their prompt tokens, in real time; `direct` deals them in "
+        f"turn. Simulated engines: {1 / model.token_s:,.0f} tokens/s of serial prefill, a step of "
+        f"{1e3 * model.step_s:.0f} ms, {model.blocks:,} blocks of 64 tokens: all eight caches hold "
+        "about a third of the text. Median [least..most] of "
+        f"{TRACE_ROUNDS} alternating rounds; `busiest` is the most requests at one engine over the "
+        "mean.",
+        "",
+        "| what | hit | TTFT ms mean | p50 | p99 | busiest | CPU ms per request | failed |",
+        "|---|---|---|---|---|---|---|---|",
+        *trace_rows(),
         "",
     ]
 
@@ -180,7 +250,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("docs/performance.md"))
     parser.add_argument(
-        "--relay", action="store_true", help="the pass-through beside others too: 15 minutes more"
+        "--relay", action="store_true", help="the pass-through beside others too: 40 minutes more"
     )
     options = parser.parse_args()
     tokenizer = Tokenizer.load(published_tokenizer())
@@ -208,18 +278,8 @@ def main() -> None:
         "|---|---|",
         *codec_rows(tokenizer),
         "",
-        "## Streamed tokens, CPU µs per token",
-        "",
-        "From the engines' output to the clients' sockets, codec included, one gateway without "
-        "HAProxy; every stream gets a token each 20 ms. Beside it bare uvicorn, which sends "
-        "constant chunks at the same pace, and the gateway's ratio to it in one run. The engines' "
-        "column has the timers that pace them.",
-        "",
-        "| engines | streams | gateway | engines | bare uvicorn | ratio |",
-        "|---|---|---|---|---|---|",
-        *stream_rows(),
-        "",
-        *(relay_section() if options.relay else ()),
+        *stream_section(),
+        *((*relay_section(), *trace_section()) if options.relay else ()),
         "## A routing decision, µs",
         "",
         f"{routing_cost.RANKS} ranks, {routing_cost.BLOCKS:,} indexed blocks of 64 tokens, the "

@@ -1,9 +1,14 @@
-"""Prints the CPU time that a streamed token takes, from the engine's output to the client's socket.
+"""Prints what a streamed token costs from the engine's output to the client's socket, and how late
+it is there.
 
-`python -m tests.bench.stream_cost`: engines that pace their steps, a gateway, and beside them in
-the same run bare uvicorn, which sends constant chunks at the same pace; each in a process of its
-own, all over loopback. The client's process is not counted. CPU times are whole processes', user
-and system, over a window in which every stream runs.
+`python -m tests.bench.stream_cost`: engines that pace their steps, gateways, a HAProxy where it is
+asked for, and beside them in the same run bare uvicorn, which sends constant chunks at the same
+pace; each in a process of its own, all over loopback. The client's process is not counted. CPU
+times are whole processes', user and system, over a window in which every stream runs.
+
+An engine answers a request's first token at once, so a client's time to first token is what the
+path adds; likewise what a gap between two tokens has beyond a step. Requests for the former come
+one by one while the streams run, with a prompt of PROBE_WORDS.
 """
 
 import argparse
@@ -16,10 +21,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-import psutil
 import uvicorn
 import uvloop
 from starlette.types import Receive, Scope, Send
@@ -41,24 +46,29 @@ from orchestrator.engines.tiny_checkpoint import published_tokenizer
 from orchestrator.gateway import DirectProtocol, Keys, Member, Models, build_app
 from orchestrator.spec import EngineKind, EngineSpec, ModelSpec, PoolSpec, Spec
 from orchestrator.telemetry import open_log
+from tests.bench.contenders import contender
+from tests.bench.http_load import cpu_s, percentile
 
 STEP_S = 0.02
 WINDOW_S = 6.0
-STREAMS = (64, 256)
-ENGINES = (1, 8)
+PROBES = 40
+PROBE_WORDS = 1_000
 MODEL = ModelSpec("unused", (PoolSpec(Role.UNIFIED),), engine=EngineSpec(kind=EngineKind.FAKE))
-BODY = json.dumps(
-    {
-        "model": "deepseek-reasoner",
-        "stream": True,
-        "max_tokens": 30_000,
-        "messages": [{"role": "user", "content": "Count until you are told to stop."}],
-    }
-).encode()
-REQUEST = (
-    b"POST /chat/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
-    b"content-length: %d\r\n\r\n%b" % (len(BODY), BODY)
-)
+
+
+def request_bytes(prompt: str) -> bytes:
+    """A request for a stream without end."""
+    message = {"role": "user", "content": prompt}
+    body = {"model": "deepseek-reasoner", "stream": True, "max_tokens": 30_000}
+    data = json.dumps(body | {"messages": [message]}).encode()
+    return (
+        b"POST /chat/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
+        b"content-length: %d\r\n\r\n%b" % (len(data), data)
+    )
+
+
+REQUEST = request_bytes("Count until you are told to stop.")
+PROBE = request_bytes("word " * PROBE_WORDS)
 CHUNK = (
     b'data: {"id":"00000000-0000-4000-8000-000000000000","object":"chat.completion.chunk",'
     b'"created":1700000000,"model":"deepseek-reasoner","system_fingerprint":"fp_0000000000",'
@@ -68,7 +78,7 @@ CHUNK = (
 
 
 class Pacer:
-    """An engine that gives each running request one token every STEP_S, at no other cost."""
+    """An engine that gives a request a token at once and one every STEP_S, at no other cost."""
 
     def __init__(self, words: Sequence[int]) -> None:
         self._words = words
@@ -85,7 +95,12 @@ class Pacer:
         return EngineInfo("pacer", MODEL.name, 1 << 20, 64, 1 << 20)
 
     def submit(self, submit: Submit) -> None:
-        self._open[submit.request_id] = None
+        asyncio.get_running_loop().call_soon(self._first, submit.request_id)
+
+    def _first(self, request_id: str) -> None:
+        assert self._listener is not None
+        self._open[request_id] = None
+        self._listener.on_tokens(request_id, [self._words[0]])
 
     def _step(self) -> None:
         assert self._listener is not None
@@ -172,63 +187,97 @@ def _say(line: str) -> None:
 
 
 class _Client(asyncio.Protocol):
-    """One stream: counts the chunks that come."""
+    """One stream: counts the chunks that come, and by how much each is late."""
 
-    def __init__(self) -> None:
+    def __init__(self, request: bytes) -> None:
         self.chunks = 0
         self.failed = b""
-        self._answered = False
+        self.first: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self.gaps_s: list[float] = []
+        self._request = request
+        self._heard_at = 0.0
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._transport = transport
-        transport.write(REQUEST)
+        self._asked_at = time.perf_counter()
+        transport.write(self._request)
 
     @override
     def data_received(self, data: bytes) -> None:
-        if not self._answered and not data.startswith(b"HTTP/1.1 200"):
+        now = time.perf_counter()
+        if not self._heard_at and not data.startswith(b"HTTP/1.1 200"):
             self.failed = data[:300]
-        self._answered = True
-        self.chunks += data.count(b"data: ")
+        self.gaps_s.append(now - self._heard_at)
+        self._heard_at = now
+        self.chunks += data.count(b'"id":')
+        if self.chunks > 1 and not self.first.done():  # the first only names the assistant
+            self.first.set_result(now - self._asked_at)
 
     def close(self) -> None:
         self._transport.abort()
 
 
-async def _ask(address: str, streams: int, pids: Sequence[int]) -> dict[str, float]:
-    """CPU seconds of each process, and tokens, over the window."""
+@dataclass(slots=True)
+class Seen:
+    """What clients saw over the window."""
+
+    spent_s: list[float]  # CPU of each process
+    tokens: int
+    paced: float  # share of the tokens that were due
+    gaps_s: list[float]
+    ttfts_s: list[float] = field(default_factory=list)
+
+    def us(self, spent_s: float) -> float:
+        """CPU microseconds per token."""
+        return 1e6 * spent_s / self.tokens
+
+
+async def _connected(address: str, request: bytes) -> _Client:
     host, _, port = address.rpartition(":")
     loop = asyncio.get_running_loop()
-    clients: list[_Client] = []
-    for _ in range(streams):
-        _, client = await loop.create_connection(_Client, host, int(port))
-        clients.append(client)
+    _, client = await loop.create_connection(lambda: _Client(request), host, int(port))
+    return client
+
+
+async def _ask(
+    addresses: Sequence[str], streams: int, pids: Sequence[int], probes: int = 0
+) -> Seen:
+    """Streams at these servers, dealt in turn."""
+    clients = [
+        await _connected(addresses[number % len(addresses)], REQUEST) for number in range(streams)
+    ]
     async with asyncio.timeout(30):
         while any(client.chunks < 5 for client in clients):
             failed = next((client.failed for client in clients if client.failed), b"")
             assert not failed, failed
             await asyncio.sleep(0.05)
-    began = [_cpu_s(pid) for pid in pids], sum(client.chunks for client in clients)
-    await asyncio.sleep(WINDOW_S)
-    spent = [_cpu_s(pid) - before for pid, before in zip(pids, began[0], strict=True)]
+    for client in clients:
+        client.gaps_s.clear()
+    began = [cpu_s((pid,)) for pid in pids], sum(client.chunks for client in clients)
+    began_at = time.perf_counter()
+    ttfts_s = [await _probe(addresses[0], number) for number in range(probes)]
+    await asyncio.sleep(max(0.0, WINDOW_S - (time.perf_counter() - began_at)))
+    window_s = time.perf_counter() - began_at
+    spent_s = [cpu_s((pid,)) - before for pid, before in zip(pids, began[0], strict=True)]
     tokens = sum(client.chunks for client in clients) - began[1]
+    gaps_s = [gap_s for client in clients for gap_s in client.gaps_s]
     for client in clients:
         client.close()
     await asyncio.sleep(0.3)
-    asked = streams * WINDOW_S / STEP_S
-    return {
-        "tokens": tokens,
-        "paced": tokens / asked,
-        "us_per_token": 1e6 * sum(spent) / tokens,
-        "first_us_per_token": 1e6 * spent[0] / tokens,
-    }
+    return Seen(spent_s, tokens, tokens * STEP_S / (streams * window_s), gaps_s, ttfts_s)
 
 
-def _cpu_s(pid: int) -> float:
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)
+async def _probe(address: str, number: int) -> float:
+    """Time to first token of one more request, which then ends; at another point of a step each."""
+    await asyncio.sleep(WINDOW_S / PROBES / 2 + number * STEP_S / PROBES)
+    client = await _connected(address, PROBE)
+    async with asyncio.timeout(10):
+        ttft_s = await client.first
+    client.close()
+    return ttft_s
 
 
 @contextmanager
@@ -242,31 +291,71 @@ def _started(*arguments: str) -> Iterator[tuple[int, str]]:
             process.kill()
 
 
-def measure(engines: int, streams: int) -> dict[str, float]:
-    """One alternation: bare uvicorn, then the gateway with its engines."""
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row."""
+
+    engines: int
+    streams: int
+    gateways: int = 1
+    haproxy: bool = False
+
+
+SETTINGS = (
+    Setting(1, 64),
+    Setting(1, 256),
+    Setting(8, 64),
+    Setting(8, 256),
+    Setting(8, 256, gateways=2),
+    Setting(8, 64, haproxy=True),
+    Setting(8, 256, haproxy=True),
+)
+
+
+def measure(setting: Setting) -> dict[str, float]:
+    """One alternation: bare uvicorn, then the gateways with their engines."""
     with ExitStack() as stack:
         bare_pid, bare = stack.enter_context(_started("bare"))
-        started = [stack.enter_context(_started("engine")) for _ in range(engines)]
-        addresses = [address for _, address in started]
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        pid, gateway = stack.enter_context(_started("gateway", folder, *addresses))
+        engines = [stack.enter_context(_started("engine")) for _ in range(setting.engines)]
+        addresses = [address for _, address in engines]
+        gateways = []
+        for _ in range(setting.gateways):
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            gateways.append(stack.enter_context(_started("gateway", folder, *addresses)))
         time.sleep(1.0)
-        loop_factory = uvloop.new_event_loop
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
-            floor = runner.run(_ask(bare, streams, [bare_pid]))
-            ours = runner.run(_ask(gateway, streams, [pid, *(pid for pid, _ in started)]))
+        front = [address for _, address in gateways]
+        pids = [pid for pid, _ in (*gateways, *engines)]
+        if setting.haproxy:
+            proxy = stack.enter_context(contender("haproxy", front))
+            front = list(proxy.addresses)
+            pids += proxy.pids
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            floor = runner.run(_ask([bare], setting.streams, [bare_pid]))
+            ours = runner.run(_ask(front, setting.streams, pids, PROBES))
+    last = setting.gateways + setting.engines
+    late_ms = [1e3 * (gap_s - STEP_S) for gap_s in ours.gaps_s]
+    bare_late_ms = [1e3 * (gap_s - STEP_S) for gap_s in floor.gaps_s]
+    ttfts_ms = [1e3 * ttft_s for ttft_s in ours.ttfts_s]
     return {
-        "engines": engines,
-        "streams": streams,
-        "bare_us": floor["us_per_token"],
-        "gateway_us": ours["first_us_per_token"],
-        "engines_us": ours["us_per_token"] - ours["first_us_per_token"],
-        "paced": min(floor["paced"], ours["paced"]),
+        "engines": setting.engines,
+        "streams": setting.streams,
+        "gateways": setting.gateways,
+        "haproxy": setting.haproxy,
+        "bare_us": floor.us(floor.spent_s[0]),
+        "gateway_us": ours.us(sum(ours.spent_s[: setting.gateways])),
+        "engines_us": ours.us(sum(ours.spent_s[setting.gateways : last])),
+        "haproxy_us": ours.us(sum(ours.spent_s[last:])),
+        "busy": max(ours.spent_s[: setting.gateways]) / WINDOW_S,
+        "ttft_ms_p50": percentile(ttfts_ms, 0.5),
+        "ttft_ms_p99": percentile(ttfts_ms, 0.99),
+        "itl_ms_p99": percentile(late_ms, 0.99),
+        "bare_itl_ms_p99": percentile(bare_late_ms, 0.99),
+        "paced": min(floor.paced, ours.paced),
     }
 
 
 def main() -> None:
-    """One line of JSON per number of engines and streams."""
+    """One line of JSON for each setting."""
     parser = argparse.ArgumentParser()
     parser.add_argument("what", nargs="?", choices=("engine", "gateway", "bare"))
     parser.add_argument("addresses", nargs="*")
@@ -280,10 +369,9 @@ def main() -> None:
             case "bare":
                 runner.run(_bare())
             case _:
-                for engines in ENGINES:
-                    for streams in STREAMS:
-                        row = measure(engines, streams)
-                        _say(json.dumps({key: round(value, 2) for key, value in row.items()}))
+                for setting in SETTINGS:
+                    row = measure(setting)
+                    _say(json.dumps({key: round(value, 2) for key, value in row.items()}))
 
 
 if __name__ == "__main__":

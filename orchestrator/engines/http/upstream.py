@@ -16,7 +16,10 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Exchange(Protocol):
-    """Who asked: told of the answer in this order, on the loop, and of nothing after its end."""
+    """Who asked: told of the answer in this order, on the loop, and of nothing after its end.
+
+    It may end its call from within `on_body`, and not from within the others.
+    """
 
     def on_head(self, status: int, headers: Headers) -> None:
         """The answer begins; names are lower case."""
@@ -113,10 +116,11 @@ class Upstream(asyncio.Protocol):
         self._pool = pool
         self._call: Call | None = None
         self._exchange: Exchange | None = None
-        self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
         self._status = 0  # of a head that is still to be told of
         self._body: list[bytes] = []
+        self.on_body = self._body.append  # which the parser calls
+        self._parser = httptools.HttpResponseParser(self)
         self._bodiless = False
         self._complete = False
         self._keep = False
@@ -161,32 +165,35 @@ class Upstream(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        if self._exchange is None:  # an answer to nothing
+        exchange = self._exchange
+        if exchange is None:  # an answer to nothing
             self._transport.abort()
             return
         self._heard = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._lose(f"the engine sent no HTTP: {error}")
-            return
+            if not self._complete:
+                self._lose(f"the engine sent no HTTP: {error}")
+                return
+            self._keep = False  # what comes behind a whole answer is nobody's
         if self._status:
             status, self._status = self._status, 0
-            self._exchange.on_head(status, self._headers)
+            exchange.on_head(status, self._headers)
         body = b""
-        if self._body:
-            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            self._body.clear()
+        if parts := self._body:
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
         if self._complete:
             self._end(body)
-        elif body and self._exchange is not None:
-            self._exchange.on_body(body)
+        elif body:
+            exchange.on_body(body)
 
     def _end(self, body: bytes) -> None:
         self._complete = False
         call, exchange = self._call, self._exchange
-        if call is None or exchange is None:  # cut by what it was told last
-            return
+        assert call is not None
+        assert exchange is not None
         self._call = self._exchange = None
         self.resume()
         if self._keep:
@@ -206,31 +213,25 @@ class Upstream(asyncio.Protocol):
         if call is not None:
             call.lost(cause, heard=self._heard)
 
-    # What the parser calls; what comes behind a whole answer belongs to nobody.
+    # What the parser calls, beside `on_body`.
 
     def on_message_begin(self) -> None:
         if self._complete:
-            self._keep = False
-        else:
-            self._headers = []
+            raise ValueError("an answer to nothing")
+        self._headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._complete:
-            self._headers.append((name.lower(), value))
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status >= 200 and not self._complete:  # lower ones announce the answer
+        if status >= 200:  # lower ones announce the answer
             self._status = status
             if self._bodiless:
                 self._complete, self._keep = True, False  # the parser waits for a body
 
-    def on_body(self, body: bytes) -> None:
-        if not self._complete:
-            self._body.append(body)
-
     def on_message_complete(self) -> None:
-        if not self._complete:
+        if not self._bodiless:
             self._complete = self._parser.get_status_code() >= 200
             self._keep = self._parser.should_keep_alive()  # which it forgets afterwards
 

@@ -22,8 +22,8 @@ CHAT = "/v1/chat/completions"
 LONG = "Once upon a midnight dreary, while I pondered, weak and weary. " * 200
 
 
-def event(number: int) -> bytes:
-    data = b'data: {"number":%d}\n\n' % number
+def event(number: int, padding: int = 0) -> bytes:
+    data = b'data: {"number":%d}%b\n\n' % (number, b" " * padding)
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
@@ -33,17 +33,23 @@ class Engine:
 
     events: int = 5
     pause_s: float = 0.0
+    padding: int = 0  # bytes of each event
     break_at: int | None = None
     mute: bool = False  # closes the connection instead of answering
+    once: bool = False  # closes it at its second request
     requests: list[bytes] = field(default_factory=list)
+    sent: int = 0
     open: int = 0
     left: int = 0
     tasks: list[asyncio.Task[None] | None] = field(default_factory=list)
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.tasks.append(asyncio.current_task())
+        answered = 0
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
+                if answered and self.once:
+                    raise ConnectionResetError
                 length = head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]
                 body = await reader.readexactly(int(length or b"0"))
                 if head.startswith(b"GET /metrics"):
@@ -53,6 +59,7 @@ class Engine:
                 else:
                     self.requests.append(head + body)
                     await self._stream(writer)
+                    answered += 1
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -67,8 +74,9 @@ class Engine:
             for number in range(self.events):
                 if number == self.break_at:
                     raise ConnectionResetError
-                writer.write(event(number))
+                writer.write(event(number, self.padding))
                 await writer.drain()
+                self.sent += 1
                 await asyncio.sleep(self.pause_s)
             writer.write(b"0\r\n\r\n")
         except ConnectionError:
@@ -164,6 +172,66 @@ async def test_a_request_whose_engine_breaks_off_before_its_answer_goes_to_anoth
         for _ in range(3):
             assert (await client.post(CHAT, json=body_of("Hi"))).status_code == 200
     assert len(engines[2].requests) == 3
+
+
+async def test_an_engine_that_was_closing_the_connection_is_asked_again(tmp_path: Path) -> None:
+    engine = Engine(once=True)
+    async with gateway(tmp_path, engine) as client:
+        for _ in range(4):
+            assert (await client.post(CHAT, json=body_of("Hi"))).status_code == 200
+        assert (await client.get("/health")).json()["reached"] == 1
+    assert len(engine.requests) == 4
+
+
+async def test_an_engine_that_breaks_off_before_its_first_token_costs_nothing(
+    tmp_path: Path,
+) -> None:
+    engines = [Engine(break_at=0), Engine()]
+    async with gateway(tmp_path, *engines) as client:
+        for _ in range(2):
+            answer = await client.post(CHAT, json=body_of("Hi"))
+            assert answer.status_code == 200
+            assert answer.text.count("data: ") == 5
+
+
+async def test_a_client_that_does_not_read_holds_up_its_engine_and_nobody_else(
+    tmp_path: Path,
+) -> None:
+    engine = Engine(events=10_000, padding=10_000)
+    async with gateway(tmp_path, engine) as client:
+        url = client.base_url
+        reader, writer = await asyncio.open_connection(url.host, url.port, limit=1_000)
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
+        await reader.readline()
+        before = -1
+        while engine.sent != before:
+            before = engine.sent
+            await asyncio.sleep(0.2)
+        assert 0 < engine.sent < engine.events
+        assert (await client.get("/v1/models")).status_code == 404
+        writer.transport.abort()
+        await until(lambda: engine.open == 0)
+
+
+async def test_a_stream_that_runs_ends_whole_after_the_gateway_is_told_to_stop(
+    tmp_path: Path,
+) -> None:
+    log = open_log("test", tmp_path / "log")
+    async with listening(Engine(events=50, pause_s=0.005)) as server:
+        app = Passthrough([server], DEFAULT_COSTS, ProxyLimits(), log)
+        sock = bound_socket("127.0.0.1", 0)
+        url = f"http://{name_of(sock)}"
+        async with asyncio.TaskGroup() as group, httpx.AsyncClient(base_url=url) as client:
+            serving = group.create_task(app.serve(sock))
+            await until(lambda: listens(sock))
+            async with client.stream("POST", CHAT, json=body_of("Hi")) as answer:
+                app.stop()
+                text = "".join([part async for part in answer.aiter_text()])
+            assert text.count("data: ") == 50
+            await serving
+            with pytest.raises(httpx.ConnectError):
+                await client.get("/health")
+    log.close()
 
 
 async def test_an_answer_that_breaks_off_is_no_whole_answer(tmp_path: Path) -> None:
