@@ -8,15 +8,16 @@ from orchestrator.perf import Kv
 from orchestrator.placement.asked import Asked
 from orchestrator.placement.fleets import Crew
 from orchestrator.placement.search import Forecast
+from orchestrator.placement.wide_ep import (
+    OVERLAPPING,
+    WideEp,
+    balance_of,
+    exchange_of,
+    graph_flags,
+)
 from orchestrator.spec import GangSpec, PoolSpec
 
 _SHORTER = 4  # than the mean: how much shorter than it prompts may all be and still fill a step
-# vLLM's kernels for the exchange among experts across nodes: one for few tokens, one for many.
-_EXCHANGE = {
-    Role.DECODE: "deepep_low_latency",
-    Role.PREFILL: "deepep_high_throughput",
-    Role.UNIFIED: "deepep_high_throughput",
-}
 
 
 def pools_of(asked: Asked, forecast: Forecast) -> tuple[PoolSpec, ...]:
@@ -68,11 +69,19 @@ def _flags(asked: Asked, crew: Crew, forecast: Forecast, drafts: int) -> tuple[s
     if layout.mtp_drafts:
         speculative = {"method": "mtp", "num_speculative_tokens": drafts}
         flags += ["--speculative-config", json.dumps(speculative, sort_keys=True)]
-    if layout.redundant_experts:
-        balance = {"num_redundant_experts": layout.redundant_experts}
-        flags += ["--enable-eplb", "--eplb-config", json.dumps(balance)]
-    if layout.ep > 1 and layout.ep > asked.gpu.domain_gpus:
-        flags += ["--all2all-backend", _EXCHANGE[crew.shape.role]]
-        if layout.overlap:
-            flags += ["--enable-dbo"]
+    flags += graph_flags(crew.shape.role, limit, drafts if layout.mtp_drafts else 0)
+    if layout.ep > 1:
+        flags += wide_ep_of(asked, crew, forecast).flags
     return tuple(flags)
+
+
+def wide_ep_of(asked: Asked, crew: Crew, forecast: Forecast) -> WideEp:
+    """How a gang of the crew exchanges tokens among its experts."""
+    shape, layout = crew.shape, crew.shape.layout
+    exchange = exchange_of(asked.gpu, asked.fabric, shape.role, layout.ep, asked.gpus_per_node)
+    step_s = forecast.ttft_s if shape.role is Role.PREFILL else forecast.itl_s
+    return WideEp(
+        exchange,
+        overlap=layout.overlap and exchange in OVERLAPPING,
+        balance=balance_of(layout.redundant_experts, step_s),
+    )
