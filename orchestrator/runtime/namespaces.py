@@ -86,6 +86,10 @@ class Namespaces:
         """Undoes `slow`."""
         _run("tc", "-n", self._name(node), "qdisc", "del", "dev", "eth0", "root")
 
+    def end_all(self, node: int) -> None:
+        """Ends every process on a node."""
+        _end_all(self._name(node))
+
     def remove(self) -> None:
         """Ends every process on the nodes, and removes them."""
         remove(self._owner)

@@ -6,7 +6,6 @@ it is told that it is a GPU's.
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,7 +50,7 @@ def r1(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(autouse=True)
-def gpu_platform(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def gpu_platform(monkeypatch: pytest.MonkeyPatch) -> None:
     """vLLM's checks of parallel settings see a GPU's platform."""
     import vllm.config.parallel as parallel
 
@@ -60,7 +59,6 @@ def gpu_platform(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             return True
 
     monkeypatch.setattr(parallel, "current_platform", Gpu())
-    return None
 
 
 def commands_of(asked_for: Asked, path: str) -> list[tuple[PoolSpec, list[EngineCommand]]]:
