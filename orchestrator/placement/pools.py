@@ -4,7 +4,7 @@ import json
 import math
 
 from orchestrator.core import Role
-from orchestrator.perf import Kv
+from orchestrator.perf import EngineFamily, Kv
 from orchestrator.placement.asked import Asked
 from orchestrator.placement.fleets import Crew
 from orchestrator.placement.search import Forecast
@@ -14,6 +14,7 @@ from orchestrator.placement.wide_ep import (
     balance_of,
     exchange_of,
     graph_flags,
+    sglang_flags,
 )
 from orchestrator.spec import GangSpec, PoolSpec
 
@@ -58,6 +59,8 @@ def batch_limit(asked: Asked, crew: Crew, forecast: Forecast) -> int:
 
 
 def _flags(asked: Asked, crew: Crew, forecast: Forecast, drafts: int) -> tuple[str, ...]:
+    if asked.engine is EngineFamily.SGLANG:
+        return _sglang_flags(asked, crew, forecast, drafts)
     layout = crew.shape.layout
     limit = batch_limit(asked, crew, forecast)
     flags = [
@@ -72,6 +75,27 @@ def _flags(asked: Asked, crew: Crew, forecast: Forecast, drafts: int) -> tuple[s
     flags += graph_flags(crew.shape.role, limit, drafts if layout.mtp_drafts else 0)
     if layout.ep > 1:
         flags += wide_ep_of(asked, crew, forecast).flags
+    return tuple(flags)
+
+
+def _sglang_flags(asked: Asked, crew: Crew, forecast: Forecast, drafts: int) -> tuple[str, ...]:
+    """SGLang counts what all data-parallel ranks of a server run together."""
+    layout = crew.shape.layout
+    flags = [
+        *("--max-running-requests", str(batch_limit(asked, crew, forecast) * layout.dp)),
+        *("--chunked-prefill-size", str(layout.chunk_tokens * layout.dp)),
+    ]
+    if crew.shape.kv is Kv.FP8:
+        flags += ["--kv-cache-dtype", "fp8_e4m3"]
+    if layout.mtp_drafts:
+        flags += [
+            *("--speculative-algorithm", "EAGLE"),  # its name for the model's own draft layer too
+            *("--speculative-num-steps", str(drafts)),
+            *("--speculative-eagle-topk", "1"),
+            *("--speculative-num-draft-tokens", str(drafts + 1)),
+        ]
+    if layout.ep > 1:
+        flags += sglang_flags(wide_ep_of(asked, crew, forecast))
     return tuple(flags)
 
 

@@ -89,8 +89,10 @@ def shapes(asked: Asked) -> list[Shape]:
 
 
 def _overlaps(asked: Asked, role: Role, ep: int) -> bool:
-    """Whether two batches can hide each other's exchange: vLLM has that for some kernels only."""
-    if asked.engine is not EngineFamily.VLLM:
+    """Whether two batches can hide each other's exchange: vLLM and SGLang have that for some
+    kernels only.
+    """
+    if asked.engine not in (EngineFamily.VLLM, EngineFamily.SGLANG):
         return ep > asked.gpus_per_node
     return exchange_of(asked.gpu, asked.fabric, role, ep, asked.gpus_per_node) in OVERLAPPING
 

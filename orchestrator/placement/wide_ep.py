@@ -75,6 +75,31 @@ class WideEp:
         return tuple(flags)
 
 
+# SGLang 0.5's --moe-a2a-backend, and the kernels' mode where it has one.
+_SGLANG = {
+    Exchange.GATHER: (),
+    Exchange.DEEPEP_MANY: ("--moe-a2a-backend", "deepep", "--deepep-mode", "normal"),
+    Exchange.DEEPEP_FEW: ("--moe-a2a-backend", "deepep", "--deepep-mode", "low_latency"),
+    Exchange.NVLINK: ("--moe-a2a-backend", "flashinfer"),
+    Exchange.MORI_MANY: ("--moe-a2a-backend", "mori"),
+    Exchange.MORI_FEW: ("--moe-a2a-backend", "mori"),
+}
+
+
+def sglang_flags(wide: WideEp) -> tuple[str, ...]:
+    """The same in SGLang's words."""
+    flags = [*_SGLANG[wide.exchange]]
+    if wide.balance is not None:
+        flags += [
+            "--enable-eplb",
+            *("--ep-num-redundant-experts", str(wide.balance.redundant)),
+            *("--eplb-rebalance-num-iterations", str(wide.balance.interval_steps)),
+        ]
+    if wide.overlap:
+        flags += ["--enable-two-batch-overlap"]
+    return tuple(flags)
+
+
 def exchange_of(gpu: Gpu, fabric: Fabric, role: Role, ep: int, gpus_per_node: int) -> Exchange:
     """The kernels for experts on `ep` GPUs."""
     if ep <= gpus_per_node or (fabric is not Fabric.RDMA and ep > gpu.domain_gpus):

@@ -16,7 +16,7 @@ from orchestrator.engines.command import EngineCommand
 from orchestrator.runtime import keeper
 
 STOP_GRACE_S = 5.0  # between asking an engine to end and ending it
-EXCEPTION = re.compile(r"\b[A-Za-z_.]*(?:Error|Exception): .+")  # the last line of a traceback
+EXCEPTION = re.compile(r"\b[\w.]*(?:Error|Exception): .+")  # the last line of a traceback
 LAST_LINES = 3
 LINE_CHARACTERS = 300
 

@@ -182,7 +182,9 @@ class Asker(threading.Thread):
     @override
     def run(self) -> None:
         try:
-            self.completion = stream(self._client, self._question, self.heard, model=self._model)
+            self.completion = stream(
+                self._client, self._question, self.heard, self._sampling, self._model
+            )
         except (openai.OpenAIError, httpx.HTTPError) as error:
             self.error = error
 
