@@ -116,20 +116,11 @@ class Gang:
             hosts=[node.host for node in nodes],
             commands=[command.argv for of_node in commands for command in of_node],
         )
-        await asyncio.gather(
-            *(
-                agent.start.remote(
-                    of_node,
-                    self._log_paths(index, len(of_node)),
-                    LEASES * self._limits.cut_off_after_s,
-                )
-                for index, (agent, of_node) in enumerate(zip(self._agents, commands, strict=True))
-            )
-        )
         began_at = asyncio.get_running_loop().time()
         limit_s = self._model.engine.start_timeout_s
         try:
             async with asyncio.timeout(limit_s):
+                await self._start_processes(commands)
                 ready = await self._until_ready(nodes)
         except TimeoutError:
             raise EngineStartError(
@@ -148,6 +139,15 @@ class Gang:
             )
         self._log.info("gang_ready", gang=self._gang_id, **self._start_times(ready, began_at))
         return ready
+
+    async def _start_processes(self, commands: tuple[NodeCommands, ...]) -> None:
+        lease_s = LEASES * self._limits.cut_off_after_s
+        await asyncio.gather(
+            *(
+                agent.start.remote(of_node, self._log_paths(index, len(of_node)), lease_s)
+                for index, (agent, of_node) in enumerate(zip(self._agents, commands, strict=True))
+            )
+        )
 
     def _start_times(self, ready: list[Ready], began_at: float) -> dict[str, object]:
         """How long the start took, and what was predicted of it if the storage's rate is known."""
