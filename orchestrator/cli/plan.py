@@ -40,14 +40,15 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
         help="tensor-across-nodes, stages-with-rdma, fp8-kv",
     )
     add("--explain", action="store_true", help="every layout, and why it is not the plan")
-    add("--format", default="table", choices=("table", "json", "values", "html"))
+    add("--engine", default="vllm", choices=("vllm", "sglang"), help="sglang: you start it")
+    add("--format", default="table", choices=("table", "json", "values", "html", "commands"))
     add("-o", "--out", type=Path, metavar="FILE", help="default standard output")
     parser.set_defaults(run=_plan, spec_error_code=2)
 
 
 def _plan(options: argparse.Namespace) -> int:
     # These import numpy, which other commands do not need.
-    from orchestrator.cli import plan_html, plan_json, plan_table, plan_values
+    from orchestrator.cli import plan_commands, plan_html, plan_json, plan_table, plan_values
     from orchestrator.cli.plan_inputs import asked_for
     from orchestrator.cli.plan_report import report_on
     from orchestrator.placement import NoPlan, plan
@@ -61,6 +62,8 @@ def _plan(options: argparse.Namespace) -> int:
             text = plan_table.table(report)
         case "json":
             text = json.dumps(plan_json.tree(report), indent=2) + "\n"
+        case "commands":
+            text = plan_commands.commands(report)
         case "values":
             text = plan_values.values(report)
         case _:
@@ -92,6 +95,8 @@ def _command(options: argparse.Namespace) -> str:
     for name in (*flags, "context", "price"):
         if (value := getattr(options, name)) is not None:
             words += [f"--{name}", str(value)]
+    if options.engine != "vllm":
+        words += ["--engine", options.engine]
     for reason in options.allow or ():
         words += ["--allow", reason]
     return shlex.join(words)

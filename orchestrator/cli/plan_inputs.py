@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from orchestrator.core import SpecError
-from orchestrator.perf import ARCHITECTURES, HARDWARE, Fabric, Gpu, Weight
+from orchestrator.perf import ARCHITECTURES, HARDWARE, EngineFamily, Fabric, Gpu, Weight
 from orchestrator.placement import OF_CHOICE, Asked, Node, Objective, Reason, Slo
 from orchestrator.spec import load_inventory, parse_mapping
 from orchestrator.workload import (
@@ -51,6 +51,7 @@ def asked_for(options: argparse.Namespace) -> Asked:
         context_tokens=options.context or min(CONTEXT_TOKENS, model.context_tokens),
         price_per_hour=options.price,
         allowed=_allowed(options.allow),
+        engine=EngineFamily(options.engine),
     )
 
 

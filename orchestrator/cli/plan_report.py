@@ -49,10 +49,6 @@ def report_on(plan: Plan, command: str, *, explain: bool) -> Report:
 def _notes(plan: Plan) -> list[str]:
     asked, fleet = plan.asked, plan.chosen.fleet
     notes = ["SLO bounds and predictions are means over requests; nothing here was measured."]
-    if any(crew.shape.layout.dp > 1 for crew in fleet.crews):
-        notes.append(
-            "r1-serve starts data-parallel gangs with fake engines only; with vLLM `up` refuses."
-        )
     arrivals = asked.workload.arrivals
     if arrivals is not None and arrivals.gap_cv > _BURSTY:
         notes.append(

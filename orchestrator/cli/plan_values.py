@@ -6,7 +6,8 @@ from typing_extensions import override
 from orchestrator import __version__
 from orchestrator.cli.plan_json import asked_tree, predicted_tree
 from orchestrator.cli.plan_report import Report, band_text
-from orchestrator.perf import Fabric
+from orchestrator.core import SpecError
+from orchestrator.perf import EngineFamily, Fabric
 from orchestrator.placement import Plan, node_label, pools_of
 from orchestrator.spec import EngineSpec, LocalSpec, ModelSpec, Spec, spec_tree
 
@@ -14,6 +15,11 @@ from orchestrator.spec import EngineSpec, LocalSpec, ModelSpec, Spec, spec_tree
 def values(report: Report) -> str:
     """YAML: `plan` says how it came about, `workerGroups` are KubeRay's, `spec` is r1-serve's."""
     plan = report.plan
+    if plan.asked.engine is not EngineFamily.VLLM:
+        raise SpecError(
+            f"r1-serve does not start {plan.asked.engine}: values are for vLLM",
+            "use --format commands, start those, and put `r1-serve gateway` in front",
+        )
     tree = {
         "plan": {
             "made_by": f"r1-serve {__version__}",

@@ -13,12 +13,14 @@ from pathlib import Path
 from orchestrator.core import SpecError
 from orchestrator.spec import (
     EngineKind,
+    SourceKind,
     Spec,
     load_spec,
     local_spec,
     parse_plan,
     read_text,
     simulated,
+    source_of,
 )
 
 STATE = Path(".r1-serve")  # what `up` makes: checkpoints; below the current folder
@@ -115,10 +117,16 @@ def _up_spec(options: argparse.Namespace) -> Spec:
     if options.port is not None:
         spec = replace(spec, gateway=replace(spec.gateway, port=options.port))
     log_dir = Path(options.log_dir or spec.log_dir).absolute()
-    models = tuple(replace(m, path=str(Path(m.path).absolute())) for m in spec.models)
+    models = tuple(replace(m, path=_absolute(m.path)) for m in spec.models)
     keys_path = spec.api.keys_path and str(Path(spec.api.keys_path).absolute())
     api = replace(spec.api, keys_path=keys_path)
     return replace(spec, log_dir=str(log_dir), models=models, api=api)
+
+
+def _absolute(path: str) -> str:
+    """Folders from here on seen from anywhere; other places of checkpoints as they are."""
+    here = source_of(path).kind is SourceKind.FOLDER
+    return str(Path(path).absolute()) if here else path
 
 
 def _planned(path: Path, kind: EngineKind | None) -> Spec:

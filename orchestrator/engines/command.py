@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.core import LayoutError, Role, SpecError
-from orchestrator.spec import Device
+from orchestrator.engines.weights import loader_flags
+from orchestrator.spec import Device, Source, SourceKind
 
 CPU_PLUGIN = "r1_serve_cpu"  # the entry point of deploy/cpu
 # On a CPU with AMX vLLM prefers a backend that fails at fp32; models without MLA ignore the flag.
@@ -110,6 +111,8 @@ class GangLaunch:
     kv_transfer: bool = False  # prefill and decode gangs; their block sizes and dtypes must agree
     start_timeout_s: int = 3600
     engine_args: tuple[str, ...] = ()  # vLLM's flags that are none of our business
+    source: Source | None = None  # where the weights are, if not in the folder `model_path`
+    weights_cache: str = ""  # of the node, for what is downloaded into `model_path`
 
     @property
     def gpus_of_rank(self) -> int:
@@ -207,6 +210,9 @@ def _server_options(launch: GangLaunch, index: int) -> tuple[str, ...]:
         *("--node-rank", str(node_rank)),
         *("--nnodes", str(launch.nodes_of_rank)),
     ]
+    if launch.source is not None and launch.source.kind is SourceKind.HUB:
+        hub = f"hf://{launch.source.where}@{launch.source.revision}"
+        options += ["--fetch", hub, "--weights-cache", launch.weights_cache]
     if node_rank == 0 and process.metrics_port is not None:
         options += ["--metrics", f"{_bracketed(process.host)}:{process.metrics_port}"]
     return tuple(options)
@@ -230,6 +236,8 @@ def _vllm_flags(launch: GangLaunch, index: int) -> tuple[str, ...]:
         flags += ["--block-size", str(launch.block_size)]
     if launch.reasoning_parser is not None and not _skips_tokenizer(launch.engine_args):
         flags += ["--reasoning-parser", launch.reasoning_parser]
+    if launch.source is not None:
+        flags += loader_flags(launch.source, expert_parallel=launch.expert_parallel)
     if launch.kv_transfer:
         flags += ["--kv-transfer-config", json.dumps(_kv_transfer(launch), sort_keys=True)]
     return (*flags, *KV_EVENT_FLAGS, *launch.engine_args)
@@ -309,7 +317,11 @@ def _environment(launch: GangLaunch, index: int) -> dict[str, str]:
     match launch.device:
         case Device.GPU:
             # an empty name matches no plugin: the one for CPUs must never be loaded here
-            environment |= {"NCCL_SOCKET_IFNAME": process.interface, "VLLM_PLUGINS": ""}
+            environment |= {
+                "NCCL_SOCKET_IFNAME": process.interface,
+                "NVSHMEM_BOOTSTRAP_UID_SOCK_IFNAME": process.interface,
+                "VLLM_PLUGINS": "",
+            }
         case Device.CPU:
             environment |= {
                 "OMP_NUM_THREADS": "1",

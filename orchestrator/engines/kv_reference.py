@@ -6,7 +6,7 @@ from orchestrator.engines.engine import Submit
 SAMPLED_TOKENS = 1  # a prefill rank may have computed the token that it drew
 
 
-def reference_fault(params: KvParams, prompt_tokens: int) -> str | None:
+def reference_fault(params: KvParams, prompt_tokens: int, block_size: int) -> str | None:
     """Why the reference cannot be this prompt's, in one sentence, or None.
 
     vLLM 0.32 does not look: blocks for fewer tokens than the prompt has kill the decode engine, and
@@ -17,6 +17,14 @@ def reference_fault(params: KvParams, prompt_tokens: int) -> str | None:
         return "the KV reference does not say how many tokens it holds"
     if not prompt_tokens <= held <= prompt_tokens + SAMPLED_TOKENS:
         return f"the KV reference holds {held} tokens, the prompt has {prompt_tokens}"
+    groups = params.get("remote_block_ids")
+    if not isinstance(groups, list) or not groups:
+        return "the KV reference names no blocks"
+    needed = -(-prompt_tokens // block_size)
+    for group in groups:
+        if not isinstance(group, list) or len(group) < needed:
+            named = len(group) if isinstance(group, list) else 0
+            return f"the KV reference names {named} blocks, the prompt needs {needed}"
     return None
 
 

@@ -3,7 +3,7 @@
 It speaks to its parent in JSON lines on stdout, which nobody else writes to:
 
     {"event": "phase", "phase": "starting" | "headless" | "stopping" | what a start is at}
-    {"event": "ready", "address", "metrics", "engine_id", "role", "info"}
+    {"event": "ready", "address", "metrics", "engine_id", "role", "weights_bytes", "info"}
     {"event": "stopped"}                    exit code 0, after SIGTERM or SIGINT
     {"event": "failed", "cause", "cure"}    exit code 1; arguments that make no sense exit with 2
 
@@ -29,10 +29,12 @@ from typing_extensions import override
 from orchestrator.core import EngineStartError, PortInUseError, Role, SpecError, StartError
 from orchestrator.engines.channel.server import ChannelServer
 from orchestrator.engines.channel.sockets import bound_socket, name_of, split_address
+from orchestrator.engines.checkpoint_check import check_checkpoint
 from orchestrator.engines.engine import Engine, EngineInfo
 from orchestrator.engines.fake_engine import Author, FakeEngine
 from orchestrator.engines.fake_script import FakeEngineSpec
 from orchestrator.engines.metrics_http import MetricsResponder
+from orchestrator.spec import Source, source_of
 
 Result = TypeVar("Result")
 
@@ -54,6 +56,8 @@ class ServerOptions:
     fake: FakeEngineSpec
     fake_author: Path | None  # the folder of the tokenizer that a scripted model writes with
     token: str
+    fetch: Source | None  # where the weights are, if they must be downloaded
+    weights_cache: Path
     exit_with_stdin: bool
     flags: tuple[str, ...]  # the engine's own
 
@@ -76,8 +80,10 @@ class Report:
         """Something takes a while from now on."""
         self._write({"event": "phase", "phase": phase})
 
-    def ready(self, options: ServerOptions, metrics: str, engine: ReadyEngine) -> None:
-        """Gateways can connect."""
+    def ready(
+        self, options: ServerOptions, metrics: str, weights_bytes: int, engine: ReadyEngine
+    ) -> None:
+        """Gateways can connect; `weights_bytes` is 0 where there are no files of weights."""
         self._write(
             {
                 "event": "ready",
@@ -85,6 +91,7 @@ class Report:
                 "metrics": metrics or None,
                 "engine_id": options.engine_id,
                 "role": options.role.value,
+                "weights_bytes": weights_bytes,
                 "info": msgspec.structs.asdict(engine.info),
             }
         )
@@ -115,6 +122,8 @@ def parse(argv: list[str]) -> ServerOptions:
     parser.add_argument("--nnodes", type=int, default=1, metavar="N")
     parser.add_argument("--fake-options", type=_fake_spec, default=FakeEngineSpec(), metavar="JSON")
     parser.add_argument("--fake-author", type=Path, metavar="TOKENIZER")
+    parser.add_argument("--fetch", type=_source, metavar="hf://OWNER/NAME@REVISION")
+    parser.add_argument("--weights-cache", type=Path, default=Path(), metavar="FOLDER")
     parser.add_argument("--token-file", type=_token, metavar="PATH")
     parser.add_argument("--exit-with-stdin", action="store_true")
     parser.add_argument("flags", nargs="*", metavar="-- FLAG")
@@ -138,6 +147,8 @@ def parse(argv: list[str]) -> ServerOptions:
         fake=known.fake_options,
         fake_author=known.fake_author,
         token=known.token_file or "",
+        fetch=known.fetch,
+        weights_cache=known.weights_cache,
         exit_with_stdin=known.exit_with_stdin,
         flags=tuple(known.flags),
     )
@@ -198,13 +209,20 @@ async def _serve(options: ServerOptions, report: Report, stop: _Stop) -> None:
     """Node rank 0. Returns if it was stopped; raises StartError if the engine did not start, or
     died later.
     """
+    weights_bytes = await stop.unless(_weights(options, report))
+    if weights_bytes is None:
+        return
     engine = _engine(options, report)
     server = ChannelServer(engine, options.engine_id, options.role, token=options.token)
     sock = _bind(options.listen)  # before minutes of loading, and without accepting yet
     responder, metrics = None, ""
     if options.metrics is not None:
         responder, metrics = await _serve_metrics(options.metrics, engine, server)
-    error = await _live(server, sock, stop, lambda info: report.ready(options, metrics, info))
+
+    def on_ready(engine: ReadyEngine) -> None:
+        report.ready(options, metrics, weights_bytes, engine)
+
+    error = await _live(server, sock, stop, on_ready)
     report.phase("stopping")
     if responder is not None:
         responder.close()
@@ -258,6 +276,8 @@ async def _headless(options: ServerOptions, report: Report, stop: _Stop) -> None
     if options.engine == "fake":
         await stop.unless(asyncio.Event().wait())
         return
+    if await stop.unless(_weights(options, report)) is None:
+        return
     try:
         from orchestrator.engines.vllm_engine import run_headless  # imports torch
     except ImportError as error:
@@ -265,6 +285,27 @@ async def _headless(options: ServerOptions, report: Report, stop: _Stop) -> None
     await stop.unless(run_headless(options.flags, report.phase))
     if not stop.asked:
         raise EngineStartError("the headless engine ended", "its log above says more")
+
+
+async def _weights(options: ServerOptions, report: Report) -> int:
+    """The bytes of the checkpoint, which is then whole and on this node; raises EngineStartError
+    if it cannot be. 0 for an engine that has none in files.
+    """
+    if options.engine == "fake":
+        return 0
+    return await asyncio.to_thread(_prepare, options, report)
+
+
+def _prepare(options: ServerOptions, report: Report) -> int:
+    if options.fetch is not None:
+        from orchestrator.engines.hub import fetch  # imports an HTTP client
+
+        fetch(options.fetch, options.weights_cache, report.phase)
+    path = options.flags[options.flags.index("--model") + 1] if "--model" in options.flags else ""
+    if "://" in path or not path or "dummy" in options.flags:
+        return 0
+    report.phase("checking weights")
+    return check_checkpoint(Path(path))
 
 
 def _engine(options: ServerOptions, report: Report) -> Engine:
@@ -337,6 +378,13 @@ def _role(text: str) -> Role:
         return Role(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(Role)}") from None
+
+
+def _source(text: str) -> Source:
+    try:
+        return source_of(text)
+    except SpecError as error:
+        raise argparse.ArgumentTypeError(error.cause) from None
 
 
 def _fake_spec(text: str) -> FakeEngineSpec:

@@ -21,7 +21,8 @@ _LINES = 200
 
 
 class StderrTail:
-    """Replaces this process's stderr by a pipe from construction to `close`.
+    """Replaces this process's stderr by a pipe from construction to `close`; stdout too where it is
+    the same file, since vLLM logs there.
 
     Each line is also given to `on_line`, on a thread of its own.
     """
@@ -30,8 +31,10 @@ class StderrTail:
         self._on_line = on_line
         self._lines: deque[str] = deque(maxlen=_LINES)
         self._stderr = os.dup(2)
+        self._replaced = (1, 2) if os.path.sameopenfile(1, 2) else (2,)
         reader, writer = os.pipe()
-        os.dup2(writer, 2)
+        for fd in self._replaced:
+            os.dup2(writer, fd)
         os.close(writer)
         self._thread = threading.Thread(
             target=self._copy, args=(reader,), name="stderr-tail", daemon=True
@@ -49,7 +52,8 @@ class StderrTail:
     def close(self) -> None:
         """Gives stderr back; what children write from now on is still passed on. Idempotent."""
         if self._stderr >= 0:
-            os.dup2(self._stderr, 2)
+            for fd in self._replaced:
+                os.dup2(self._stderr, fd)
             self._stderr, stderr = -1, self._stderr
             if not self._thread.is_alive():
                 os.close(stderr)

@@ -83,6 +83,7 @@ class VllmEngine:
         self._listener: Listener | None = None
         self._load = EngineLoad(running=0, waiting=0, kv_usage=0.0, steps=0)
         self._vocabulary = 0
+        self._block_size = 1
         self._grammar = False
         self._tasks: dict[str, asyncio.Task[End]] = {}
 
@@ -99,12 +100,13 @@ class VllmEngine:
         self._llm = llm
         config = llm.vllm_config
         self._vocabulary = config.model_config.get_vocab_size()
+        self._block_size = config.cache_config.block_size
         self._grammar = not config.model_config.skip_tokenizer_init
         return EngineInfo(
             engine=f"vllm {vllm.__version__}",
             model=_served_name(config.model_config.served_model_name),
             max_model_len=config.model_config.max_model_len,
-            block_size=config.cache_config.block_size,
+            block_size=self._block_size,
             kv_blocks=config.cache_config.num_gpu_blocks,
             grammar=self._grammar,
             kv_events=_kv_event_source(llm),
@@ -203,7 +205,7 @@ class VllmEngine:
         if fault := fault or grammar_fault(submit, self._grammar):
             return End(Finish.REFUSED, cause=fault)
         if submit.kv_params is not None and (
-            fault := reference_fault(submit.kv_params, len(submit.prompt_ids))
+            fault := reference_fault(submit.kv_params, len(submit.prompt_ids), self._block_size)
         ):
             return End(Finish.FAILED, cause=fault)
         prompt = tokens_input(list(submit.prompt_ids), cache_salt=submit.cache_salt or None)

@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from orchestrator.codec import Tokenizer, transformers_fault
 from orchestrator.core import Role, SpecError
 from orchestrator.gateway.network import Member
 from orchestrator.gateway.service import Service
 from orchestrator.gateway.supervisor import Supervisor
-from orchestrator.spec import EngineKind, ModelSpec, Spec, public_names
+from orchestrator.spec import EngineKind, ModelSpec, SourceKind, Spec, public_names, source_of
 from orchestrator.telemetry import Log, Metrics
 
 
@@ -31,7 +32,7 @@ def load_tokenizers(spec: Spec) -> Mapping[str, Tokenizer]:
     """
     tokenizers = {}
     for model in spec.models:
-        folder = Path(model.path)
+        folder = _tokenizer_folder(model)
         if not (folder / "tokenizer.json").is_file():
             raise SpecError(
                 f"models: there is no tokenizer.json in {folder}",
@@ -41,6 +42,27 @@ def load_tokenizers(spec: Spec) -> Mapping[str, Tokenizer]:
             raise SpecError(fault, "mend that file, then start again")
         tokenizers[model.name] = Tokenizer.load(folder)
     return tokenizers
+
+
+def _tokenizer_folder(model: ModelSpec) -> Path:
+    """Where its tokenizer.json is, downloaded if the checkpoint is on a hub."""
+    if model.tokenizer is not None:
+        return Path(model.tokenizer)
+    source = source_of(model.path)
+    match source.kind:
+        case SourceKind.FOLDER | SourceKind.PVC:
+            return Path(source.where)
+        case SourceKind.HUB:
+            from orchestrator.engines.hub import fetch  # imports an HTTP client
+
+            return fetch(source, Path(model.weights_cache), lambda _: None, weights=False)
+        case SourceKind.S3:
+            raise SpecError(
+                f"models: {model.name} is in a bucket, and gateways read files",
+                "set `tokenizer` of the model to a folder with its tokenizer.json",
+            )
+        case _:
+            assert_never(source.kind)
 
 
 class Models:

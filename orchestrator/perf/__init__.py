@@ -26,7 +26,7 @@ from orchestrator.perf.layout import Array, EngineFamily, Layout, LayoutGrid
 from orchestrator.perf.ledger import Ledger, expert_slots, ledger
 from orchestrator.perf.precision import Kv, Precision, Weight
 from orchestrator.perf.rank_costs import rank_costs
-from orchestrator.perf.start import cold_start_s, kv_transfer_s
+from orchestrator.perf.start import cold_start_s, kv_transfer_s, load_s, start_s
 from orchestrator.perf.step import StepTime
 from orchestrator.perf.system import decode_step, disaggregated, prefill_step, unified
 from orchestrator.perf.traffic import ClosedLoop, Load, OpenLoop, Prediction, Traffic
@@ -65,9 +65,11 @@ __all__ = [
     "expert_slots",
     "kv_transfer_s",
     "ledger",
+    "load_s",
     "prefill_step",
     "rank_costs",
     "read_factors",
     "shipped_factors",
+    "start_s",
     "unified",
 ]

@@ -38,3 +38,13 @@ def cold_start_s(
     nodes = np.ceil(grid.gpus / grid.hardware.gpus_per_node)
     read = weights * local * (nodes if shared_storage else 1)
     return np.asarray(read / np.asarray(storage_bytes_per_s, dtype=float) + _WARM_UP_S)
+
+
+def load_s(weights_bytes: float, storage_bytes_per_s: float) -> float:
+    """Reading the weights of one node."""
+    return weights_bytes / storage_bytes_per_s
+
+
+def start_s(weights_bytes: float, storage_bytes_per_s: float) -> float:
+    """From nothing to a rank that serves, where a node reads so many bytes."""
+    return load_s(weights_bytes, storage_bytes_per_s) + _WARM_UP_S

@@ -4,20 +4,22 @@ import json
 import math
 
 from orchestrator.core import Role
-from orchestrator.perf import Kv, rank_costs
+from orchestrator.perf import EngineFamily, Kv, rank_costs
 from orchestrator.placement.asked import Asked
 from orchestrator.placement.fleets import Crew, traffic_of
 from orchestrator.placement.legality import grid_of
 from orchestrator.placement.search import Forecast
+from orchestrator.placement.wide_ep import (
+    OVERLAPPING,
+    WideEp,
+    balance_of,
+    exchange_of,
+    graph_flags,
+    sglang_flags,
+)
 from orchestrator.spec import GangSpec, PoolSpec
 
 _SHORTER = 4  # than the mean: how much shorter than it prompts may all be and still fill a step
-# vLLM's kernels for the exchange among experts across nodes: one for few tokens, one for many.
-_EXCHANGE = {
-    Role.DECODE: "deepep_low_latency",
-    Role.PREFILL: "deepep_high_throughput",
-    Role.UNIFIED: "deepep_high_throughput",
-}
 
 
 def pools_of(asked: Asked, forecast: Forecast) -> tuple[PoolSpec, ...]:
@@ -62,6 +64,8 @@ def batch_limit(asked: Asked, crew: Crew, forecast: Forecast) -> int:
 
 
 def _flags(asked: Asked, crew: Crew, forecast: Forecast, drafts: int) -> tuple[str, ...]:
+    if asked.engine is EngineFamily.SGLANG:
+        return _sglang_flags(asked, crew, forecast, drafts)
     layout = crew.shape.layout
     limit = batch_limit(asked, crew, forecast)
     flags = [
@@ -73,11 +77,40 @@ def _flags(asked: Asked, crew: Crew, forecast: Forecast, drafts: int) -> tuple[s
     if layout.mtp_drafts:
         speculative = {"method": "mtp", "num_speculative_tokens": drafts}
         flags += ["--speculative-config", json.dumps(speculative, sort_keys=True)]
-    if layout.redundant_experts:
-        balance = {"num_redundant_experts": layout.redundant_experts}
-        flags += ["--enable-eplb", "--eplb-config", json.dumps(balance)]
-    if layout.ep > 1 and layout.ep > asked.gpu.domain_gpus:
-        flags += ["--all2all-backend", _EXCHANGE[crew.shape.role]]
-        if layout.overlap:
-            flags += ["--enable-dbo"]
+    flags += graph_flags(crew.shape.role, limit, drafts if layout.mtp_drafts else 0)
+    if layout.ep > 1:
+        flags += wide_ep_of(asked, crew, forecast).flags
     return tuple(flags)
+
+
+def _sglang_flags(asked: Asked, crew: Crew, forecast: Forecast, drafts: int) -> tuple[str, ...]:
+    """SGLang counts what all data-parallel ranks of a server run together."""
+    layout = crew.shape.layout
+    flags = [
+        *("--max-running-requests", str(batch_limit(asked, crew, forecast) * layout.dp)),
+        *("--chunked-prefill-size", str(layout.chunk_tokens * layout.dp)),
+    ]
+    if crew.shape.kv is Kv.FP8:
+        flags += ["--kv-cache-dtype", "fp8_e4m3"]
+    if layout.mtp_drafts:
+        flags += [
+            *("--speculative-algorithm", "EAGLE"),  # its name for the model's own draft layer too
+            *("--speculative-num-steps", str(drafts)),
+            *("--speculative-eagle-topk", "1"),
+            *("--speculative-num-draft-tokens", str(drafts + 1)),
+        ]
+    if layout.ep > 1:
+        flags += sglang_flags(wide_ep_of(asked, crew, forecast))
+    return tuple(flags)
+
+
+def wide_ep_of(asked: Asked, crew: Crew, forecast: Forecast) -> WideEp:
+    """How a gang of the crew exchanges tokens among its experts."""
+    shape, layout = crew.shape, crew.shape.layout
+    exchange = exchange_of(asked.gpu, asked.fabric, shape.role, layout.ep, asked.gpus_per_node)
+    step_s = forecast.ttft_s if shape.role is Role.PREFILL else forecast.itl_s
+    return WideEp(
+        exchange,
+        overlap=layout.overlap and exchange in OVERLAPPING,
+        balance=balance_of(layout.redundant_experts, step_s),
+    )

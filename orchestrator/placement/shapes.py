@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orchestrator.core import Role
-from orchestrator.perf import Kv, Layout
+from orchestrator.perf import EngineFamily, Kv, Layout
 from orchestrator.placement.asked import Asked
+from orchestrator.placement.wide_ep import OVERLAPPING, exchange_of
 
 # Every width up to 16 nodes, then those that operators build: multiples that divide the experts
 # well, up to DeepSeek's EP320 (DeepSeek-V3 technical report, section 3.4.2).
@@ -80,11 +81,20 @@ def shapes(asked: Asked) -> list[Shape]:
                         layout.ep,
                         layout.redundant_experts,
                         drafts,
-                        overlap=layout.ep > 1 and nodes > 1,
+                        overlap=layout.ep > 1 and _overlaps(asked, role, layout.ep),
                         chunk_tokens=chunk,
                     )
                     found += [Shape(role, full, kv, nodes) for kv in Kv]
     return found
+
+
+def _overlaps(asked: Asked, role: Role, ep: int) -> bool:
+    """Whether two batches can hide each other's exchange: vLLM and SGLang have that for some
+    kernels only.
+    """
+    if asked.engine not in (EngineFamily.VLLM, EngineFamily.SGLANG):
+        return ep > asked.gpus_per_node
+    return exchange_of(asked.gpu, asked.fabric, role, ep, asked.gpus_per_node) in OVERLAPPING
 
 
 def _drafts(asked: Asked, role: Role) -> range:

@@ -16,19 +16,23 @@ from orchestrator.engines.command import EngineCommand
 from orchestrator.runtime import keeper
 
 STOP_GRACE_S = 5.0  # between asking an engine to end and ending it
-EXCEPTION = re.compile(r"\b[A-Za-z_.]*(?:Error|Exception): .+")  # the last line of a traceback
+EXCEPTION = re.compile(r"\b[\w.]*(?:Error|Exception): .+")  # the last line of a traceback
 LAST_LINES = 3
 LINE_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """An engine process serves: which rank, where its token channel and its metrics are."""
+    """An engine process serves: which rank, where its token channel and its metrics are, and how
+    long each phase of its start took.
+    """
 
     rank: int
     address: str
     metrics: str | None
     info: EngineInfo
+    weights_bytes: int  # of the whole checkpoint; 0: not known
+    phases_s: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class _Line(msgspec.Struct):
     address: str = ""
     metrics: str | None = None
     info: EngineInfo | None = None
+    weights_bytes: int = 0
     cause: str = ""
     cure: str = ""
     phase: str = ""
@@ -60,11 +65,14 @@ class EngineProcess:
         self._process: Process | None = None
         self._failed: _Line | None = None
         self.phase = "starting"
+        self._entered_at = 0.0
+        self._phases_s: dict[str, float] = {}
         self.ready: Ready | None = None
 
     async def start(self) -> None:
         """Starts it with its environment added to this process's."""
         assert self._process is None
+        self._entered_at = asyncio.get_running_loop().time()
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         keep = (sys.executable, "-I", keeper.__file__, "--grace", str(STOP_GRACE_S))
         with self._log_path.open("ab") as log:
@@ -89,14 +97,28 @@ class EngineProcess:
             if line.event == "ready":
                 assert line.info is not None
                 assert self._command.rank is not None
-                self.ready = Ready(self._command.rank, line.address, line.metrics, line.info)
-                self.phase = "ready"
+                self._enter("ready")
+                self.ready = Ready(
+                    self._command.rank,
+                    line.address,
+                    line.metrics,
+                    line.info,
+                    line.weights_bytes,
+                    {phase: round(seconds, 1) for phase, seconds in self._phases_s.items()},
+                )
             elif line.event == "failed":
                 self._failed = line
             elif line.event == "phase":
-                self.phase = line.phase
+                self._enter(line.phase)
             changed.set()
         await self._process.wait()
+
+    def _enter(self, phase: str) -> None:
+        """Books the time of the phase that ends, without its count of what is done."""
+        now = asyncio.get_running_loop().time()
+        name = self.phase.rstrip("0123456789/ ")
+        self._phases_s[name] = self._phases_s.get(name, 0.0) + now - self._entered_at
+        self._entered_at, self.phase = now, phase
 
     def terminate(self) -> None:
         """Asks it to end."""

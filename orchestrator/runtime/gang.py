@@ -20,10 +20,12 @@ from orchestrator.engines import (
     RankChannel,
 )
 from orchestrator.gateway import Member, Supervisor
+from orchestrator.perf import load_s, start_s
 from orchestrator.runtime.engine_process import Ready
 from orchestrator.runtime.fleet_watch import MEMBERS
 from orchestrator.runtime.launch import NodeCommands, NodeFacts, gang_commands, ports_per_node
 from orchestrator.runtime.node_agent import NodeAgent
+from orchestrator.runtime.preflight import check_nodes
 from orchestrator.spec import PoolSpec, Spec
 from orchestrator.telemetry import Log, open_log
 
@@ -54,6 +56,7 @@ class Gang:
         self._failure: str | None = None
         try:
             nodes = await self._describe()
+            check_nodes(model, pool.gang.gpus_per_node, nodes)
             ready = await self._start(
                 gang_commands(model, role, self._gang_id, tuple(nodes)), nodes
             )
@@ -113,19 +116,11 @@ class Gang:
             hosts=[node.host for node in nodes],
             commands=[command.argv for of_node in commands for command in of_node],
         )
-        await asyncio.gather(
-            *(
-                agent.start.remote(
-                    of_node,
-                    self._log_paths(index, len(of_node)),
-                    LEASES * self._limits.cut_off_after_s,
-                )
-                for index, (agent, of_node) in enumerate(zip(self._agents, commands, strict=True))
-            )
-        )
+        began_at = asyncio.get_running_loop().time()
         limit_s = self._model.engine.start_timeout_s
         try:
             async with asyncio.timeout(limit_s):
+                await self._start_processes(commands)
                 ready = await self._until_ready(nodes)
         except TimeoutError:
             raise EngineStartError(
@@ -140,8 +135,33 @@ class Gang:
                 address=rank.address,
                 metrics=rank.metrics,
                 info=rank.info,
+                phases_s=rank.phases_s,
             )
+        self._log.info("gang_ready", gang=self._gang_id, **self._start_times(ready, began_at))
         return ready
+
+    async def _start_processes(self, commands: tuple[NodeCommands, ...]) -> None:
+        lease_s = LEASES * self._limits.cut_off_after_s
+        await asyncio.gather(
+            *(
+                agent.start.remote(of_node, self._log_paths(index, len(of_node)), lease_s)
+                for index, (agent, of_node) in enumerate(zip(self._agents, commands, strict=True))
+            )
+        )
+
+    def _start_times(self, ready: list[Ready], began_at: float) -> dict[str, object]:
+        """How long the start took, and what was predicted of it if the storage's rate is known."""
+        first = ready[0]
+        times: dict[str, object] = {
+            "start_s": round(asyncio.get_running_loop().time() - began_at, 1),
+            "weights_bytes": first.weights_bytes,
+            "loading_s": first.phases_s.get("loading weights"),
+        }
+        if (rate := self._model.engine.storage_bytes_per_s) is not None:
+            of_node = first.weights_bytes / len(self._agents)
+            times["predicted_loading_s"] = round(load_s(of_node, rate), 1)
+            times["predicted_start_s"] = round(start_s(of_node, rate), 1)
+        return times
 
     async def _describe(self) -> list[NodeFacts]:
         ports = ports_per_node(self._model, self._role)

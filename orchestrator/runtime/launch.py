@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from orchestrator.core import LayoutError, Role
+from orchestrator.core import LayoutError, Role, SpecError
 from orchestrator.engines import FakeEngineSpec
 from orchestrator.engines.command import EngineCommand, GangLaunch, ProcessLaunch, engine_commands
-from orchestrator.spec import EngineKind, ModelSpec, PoolSpec
+from orchestrator.engines.pairing import pairing_fault
+from orchestrator.engines.weights import local_path
+from orchestrator.spec import EngineKind, ModelSpec, PoolSpec, source_of
 
 # Where vLLM's grammars begin and thinking budgets end; what it parses we never ask for.
 REASONING_PARSER = "deepseek_r1"
@@ -23,6 +25,8 @@ class NodeFacts:
     host: str
     interface: str  # the network interface that has `host`
     free_ports: tuple[int, ...]
+    engine_version: str | None = None  # of vLLM; None: there is none
+    shm_free_bytes: int = 0  # in /dev/shm
 
 
 NodeCommands = tuple[EngineCommand, ...]  # of the processes of one node
@@ -55,6 +59,7 @@ def gang_commands(
                 (_fake_command(model, pool, gang_id, nodes, rank),) for rank in range(len(nodes))
             )
         case EngineKind.VLLM:
+            _check_pair(model)
             commands = engine_commands(_launch(model, pool, gang_id, nodes))
             each = len(commands) // len(nodes)
             return tuple(commands[at : at + each] for at in range(0, len(commands), each))
@@ -64,6 +69,18 @@ def _pool(model: ModelSpec, role: Role) -> PoolSpec:
     pool = model.pool(role)
     assert pool is not None
     return pool
+
+
+def _check_pair(model: ModelSpec) -> None:
+    prefill, decode = model.pool(Role.PREFILL), model.pool(Role.DECODE)
+    if prefill is None or decode is None:
+        return
+    shared = model.engine.args
+    if fault := pairing_fault(shared + prefill.args, shared + decode.args):
+        raise SpecError(
+            f"{model.name}: {fault}, and then they cannot hand KV to each other",
+            "give both pools the same, in engine.args",
+        )
 
 
 def _processes_per_node(model: ModelSpec, pool: PoolSpec) -> int:
@@ -82,7 +99,7 @@ def _processes_per_node(model: ModelSpec, pool: PoolSpec) -> int:
 def _launch(
     model: ModelSpec, pool: PoolSpec, gang_id: str, nodes: tuple[NodeFacts, ...]
 ) -> GangLaunch:
-    gang, role = pool.gang, pool.role
+    gang, role, source = pool.gang, pool.role, source_of(model.path)
     launched = []
     for node in nodes:
         for local in range(_processes_per_node(model, pool)):
@@ -101,7 +118,9 @@ def _launch(
             )
     return GangLaunch(
         engine_id=gang_id,
-        model_path=model.path,
+        model_path=local_path(source, model.weights_cache),
+        source=source,
+        weights_cache=model.weights_cache,
         served_model_name=model.name,
         role=role,
         processes=tuple(launched),

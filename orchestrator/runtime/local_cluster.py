@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ray
@@ -25,7 +26,8 @@ OBJECT_STORE_BYTES = 80 << 20  # nothing large is put there; 75 MiB is Ray's lea
 HEAD_CPUS = 2
 NODE_ATTEMPTS = 3
 NODE_CPUS = 16
-NODE_S = 120.0  # for all namespaced nodes to start
+NODE_S = 120.0  # for one namespaced node to start
+NODES_AT_ONCE = 2
 
 
 def check_port(spec: Spec) -> None:
@@ -141,42 +143,51 @@ class LocalCluster:
                 return
 
     def _start_namespaced(self, namespaces: Namespaces, labels: tuple[dict[str, str], ...]) -> None:
-        """All nodes at once, each with `ray start` inside its namespace."""
-        assert self._cluster is not None
-        started = []
-        for node, of_node in enumerate(labels):
-            argv = [
-                *(sys.executable, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats"),
-                *("--address", self._cluster.address),
-                # of its own: nodes that start together take each other's names of sockets
-                *("--temp-dir", str(self._folder / f"n{node}")),
-                *("--node-ip-address", namespaces.address(node)),
-                *("--num-cpus", str(NODE_CPUS)),
-                *("--num-gpus", str(self._spec.local.gpus_per_node)),
-                *("--object-store-memory", str(OBJECT_STORE_BYTES)),
-                *("--include-log-monitor", "False"),
+        """Each node with `ray start` inside its namespace, some at a time."""
+        with ThreadPoolExecutor(NODES_AT_ONCE) as pool:
+            works = [
+                pool.submit(self._start_in, namespaces, node, of_node)
+                for node, of_node in enumerate(labels)
             ]
-            if of_node:
-                argv += ["--labels", ",".join(f"{key}={value}" for key, value in of_node.items())]
-            started.append(
-                subprocess.Popen(
+            for work in works:
+                work.result()
+
+    def _start_in(self, namespaces: Namespaces, node: int, labels: dict[str, str]) -> None:
+        assert self._cluster is not None
+        argv = [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats"),
+            *("--address", self._cluster.address),
+            # of its own: nodes that start together take each other's names of sockets
+            *("--temp-dir", str(self._folder / f"n{node}")),
+            *("--node-ip-address", namespaces.address(node)),
+            *("--num-cpus", str(NODE_CPUS)),
+            *("--num-gpus", str(self._spec.local.gpus_per_node)),
+            *("--object-store-memory", str(OBJECT_STORE_BYTES)),
+            *("--include-log-monitor", "False"),
+        ]
+        if labels:
+            argv += ["--labels", ",".join(f"{key}={value}" for key, value in labels.items())]
+        said = ""
+        for _ in range(NODE_ATTEMPTS):
+            try:
+                started = subprocess.run(
                     namespaces.command(node, argv),
                     stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
+                    capture_output=True,
                     text=True,
+                    timeout=NODE_S,
+                    check=False,
                 )
-            )
-        for process in started:
-            try:
-                said, _ = process.communicate(timeout=NODE_S)
             except subprocess.TimeoutExpired:
                 said = "it does not end"
-            if process.returncode != 0:
-                raise StartError(
-                    f"a Ray node did not start: {_last_words(said)}",
-                    "end what keeps the machine busy, then try again",
-                )
+            else:
+                if started.returncode == 0:
+                    return
+                said = _last_words(started.stderr or started.stdout)
+            namespaces.end_all(node)
+        raise StartError(
+            f"a Ray node did not start: {said}", "end what keeps the machine busy, then try again"
+        )
 
     def _own_environment(self) -> dict[str, str]:
         metrics, stats, fallback = self._ports.take(3)

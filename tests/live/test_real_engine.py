@@ -3,20 +3,16 @@
 import json
 import os
 import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-import yaml
 
 from tests.live.local_stack import (
     Asker,
     Completion,
     LocalStack,
-    command,
     end_of,
     local_stack,
     printed_gib,
@@ -29,18 +25,6 @@ pytestmark = [pytest.mark.live, pytest.mark.vllm, pytest.mark.timeout(600)]
 
 QUESTION = "What happens to a thought when the machine that thinks it is switched off?"
 BACK_S = 240.0
-LAYOUTS_START_S = 900.0  # some ten processes that load vLLM, on two cores
-GREEDY = {"temperature": 0.0, "max_tokens": 48}
-ONE_RANK = "unified"
-# Each of deploy/local under another name, so that one stack serves them all, and under one whose
-# prompts are the others' too: the distills share a template.
-LAYOUTS = {
-    ONE_RANK: "DeepSeek-R1-Distill-Qwen-1.5B",
-    "tp2": "DeepSeek-R1-Distill-Qwen-7B",
-    "ep2": "DeepSeek-R1-Distill-Llama-8B",
-    "pp2": "DeepSeek-R1-Distill-Qwen-14B",
-    "p1d1": "DeepSeek-R1-Distill-Qwen-32B",
-}
 
 
 def test_make_up_recites_across_nodes_and_survives_the_death_of_its_decode_gang(
@@ -133,53 +117,3 @@ def check_death_of_decode(stack: LocalStack, recital: Completion) -> None:
         assert asker.completion == recital
     until(lambda: stack.ranks() == {"prefill": 1, "decode": 1}, BACK_S)
     assert stack.engine_pids("decode") not in ([], [pid])
-
-
-@pytest.fixture(scope="module")
-def every_layout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """The same seeded random weights in every layout, side by side."""
-    folder = tmp_path_factory.mktemp("layouts")
-    checkpoint = folder / "tiny-random"
-    made = command("checkpoint", str(checkpoint), "--kind", "random")
-    subprocess.run(made, check=True, timeout=120)
-    models = []
-    for layout, name in LAYOUTS.items():
-        example = yaml.safe_load(Path(f"deploy/local/{layout}.yaml").read_text())
-        [model] = example["models"]
-        model |= {"name": name, "path": str(checkpoint)}
-        model["engine"]["start_timeout_s"] = LAYOUTS_START_S
-        models.append(model)
-    spec = folder / "layouts.yaml"
-    spec.write_text(yaml.safe_dump(example | {"models": models}))  # the last has nodes for all
-    with local_stack(folder, "--spec", str(spec), start_s=LAYOUTS_START_S) as stack:
-        yield stack
-
-
-@pytest.fixture(scope="module")
-def greedy_on_one_rank(every_layout: LocalStack) -> list[Completion]:
-    """What every layout must give, which differs from prompt to prompt."""
-    outputs = greedy_outputs(every_layout, ONE_RANK)
-    assert len({completion.reasoning for completion in outputs}) == len(outputs)
-    return outputs
-
-
-@pytest.mark.timeout(1_200)
-@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != ONE_RANK])
-def test_greedy_output_is_that_of_one_rank(
-    layout: str, greedy_on_one_rank: list[Completion], every_layout: LocalStack
-) -> None:
-    """Tensor parallel, expert parallel, in two stages on two nodes, and with prefill and decode
-    apart.
-    """
-    assert greedy_outputs(every_layout, layout) == greedy_on_one_rank
-
-
-def greedy_outputs(stack: LocalStack, layout: str) -> list[Completion]:
-    """Three prompts' greedy outputs."""
-    client = stack.client()
-    outputs = [
-        stream(client, question, sampling=GREEDY, model=LAYOUTS[layout])
-        for question in (QUESTION, "Hi", "数学题：1+1=？")
-    ]
-    assert all(completion.output_tokens == GREEDY["max_tokens"] for completion in outputs)
-    return outputs

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core import LayoutError, Role
+from orchestrator.core import LayoutError, Role, SpecError
 from orchestrator.engines.command import EngineCommand
 from orchestrator.runtime.launch import NodeFacts, gang_commands, ports_per_node
 from orchestrator.runtime.simulated import check_layout, node_labels
@@ -91,3 +91,19 @@ def test_nodes_are_labelled_for_the_groups_that_use_them() -> None:
         "['r1-serve/prefill']",
         "[]",
     ]
+
+
+def test_pools_whose_kv_would_differ_are_refused_before_anything_starts() -> None:
+    pools = (PoolSpec(Role.PREFILL, args=("--kv-cache-dtype", "fp8")), PoolSpec(Role.DECODE))
+    asked = ModelSpec("/models/r1", pools, name="DeepSeek-R1")
+    with pytest.raises(SpecError, match="--kv-cache-dtype says fp8 to prefill and nothing to deco"):
+        check_layout(Spec((asked,), local=LocalSpec(nodes=2)))
+
+
+def test_weights_of_a_hub_are_fetched_by_each_process_into_the_nodes_cache() -> None:
+    asked = replace(model(EngineKind.VLLM, GangSpec(8)), path="hf://deepseek-ai/DeepSeek-R1@v1")
+    [[command]] = gang_commands(asked, Role.UNIFIED, "g", NODES[:1])
+    words = command.argv
+    assert words[words.index("--fetch") + 1] == "hf://deepseek-ai/DeepSeek-R1@v1"
+    folder = "/var/cache/r1-serve/deepseek-ai--DeepSeek-R1@v1"
+    assert words[words.index("--model") + 1] == folder
