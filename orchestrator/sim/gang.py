@@ -157,7 +157,7 @@ class Gang:
 
     def abort(self, job: Job, now: float) -> None:
         """Ends a job at the end of the step that is under way, or of its transfer."""
-        if job.stage in {Stage.OVER, Stage.HELD} or self.dead:
+        if job.stage in {Stage.OVER, Stage.HELD} or self.dead or not job.number:
             return
         self._aborted.append(job)
         self._wake(now)

@@ -112,9 +112,7 @@ class SimGateway:
         self.passages.clear()
         for channels in list(self.network.channels.values()):
             for channel in list(channels):
-                for request_id in list(channel.open):
-                    channel.cancel(request_id)
-                channel.close()
+                channel.drop()
         for stream in self.network.streams:
             stream.close()
         for call in calls:
