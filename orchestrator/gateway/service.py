@@ -14,10 +14,10 @@ from orchestrator import admission, handoff, routing
 from orchestrator.admission import Admission
 from orchestrator.core import KvSource, RankId, Request, Role, TokenLogprob
 from orchestrator.engines import ChannelLimits, End, Sampling, Submit
+from orchestrator.gateway.decision_log import admission_fields, decision_fields
 from orchestrator.gateway.network import Member, Network
 from orchestrator.gateway.passage import Passage
 from orchestrator.gateway.ranks import Ranks
-from orchestrator.gateway.routing_log import decision_fields
 from orchestrator.gateway.supervisor import Supervisor
 from orchestrator.handoff import Handoff
 from orchestrator.spec import ModelSpec, Spec
@@ -80,6 +80,11 @@ class Service:
         self.ranks = Ranks(limits, supervisor, self._fleet_changed, self._now, log, network)
         self._slots = 0
         self._changed = False
+        decisions.info(
+            "admission_opened",
+            model=model.name,
+            queue_requests_max=spec.admission.queue_requests_max,
+        )
 
     def start(self) -> None:
         """From now on requests can be opened; ranks come and go with `update_pool`."""
@@ -134,12 +139,19 @@ class Service:
         self._stranded.pop(passage.request.request_id, None)
 
     def _admit(self, event: admission.Event) -> None:
-        for decision in self._admission.on(event, self._now()):
+        now = self._now()
+        decisions = self._admission.on(event, now)
+        if decisions or not isinstance(event, admission.Passed):  # else nothing has changed
+            self._decisions.info(
+                "admission_input", model=self.model.name, now=now, **admission_fields(event)
+            )
+        for decision in decisions:
             self._decisions.info(
                 "admission",
                 decision=type(decision).__name__.lower(),
                 reason=decision.reason,
                 request_id=decision.request_id,
+                model=self.model.name,
                 slots=self._slots,
                 held=self._admission.held,
                 queued=self._admission.waiting,
@@ -167,6 +179,8 @@ class Service:
             request_id=passage.request.request_id,
             prompt_tokens=tokens,
             prefill_ranks=len(view.of(Role.PREFILL)),
+            decoder=self._decoder,
+            in_place_max_tokens=self.spec.handoff.in_place_max_tokens,
         )
         self.metrics.count(metrics.PATHS, 1, self.model.name, choice.path, choice.reason)
         self.metrics.count(metrics.PROMPT_TOKENS, tokens, self.model.name)

@@ -84,6 +84,9 @@ def measurement(row: Row) -> Case:
         balance=balance_of(flags, side.layout),
         measured=measured,
         max_throughput=burst,
+        requests=int(_figure(work, "requests") or 0),
+        random_lengths=spread,
+        long_tail=bool(work.get("osl_mean") or work.get("dataset")),
         extrapolated=why or odd or extrapolated(gpu, isl + osl, side, prefill),
         notes=(*notes, *more, *drafts.notes),
     )

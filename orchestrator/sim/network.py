@@ -130,8 +130,9 @@ class SimChannel:
     def _job(self, submit: Submit, opened: "_Open") -> Job:
         call = self.world.calls[submit.trace_id]
         ids = submit.prompt_ids
-        left = max(1, call.output_tokens - (len(ids) - call.prompt_tokens))
+        left = call.output_tokens - (len(ids) - call.prompt_tokens)
         drawn = min(left, submit.sampling.max_tokens)
+        opened.most = drawn
         block = self.world.block_tokens
         if len(ids) > call.prompt_tokens:
             keys: Sequence[int] = prompt_keys(ids, block)
@@ -149,7 +150,7 @@ class SimChannel:
             prompt_tokens=len(ids),
             prompt_ids=ids,
             keys=keys,
-            output_tokens=1 if submit.kv_source is KvSource.PRODUCE else drawn,
+            output_tokens=1 if submit.kv_source is KvSource.PRODUCE else max(drawn, 1),
             source=submit.kv_source,
             finish=Finish.STOP if left <= drawn else Finish.LENGTH,
             pull=pull,
@@ -243,7 +244,7 @@ class SimChannel:
 class _Open:
     """One submission on its channel: an `Outlet` for the gang."""
 
-    __slots__ = ("channel", "job", "lost", "sink", "submission", "told")
+    __slots__ = ("channel", "job", "lost", "most", "sink", "submission", "told")
 
     def __init__(self, channel: SimChannel, submission: str, sink: TokenSink) -> None:
         self.channel = channel
@@ -251,6 +252,7 @@ class _Open:
         self.sink = sink
         self.job: Job | None = None
         self.told = 0  # tokens
+        self.most = 1  # of them; 0 if the next one is the stop token, which is no output
         self.lost = False  # the connection that it was sent on is gone, and its end was told
 
     def on_first(self, job: Job, now: float) -> None:
@@ -260,9 +262,9 @@ class _Open:
 
     def bring(self, emitted: int) -> None:
         """So many tokens have been drawn."""
-        fresh = emitted - self.told
+        fresh = min(emitted, self.most) - self.told
         if fresh > 0:
-            self.told = emitted
+            self.told += fresh
             self.sink.on_tokens([0] * fresh)
 
     def on_end(self, job: Job, finish: Finish, cause: str, now: float) -> None:
