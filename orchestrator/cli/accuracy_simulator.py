@@ -1,4 +1,4 @@
-"""`r1-serve accuracy --model simulator`: published rows played in the simulator, beside the formula.
+"""`r1-serve accuracy --model simulator`: published rows played again, beside the closed form.
 
 Only rows marked `validate` are played: they were never fitted, and the simulator has no factor of
 its own. The closed form's prediction of the same row stands beside each.
@@ -6,7 +6,7 @@ its own. The closed form's prediction of the same row stands beside each.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -91,7 +91,7 @@ def targets(played: Sequence[Played]) -> list[tuple[str, str, str, bool, str]]:
     """Name, bound, what the simulator reaches, whether it does, and what the formula reaches."""
     clean = [p for p in played if p.case.clean and not p.case.max_throughput]
     served = [p for p in clean if p.case.mode in (Mode.UNIFIED, Mode.DISAGGREGATED)]
-    groups = [
+    groups: list[tuple[str, list[Played], float, Callable[[list[float]], float]]] = [
         ("TPOT, MAPE", [p for p in served if p.metric == "tpot"], 0.15, fmean),
         ("tokens/s/GPU, MAPE", [p for p in clean if p.metric in _SPEEDS], 0.15, fmean),
         (
@@ -164,21 +164,24 @@ def _tree(played: Sequence[Played]) -> dict[str, object]:
     }
 
 
+_INTRO = """# How wrong the simulator is
+
+Written by `r1-serve accuracy --model simulator --write FILE` from `{name}`; do not edit. Each
+`validate` row is played in the simulator in a closed loop: its own fleet, its own load, lengths
+uniform between 0.8 and 1.0 of the nominal ones where the benchmark draws them so, a lognormal tail
+where the row has a data set's means. Nothing was fitted to these rows, and the simulator adds no
+factor to those of the closed form. A row that measures one decode step is not played, only priced.
+
+A TTFT *can be known* of clean rows of one pool. Of rows with two pools it cannot: how requests
+queue between them is not stated, and such rows measure up to 38 s where four requests are in
+flight. Rows whose requests come all at once measure the client's own queue.
+"""
+
+
 def document(name: str, played: Sequence[Played]) -> str:
     """The page `docs/accuracy-simulator.md`."""
     lines = [
-        "# How wrong the simulator is",
-        "",
-        f"Written by `r1-serve accuracy --model simulator --write FILE` from `{name}`; do not edit. Each "
-        "`validate` row is played in the simulator in a closed loop: its own fleet, its own load, lengths "
-        "uniform between 0.8 and 1.0 of the nominal ones where the benchmark draws them so, a lognormal tail "
-        "where it has a data set's means. Nothing was fitted to these rows, and the simulator adds no factor "
-        "to those of the closed form.",
-        "",
-        "A TTFT *can be known* of clean rows of one pool. Of rows with two pools it cannot: how requests queue "
-        "between them is not stated, and the same rows measure up to 38 s where four requests are in flight. "
-        "Rows whose requests come all at once measure the client's own queue.",
-        "",
+        _INTRO.format(name=name),
         "| target | bound | simulator | met | closed form |",
         "|---|---|---|---|---|",
     ]

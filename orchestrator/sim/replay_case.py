@@ -151,6 +151,10 @@ def _served(case: Case, pools: tuple[SimPool, ...], factors: Factors, seed: int)
     total = max(_ROUNDS_LEAST * concurrency, min(ROUNDS * concurrency, _REQUESTS_ENOUGH))
     if case.max_throughput:
         concurrency = total = case.requests or concurrency
+        if len(pools) == 1:  # equal gangs, and as many requests for each: one tells for all
+            gangs = pools[0].replicas
+            pools = (replace(pools[0], replicas=1),)
+            concurrency = total = max(1, total // gangs)
     overhead_s = first_token_s(efficiency(_grid(case, case.side), factors))
     meter, _ = _run(pools, Lengths(case, seed), concurrency, total, overhead_s, seed)
     gpus = sum(pool.model.gpus * pool.replicas for pool in pools)
