@@ -141,11 +141,12 @@ class Service:
     def _admit(self, event: admission.Event) -> None:
         now = self._now()
         decisions = self._admission.on(event, now)
-        if decisions or not isinstance(event, admission.Passed):  # else nothing has changed
+        changed = bool(decisions) or not isinstance(event, admission.Passed)
+        if changed and self._decisions.whole:
             self._decisions.info(
                 "admission_input", model=self.model.name, now=now, **admission_fields(event)
             )
-        for decision in decisions:
+        for decision in decisions:  # all of them before what any of them brings about
             self._decisions.info(
                 "admission",
                 decision=type(decision).__name__.lower(),
@@ -156,6 +157,7 @@ class Service:
                 held=self._admission.held,
                 queued=self._admission.waiting,
             )
+        for decision in decisions:
             passage = self._passages[decision.request_id]
             match decision:
                 case admission.Admit():
@@ -227,7 +229,7 @@ class Service:
             decision=choice.rank_id if isinstance(choice, routing.Choice) else None,
             reason=choice.reason,
             request_id=passage.request.request_id,
-            **decision_fields(decision, self.ranks.costs),
+            **(decision_fields(decision, self.ranks.costs) if self._decisions.whole else {}),
         )
         if isinstance(choice, routing.Choice):
             return handoff.Routed(choice.rank_id)

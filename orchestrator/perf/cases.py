@@ -50,7 +50,7 @@ class Case:
     max_throughput: bool = False  # requests all at once: an in-flight-batched maximum
     requests: int = 0  # of the whole run; 0: not stated
     random_lengths: bool = False  # uniform between 0.8 and 1.0 of the nominal ones
-    long_tail: bool = False  # lengths of a data set, of which the row has the means
+    tail_tokens: int = 0  # lengths of a data set, of which the row has the means: the longest
     extrapolated: str = ""
     notes: tuple[str, ...] = ()
     rival: Mapping[str, float] = field(default_factory=dict)  # another planner's prediction

@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import assert_never
 
 from orchestrator.core import Role
@@ -22,11 +23,9 @@ from orchestrator.spec import AdmissionSpec, ChannelSpec, HandoffSpec, ModelSpec
 SEQUENCES_MAX = 1024  # of a rank, where a row leaves it open: vLLM's and SGLang's usual limit
 ROUNDS = 10  # requests for each that is in flight: InferenceX's benchmark scripts
 _REQUESTS_ENOUGH = 2_000  # beyond so many, fewer rounds do
-_ROUNDS_LEAST = 4
-_STEPS = 256  # decode steps of a row that measures one step
-_TAIL_MOST = 20_000  # tokens, of MLPerf's R1 data set: MLCommons, inference v5.1
-# Of a lognormal distribution with R1's median and mean: 792 and 1,527 tokens in ServeGen's day.
+_ROUNDS_LEAST = 2
 _TAIL_SIGMA = math.sqrt(2 * math.log(1_527 / 792))
+_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +91,15 @@ class Lengths:
         self._case = case
         self._inputs = chance("inputs")
         self._outputs = chance("outputs")
+        if case.tail_tokens:
+            self._prompts = _Tail(case.input_tokens, case.tail_tokens)
+            self._answers = _Tail(case.output_tokens, case.tail_tokens)
 
     def draw(self) -> tuple[int, int]:
         """Prompt and output tokens of one request."""
         case = self._case
-        if case.long_tail:
-            return _tailed(self._inputs, case.input_tokens), _tailed(
-                self._outputs, case.output_tokens
-            )
+        if case.tail_tokens:
+            return self._prompts.draw(self._inputs), self._answers.draw(self._outputs)
         if case.random_lengths:  # their means are 0.9 of the nominal lengths
             return tuple(  # type: ignore[return-value]  # two of them
                 max(1, round(mean / 0.9 * stream.uniform(0.8, 1.0)))
@@ -111,10 +111,30 @@ class Lengths:
         return max(1, round(case.input_tokens)), max(1, round(case.output_tokens))
 
 
-def _tailed(chance: random.Random, mean: float) -> int:
-    """A long tail, cut where the data set's is; the mean is what it is before the cut."""
-    middle = math.log(mean) - _TAIL_SIGMA**2 / 2
-    return max(1, round(min(chance.lognormvariate(middle, _TAIL_SIGMA), _TAIL_MOST)))
+class _Tail:
+    """A lognormal distribution, cut at the longest; its mean behind the cut is the one asked for.
+
+    The spread is that of R1's outputs in production: 1,527 tokens on average and 792 in the middle
+    (ServeGen's day).
+    """
+
+    def __init__(self, mean: float, most: int) -> None:
+        self._most = most
+        low, high = math.log(max(mean, 2.0)) - 4.0, math.log(max(mean, 2.0)) + 4.0
+        for _ in range(40):
+            self._middle = (low + high) / 2
+            short = self._mean() < min(mean, 0.9 * most)
+            low, high = (self._middle, high) if short else (low, self._middle)
+
+    def _mean(self) -> float:
+        """Of the distribution with what is beyond the cut put at the cut."""
+        cut = (math.log(self._most) - self._middle) / _TAIL_SIGMA
+        below = math.exp(self._middle + _TAIL_SIGMA**2 / 2) * _NORMAL.cdf(cut - _TAIL_SIGMA)
+        return below + self._most * (1 - _NORMAL.cdf(cut))
+
+    def draw(self, chance: random.Random) -> int:
+        """One length, at least 1."""
+        return max(1, round(min(chance.lognormvariate(self._middle, _TAIL_SIGMA), self._most)))
 
 
 def _run(

@@ -289,10 +289,16 @@ class World:
         if self._decisions is not None:
             self._write(source, event, fields)
 
+    @property
+    def logs(self) -> bool:
+        """Whether decisions are written with their inputs."""
+        return self._decisions is not None
+
     def decision_line(self, source: str, event: str, fields: dict[str, object]) -> None:
         """A decision with its reason and its inputs."""
-        self.meter.decisions[event, str(fields.get("reason", ""))] += 1
-        if self.brief is not None:
+        if "reason" in fields:
+            self.meter.decisions[event, str(fields["reason"])] += 1
+        if self.brief is not None and "reason" in fields:
             self.brief(self.agenda.now, event, fields)
         if self._decisions is not None:
             self._write(source, event, fields)

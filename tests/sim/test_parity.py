@@ -81,9 +81,7 @@ class _Jumping(selectors.SelectSelector):
     passed_s = 0.0
 
     @override
-    def select(
-        self, timeout: float | None = None
-    ) -> list[tuple[selectors.SelectorKey, int]]:
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready and timeout:
             self.passed_s += timeout
