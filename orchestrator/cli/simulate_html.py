@@ -11,6 +11,7 @@ from orchestrator.cli.svg import Chart, Line, Mark, chart
 if TYPE_CHECKING:
     from orchestrator.cli.simulate_run import Result
 
+_NAMED = 2  # faults whose names have room in the chart
 _SHARES = (0.5, 0.9, 0.99)
 
 
@@ -92,7 +93,11 @@ def _requests(result: "Result") -> str:
         total / count if count else 0.0
         for total, count in zip(spans.get("in_flight", []), beats, strict=False)
     ]
-    marks = [Mark(fault.at_s, 0, fault.kind.value, upright=True) for fault in result.faults]
+    few = len(result.faults) <= _NAMED
+    marks = [
+        Mark(fault.at_s, 0, fault.kind.value if few else "", upright=True)
+        for fault in result.faults
+    ]
     series = [
         _line("in flight", in_flight, line.span_s, "s0"),
         _line("arrivals", [n * minute for n in spans.get("begun", [])], line.span_s, "s1"),

@@ -1,7 +1,7 @@
 """The simulator against what can be computed on paper, and against DeepSeek's published day."""
 
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -19,7 +19,7 @@ from orchestrator.routing import KvBatch
 from orchestrator.sim.agenda import Agenda
 from orchestrator.sim.call import Call
 from orchestrator.sim.gang import Gang
-from orchestrator.sim.job import GangModel, Job
+from orchestrator.sim.job import GangModel, Job, Passes
 from orchestrator.sim.models import gang_model
 from orchestrator.sim.pools import SimPool
 from orchestrator.sim.sources import ClosedLoop, OpenLoop
@@ -153,21 +153,34 @@ def _output_tokens_per_s_per_node(day: Day) -> float:
         if model.passes.decode_s(batch, batch * 144, batch * context) <= 1 / day.token_rate
     )
     output = 300
-    source = GangModel(
-        Role.PREFILL,
-        1,
-        Linear(1e-9, 0, 1e-9, 0),
-        1 << 26,
-        sequences_max=1 << 20,
-        chunk_tokens=1 << 24,
-        gpus=0,
-    )
-    model = replace(model, transfer_base_s=0.0, transfer_token_s=0.0)
-    source = replace(source, transfer_token_s=0.0)
-    world = World(Scenario((SimPool(source), SimPool(model)), kv_events=False, spec=_ENDLESS))
+    model = replace(model, passes=DecodeOnly(model.passes))
+    agenda, gone = Agenda(), list[float]()
+    gang = Gang("g", model, agenda, Nobody(), random.Random(1), kv_events=False)
     prompt = round(context) - output // 2
-    meter = world.run(ClosedLoop(lambda n: Call(n, 0.0, prompt, output), batch * 144, batch * 144))
-    return batch * 144 / meter.tpot.mean / (model.gpus / 8)
+    for rank in range(144):
+        for number in range(batch):
+            job = Job(f"{rank}/{number}", Client(0.0, gone), prompt, (), (), output)
+            gang.submit(rank, job, 0.0)
+    agenda.run()
+    assert len(gone) == 144 * batch
+    token_s = (agenda.now - max(gone)) / (output - 1)
+    return 144 * batch / token_s / (model.gpus / 8)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeOnly:
+    """Passes of a gang whose prompts are computed elsewhere, in no time."""
+
+    own: Passes
+
+    def decode_s(self, batch: int, total: int, context: float) -> float:
+        return self.own.decode_s(batch, total, context)
+
+    def prefill_s(self, tokens: int, total: int, attention_s: float) -> float:
+        return 1e-9
+
+    def attention_s(self, tokens: int, before: int, cached: int) -> float:
+        return 0.0
 
 
 @pytest.mark.timeout(120)
