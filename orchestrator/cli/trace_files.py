@@ -1,7 +1,6 @@
 """Trace files as streams of requests: plain or gzip, one line at a time."""
 
 import gzip
-import io
 import random
 import tarfile
 import zlib
@@ -52,7 +51,8 @@ def _archive(path: Path) -> dict[str, str]:
 def _lines(path: Path, *, packed: bool) -> Iterator[str]:
     try:
         with path.open("rb") as raw, gzip.open(raw, "rb") if packed else raw as file:
-            yield from io.TextIOWrapper(file, encoding="utf-8")
+            for line in file:
+                yield line.decode("utf-8")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise SpecError(f"cannot read {path}: {_why(error)}", _CURE) from error
 
