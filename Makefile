@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help up test test-layouts check conformance bench bench-peers docs format lock venv clients
+.PHONY: help up test test-layouts check conformance soak bench bench-peers bench-simulator docs format lock venv clients
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -14,6 +14,7 @@ up: ## serve on this machine: real vLLM on the CPU, simulated nodes
 test: venv ## everything: checks, unit, conformance, contract and live tests
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory conformance
+	$(BIN)/python -m pytest -n 2 --dist load --durations=3 tests/sim
 	# Apart: vLLM in the contract tests' own process changes its environment, which `up` would inherit.
 	$(BIN)/python -m pytest --durations=5 tests/contract
 	$(BIN)/python -m pytest --durations=20 tests/live
@@ -32,6 +33,10 @@ conformance: venv clients ## real clients and a browser against the gateway over
 test-layouts: venv ## every layout on real vLLM across network namespaces; needs root
 	$(BIN)/python -m pytest -v --durations=0 tests/layouts
 
+soak: venv ## seeds of the simulator by the thousand, with faults: SEEDS=2000 FIRST=0
+	SIM_SEEDS=$${SEEDS:-2000} SIM_FIRST=$${FIRST:-0} $(BIN)/python -m pytest -n 2 --dist load -q \
+		tests/sim/test_stories.py -k no_rule
+
 bench: venv ## measure, and write docs/performance.md
 	$(BIN)/python -m tests.bench.report
 
@@ -45,6 +50,9 @@ bench-peers: venv ## the same, and the pass-through beside other people's router
 	$(BIN)/uv pip install --quiet --python .peers/dynamo/bin/python \
 		uvloop msgspec pyzmq pydantic packaging pyyaml prometheus-client typing-extensions
 	$(BIN)/python -m tests.bench.report --relay
+
+bench-simulator: venv ## how fast the simulator is on one core, and what it holds
+	$(BIN)/python -m tests.bench.simulator_speed
 
 docs: venv ## write what is generated: docs/accuracy.md and the error bands of plans
 	$(BIN)/r1-serve accuracy --write docs/accuracy.md --groups orchestrator/perf/data/groups.yaml

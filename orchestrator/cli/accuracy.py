@@ -17,12 +17,17 @@ def add_accuracy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default="step",
-        choices=("step",),
-        help="what predicts: the closed-form step-time model",
+        choices=("step", "simulator"),
+        help="what predicts: the closed-form step-time model, or the simulator, which plays the "
+        "validate rows and takes minutes",
     )
     parser.add_argument("--format", default="table", choices=("table", "json"))
     parser.add_argument("--factors", type=Path, metavar="FACTORS", help="what `fit` wrote")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the accuracy page")
+    parser.add_argument("--seed", type=int, default=0, help="of the simulator")
+    parser.add_argument(
+        "--in-flight-max", type=float, metavar="N", help="the simulator leaves larger loads out"
+    )
     parser.add_argument("--groups", type=Path, metavar="FILE", help="write plans' error bands")
     parser.set_defaults(run=_run, spec_error_code=2)
 
@@ -34,6 +39,15 @@ def _run(options: argparse.Namespace) -> int:
     text = read_text(options.file) if options.file else published_text()
     name = options.file.name if options.file else PUBLISHED
     factors = read_factors(read_text(options.factors)) if options.factors else shipped_factors()
+    if options.model == "simulator":
+        from orchestrator.cli import accuracy_simulator  # the gateway
+
+        played = accuracy_simulator.play_rows(text, factors, options.seed, options.in_flight_max)
+        if options.write:
+            accuracy_simulator.write_page(options.write, name, played)
+        else:
+            accuracy_simulator.print_played(name, text, played, options.format)
+        return 0
     report = Report(name, text, factors)
     if options.write:
         report.write_page(options.write)

@@ -11,6 +11,8 @@ from orchestrator.cli.bench_routing import add_bench
 from orchestrator.cli.fit import add_fit
 from orchestrator.cli.gateway import add_gateway
 from orchestrator.cli.plan import add_plan
+from orchestrator.cli.replay import add_replay
+from orchestrator.cli.simulate import add_simulate
 from orchestrator.cli.up import add_up
 from orchestrator.core import R1ServeError, SpecError
 
@@ -42,6 +44,10 @@ def _parser() -> argparse.ArgumentParser:
     add_plan(
         commands.add_parser("plan", help="the layout for your GPUs: why, how fast, at what cost")
     )
+    add_simulate(
+        commands.add_parser("simulate", help="what would happen: a trace through a plan's fleet")
+    )
+    add_replay(commands.add_parser("replay", help="decide again what a log says was decided"))
     add_accuracy(commands.add_parser("accuracy", help="how far predictions are from measurements"))
     add_fit(commands.add_parser("fit", help="move the predictions' factors to measurements"))
     _add_checkpoint(

@@ -14,10 +14,10 @@ from orchestrator import admission, handoff, routing
 from orchestrator.admission import Admission
 from orchestrator.core import KvParams, KvSource, RankId, Request, Role, TokenLogprob
 from orchestrator.engines import ChannelLimits, End, KvPair, Sampling, Submit
+from orchestrator.gateway.decision_log import admission_fields, decision_fields
 from orchestrator.gateway.network import Member, Network
 from orchestrator.gateway.passage import Passage
 from orchestrator.gateway.ranks import Ranks
-from orchestrator.gateway.routing_log import decision_fields
 from orchestrator.gateway.supervisor import Supervisor
 from orchestrator.handoff import Handoff
 from orchestrator.spec import ModelSpec, Spec
@@ -82,6 +82,11 @@ class Service:
         )
         self._slots = 0
         self._changed = False
+        decisions.info(
+            "admission_opened",
+            model=model.name,
+            queue_requests_max=spec.admission.queue_requests_max,
+        )
 
     def start(self) -> None:
         """From now on requests can be opened; ranks come and go with `update_pool`."""
@@ -136,16 +141,25 @@ class Service:
         self._stranded.pop(passage.request.request_id, None)
 
     def _admit(self, event: admission.Event) -> None:
-        for decision in self._admission.on(event, self._now()):
+        now = self._now()
+        decisions = self._admission.on(event, now)
+        changed = bool(decisions) or not isinstance(event, admission.Passed)
+        if changed and self._decisions.whole:
+            self._decisions.info(
+                "admission_input", model=self.model.name, now=now, **admission_fields(event)
+            )
+        for decision in decisions:  # all of them before what any of them brings about
             self._decisions.info(
                 "admission",
                 decision=type(decision).__name__.lower(),
                 reason=decision.reason,
                 request_id=decision.request_id,
+                model=self.model.name,
                 slots=self._slots,
                 held=self._admission.held,
                 queued=self._admission.waiting,
             )
+        for decision in decisions:
             passage = self._passages[decision.request_id]
             match decision:
                 case admission.Admit():
@@ -171,6 +185,8 @@ class Service:
             prompt_tokens=tokens,
             prefill_ranks=len(view.of(Role.PREFILL)),
             prices=prices,
+            decoder=self._decoder,
+            in_place_max_tokens=self.spec.handoff.in_place_max_tokens,
         )
         self.metrics.count(metrics.PATHS, 1, self.model.name, choice.path, choice.reason)
         self.metrics.count(metrics.PROMPT_TOKENS, tokens, self.model.name)
@@ -210,7 +226,7 @@ class Service:
             decision=choice.rank_id if isinstance(choice, routing.Choice) else None,
             reason=choice.reason,
             request_id=passage.request.request_id,
-            **decision_fields(decision, self.ranks.costs[role]),
+            **(decision_fields(decision, self.ranks.costs[role]) if self._decisions.whole else {}),
         )
         if isinstance(choice, routing.Choice):
             passage.decisions[choice.rank_id] = decision

@@ -48,6 +48,9 @@ class Case:
     balance: float  # 0 perfectly balanced experts, 1 left to chance, else rebalanced by the engine
     measured: Mapping[str, float]
     max_throughput: bool = False  # requests all at once: an in-flight-batched maximum
+    requests: int = 0  # of the whole run; 0: not stated
+    random_lengths: bool = False  # uniform between 0.8 and 1.0 of the nominal ones
+    tail_tokens: int = 0  # lengths of a data set, of which the row has the means: the longest
     extrapolated: str = ""
     notes: tuple[str, ...] = ()
     rival: Mapping[str, float] = field(default_factory=dict)  # another planner's prediction

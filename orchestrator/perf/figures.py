@@ -110,6 +110,7 @@ def _inferencex(row: Row) -> Case:
         balance=balance_of({}, side.layout),
         measured=measured,
         extrapolated=why or odd or extrapolated(gpu, isl + osl, side, prefill),
+        random_lengths=True,
         notes=notes,
         rival=rival,
     )

@@ -26,6 +26,8 @@ from orchestrator.perf.row_words import (
 _NODE_GPUS = 8
 _MLPERF_INPUT = 800.0  # mean prompt of MLPerf's R1 data: MLCommons, inference v5.1, deepseek-r1
 _SEQUENCES = 1024  # vLLM's max_num_seqs on GPUs of 70 GB and more; where requests come all at once
+_R1_LONGEST = 20_000  # of MLPerf's R1 data: MLCommons, inference v5.1, deepseek-r1
+_SHAREGPT_LONGEST = 2_048  # prompt and output, beyond which benchmarks drop a conversation: vLLM's
 _RANDOM_LENGTHS = 0.9  # mean of U[0.8, 1.0]
 
 
@@ -84,6 +86,9 @@ def measurement(row: Row) -> Case:
         balance=balance_of(flags, side.layout),
         measured=measured,
         max_throughput=burst,
+        requests=int(_figure(work, "requests") or 0),
+        random_lengths=spread,
+        tail_tokens=_tail_tokens(work),
         extrapolated=why or odd or extrapolated(gpu, isl + osl, side, prefill),
         notes=(*notes, *more, *drafts.notes),
     )
@@ -145,6 +150,14 @@ def _length(work: Row, name: str, default: float | None = None) -> float:
     if value is None:
         raise NoPredictionError(f"its {name} is not stated")
     return value
+
+
+def _tail_tokens(work: Row) -> int:
+    """The longest output of a data set; 0 where all outputs are as long as the row says."""
+    dataset = str(work.get("dataset", "")).lower()
+    if "sharegpt" in dataset:
+        return _SHAREGPT_LONGEST
+    return _R1_LONGEST if dataset or work.get("osl_mean") else 0
 
 
 def _load(work: Row, mode: Mode, side: Side) -> tuple[float, tuple[str, ...], bool]:

@@ -39,8 +39,8 @@ class Around(Protocol):
         """The gang was busy for so long, of which running decodes gained so many tokens."""
         ...
 
-    def gaps(self, gang: "Gang", gap_s: float, tokens: int) -> None:
-        """So many tokens came `gap_s` behind the ones before them."""
+    def gaps(self, gang: "Gang", gap_s: float, arrivals: int, tokens: int) -> None:
+        """So many times new tokens came `gap_s` behind the ones before them, `tokens` in all."""
         ...
 
 
@@ -54,6 +54,7 @@ class _Glide:
     steps: int
     gained: float  # tokens a step, of all ranks
     told: int  # steps whose gap was told of already
+    batch: int  # of all ranks
 
     def lasts_s(self, steps: int) -> float:
         return steps * self.first_s + self.more_s * steps * (steps - 1) / 2
@@ -76,6 +77,7 @@ class _Pass:
     decodes: bool
     through_s: float  # from the end of the pass in the first stage to its end in the last
     gained: float
+    batch: int  # of all ranks
 
 
 @dataclass(slots=True)
@@ -157,7 +159,7 @@ class Gang:
 
     def abort(self, job: Job, now: float) -> None:
         """Ends a job at the end of the step that is under way, or of its transfer."""
-        if job.stage in {Stage.OVER, Stage.HELD} or self.dead:
+        if job.stage in {Stage.OVER, Stage.HELD} or self.dead or not job.number:
             return
         self._aborted.append(job)
         self._wake(now)
@@ -264,9 +266,11 @@ class Gang:
         self.step += glide.steps
         self.ticks += glide.steps
         tokens = round(glide.gained * glide.steps)
-        fresh = round(glide.gained * (glide.steps - glide.told))
+        fresh = glide.steps - glide.told
         if fresh:
-            self._around.gaps(self, (now - glide.began_at) / glide.steps, fresh)
+            gap_s = (now - glide.began_at) / glide.steps
+            gained = round(glide.gained * fresh)
+            self._around.gaps(self, gap_s, glide.batch * fresh, gained)
         self._around.stepped(self, glide.began_at, now, tokens)
         self._look(now)
         self._start(now)
@@ -352,7 +356,7 @@ class Gang:
         decode_s = 0.0
         if decodes:
             decode_s = self.slow * passes.decode_s(seen.batch, seen.total, seen.context)
-        doing = _Pass(now, seen.parts, decodes, alone_s - each_s, seen.gained)
+        doing = _Pass(now, seen.parts, decodes, alone_s - each_s, seen.gained, seen.total)
         self._doing = doing
         plan = self._plans
 
@@ -369,7 +373,8 @@ class Gang:
         if done.decodes:
             self.step += 1
             tokens = round(done.gained)
-            self._around.gaps(self, now - done.began_at + self._stalled_s, tokens)
+            gap_s = now - done.began_at + self._stalled_s
+            self._around.gaps(self, gap_s, done.batch, tokens)
             self._stalled_s = 0.0
         elif any(rank.running for rank in self.ranks):
             self._stalled_s += now - done.began_at
@@ -401,9 +406,10 @@ class Gang:
             more_s = (last_s - first_s) / (steps - 1)
         told = 0
         if self._stalled_s:
-            self._around.gaps(self, first_s + self._stalled_s, round(seen.gained))
+            gap_s = first_s + self._stalled_s
+            self._around.gaps(self, gap_s, seen.total, round(seen.gained))
             self._stalled_s, told = 0.0, 1
-        glide = _Glide(now, first_s, max(more_s, 0.0), steps, seen.gained, told)
+        glide = _Glide(now, first_s, max(more_s, 0.0), steps, seen.gained, told, seen.total)
         self._doing = glide
         self._await_glide(glide, now)
 

@@ -45,7 +45,7 @@ class SimGateway:
             supervisor=_NoTasks(),
             metrics=_NoMetrics(),
             log=SimLog(gateway_id, world.log_line),
-            decisions=SimLog(gateway_id, world.decision_line),
+            decisions=SimLog(gateway_id, world.decision_line, whole=world.logs),
             host=Host(world.agenda.time, world.agenda.soon, self.network, self._passage),
         )
         if world.costs is not None:
@@ -113,9 +113,7 @@ class SimGateway:
         self.passages.clear()
         for channels in list(self.network.channels.values()):
             for channel in list(channels):
-                for request_id in list(channel.open):
-                    channel.cancel(request_id)
-                channel.close()
+                channel.drop()
         for stream in self.network.streams:
             stream.close()
         for call in calls:
@@ -153,10 +151,22 @@ class SimPassage(Passage):
 class SimLog(Log):
     """Hands lines to the world, which knows what time it is."""
 
-    def __init__(self, source: str, write: Callable[[str, str, dict[str, object]], None]) -> None:
+    def __init__(
+        self,
+        source: str,
+        write: Callable[[str, str, dict[str, object]], None],
+        *,
+        whole: bool = True,
+    ) -> None:
         super().__init__(source, logging.Logger(source))
         self._source_name = source
         self._pass_on = write
+        self._whole = whole
+
+    @property
+    @override
+    def whole(self) -> bool:
+        return self._whole
 
     @override
     def _write(self, level: int, event: str, fields: dict[str, object]) -> None:

@@ -93,19 +93,19 @@ class SimChannel:
         self.info: EngineInfo | None = None
         self.open: dict[str, _Open] = {}
         self._network = network
-        self._world = network.world
+        self.world = network.world
         self._on_state = on_state
         self._rank = int(member.rank_id.rpartition("/")[2])
         self._closed = False
         self._cut = False  # nothing passes, and nobody has noticed yet, or it has been noticed
-        self._world.agenda.at(self._world.agenda.now + CONNECT_S, self._connect)
+        self.world.agenda.at(self.world.agenda.now + CONNECT_S, self._connect)
 
     @property
     def load(self) -> EngineLoad | None:
         """As of the last heartbeat that has passed."""
         if self._cut:
             return None
-        return self._world.pools.loads.get((self.member.engine_id, self._rank))
+        return self.world.pools.loads.get((self.member.engine_id, self._rank))
 
     @property
     def others(self) -> None:
@@ -117,7 +117,7 @@ class SimChannel:
 
     def submit(self, submit: Submit, sink: TokenSink) -> None:
         """Sends a request. Never raises and never calls the sink from inside."""
-        gang = self._world.pools.gang(self.member.engine_id)
+        gang = self.world.pools.gang(self.member.engine_id)
         if self.state is not ChannelState.OPEN or gang is None:
             self._refuse(sink, "the rank cannot be reached")
         elif len(self.open) >= self._network.limits.max_requests:
@@ -127,17 +127,18 @@ class SimChannel:
             self.open[submit.request_id] = opened
             opened.job = self._job(submit, opened)
             if not self._cut:
-                gang.submit(self._rank, opened.job, self._world.agenda.now)
+                gang.submit(self._rank, opened.job, self.world.agenda.now)
 
     def _refuse(self, sink: TokenSink, cause: str) -> None:
-        self._world.agenda.soon(lambda: sink.on_end(End(Finish.LOST, cause=cause)))
+        self.world.agenda.soon(lambda: sink.on_end(End(Finish.LOST, cause=cause)))
 
     def _job(self, submit: Submit, opened: "_Open") -> Job:
-        call = self._world.calls[submit.trace_id]
+        call = self.world.calls[submit.trace_id]
         ids = submit.prompt_ids
-        left = max(1, call.output_tokens - (len(ids) - call.prompt_tokens))
+        left = call.output_tokens - (len(ids) - call.prompt_tokens)
         drawn = min(left, submit.sampling.max_tokens)
-        block = self._world.block_tokens
+        opened.most = drawn
+        block = self.world.block_tokens
         if len(ids) > call.prompt_tokens:
             keys: Sequence[int] = prompt_keys(ids, block)
         else:
@@ -154,7 +155,7 @@ class SimChannel:
             prompt_tokens=len(ids),
             prompt_ids=ids,
             keys=keys,
-            output_tokens=1 if submit.kv_source is KvSource.PRODUCE else drawn,
+            output_tokens=1 if submit.kv_source is KvSource.PRODUCE else max(drawn, 1),
             source=submit.kv_source,
             finish=Finish.STOP if left <= drawn else Finish.LENGTH,
             pull=pull,
@@ -164,14 +165,24 @@ class SimChannel:
     def cancel(self, request_id: str) -> None:
         """Ends a request; unknown ids are ignored."""
         opened = self.open.get(request_id)
-        gang = self._world.pools.gang(self.member.engine_id)
+        gang = self.world.pools.gang(self.member.engine_id)
         if opened is not None and opened.job is not None and gang is not None and not self._cut:
-            gang.abort(opened.job, self._world.agenda.now)
+            gang.abort(opened.job, self.world.agenda.now)
 
     def close(self) -> None:
         """For good; what is open ends as LOST."""
+        if not self._closed:
+            self._closed = True
+            self._network.forget(self)
+            self._lose("the channel was closed")
+
+    def drop(self) -> None:
+        """The gateway's process has ended: the engine cancels what was its, and nobody is told."""
+        for request_id, opened in list(self.open.items()):
+            self.cancel(request_id)
+            opened.lost = True
         self._closed = True
-        self._lose("the channel was closed")
+        self.open.clear()
         self._network.forget(self)
 
     # --- what happens to it --------------------------------------------------------------------
@@ -179,17 +190,17 @@ class SimChannel:
     def _connect(self, now: float) -> None:
         if self._closed or self._cut or self.state is ChannelState.OPEN:
             return
-        gang = self._world.pools.gang(self.member.engine_id)
+        gang = self.world.pools.gang(self.member.engine_id)
         if gang is None:
             self.state = ChannelState.LOST
         else:
-            self.info = self._world.engine_info(gang)
+            self.info = self.world.engine_info(gang)
             self.state = ChannelState.OPEN
         self._on_state()
 
     def lose(self, cause: str) -> None:
         """The engine has died: what it has drawn has arrived, and its end is known at once."""
-        gang = self._world.pools.gang(self.member.engine_id)
+        gang = self.world.pools.gang(self.member.engine_id)
         if gang is not None and not self._cut:
             for opened in list(self.open.values()):
                 if opened.job is not None:
@@ -200,7 +211,7 @@ class SimChannel:
         """The link is down: nothing passes, which either side notices after `lost_after_s`."""
         if not self._cut and not self._closed:
             self._cut = True
-            self._world.agenda.at(now + self._network.limits.lost_after_s, self._notice)
+            self.world.agenda.at(now + self._network.limits.lost_after_s, self._notice)
 
     def heal(self, now: float) -> None:
         """The link is up again."""
@@ -212,7 +223,7 @@ class SimChannel:
     def _notice(self, now: float) -> None:
         if not self._cut or self._closed:
             return
-        gang = self._world.pools.gang(self.member.engine_id)
+        gang = self.world.pools.gang(self.member.engine_id)
         if gang is not None:
             for opened in self.open.values():
                 if opened.job is not None:
@@ -224,6 +235,7 @@ class SimChannel:
         lost = list(self.open.values())
         self.open.clear()
         for opened in lost:
+            opened.lost = True
             opened.sink.on_end(End(Finish.LOST, cause=cause))
         if was is not ChannelState.LOST or lost:
             self._on_state()
@@ -237,7 +249,7 @@ class SimChannel:
 class _Open:
     """One submission on its channel: an `Outlet` for the gang."""
 
-    __slots__ = ("channel", "job", "sink", "submission", "told")
+    __slots__ = ("channel", "job", "lost", "most", "sink", "submission", "told")
 
     def __init__(self, channel: SimChannel, submission: str, sink: TokenSink) -> None:
         self.channel = channel
@@ -245,31 +257,30 @@ class _Open:
         self.sink = sink
         self.job: Job | None = None
         self.told = 0  # tokens
+        self.most = 1  # of them; 0 if the next one is the stop token, which is no output
+        self.lost = False  # the connection that it was sent on is gone, and its end was told
 
     def on_first(self, job: Job, now: float) -> None:
         """Its first token is there."""
-        if not self.channel.deaf and self.submission in self.channel.open:
+        if not self.channel.deaf and not self.lost:
             self.bring(1)
 
     def bring(self, emitted: int) -> None:
         """So many tokens have been drawn."""
-        fresh = emitted - self.told
+        fresh = min(emitted, self.most) - self.told
         if fresh > 0:
-            self.told = emitted
+            self.told += fresh
             self.sink.on_tokens([0] * fresh)
 
     def on_end(self, job: Job, finish: Finish, cause: str, now: float) -> None:
         """Its one end."""
         channel = self.channel
-        if channel.deaf:
+        if channel.deaf or self.lost:
             return
         if self.submission not in channel.open:
-            if channel.state is ChannelState.OPEN and finish is not Finish.ABORTED:
-                channel._world.checks.fault(f"{self.submission} ends twice")
+            channel.world.checks.fault(f"{self.submission} ends twice")
             return
         self.bring(job.emitted)
-        if self.submission not in channel.open:
-            return  # what it brought has ended it
         del channel.open[self.submission]
         params: dict[str, object] | None = None
         if job.source is KvSource.PRODUCE and finish is Finish.LENGTH:
@@ -284,7 +295,7 @@ class SimEvents:
     def __init__(self, world: "World", gateway_id: str, member: Member, router: Router) -> None:
         self.stream = KvStream(replays=True)
         self.malformed = 0
-        self._world = world
+        self.world = world
         self._router = router
         self._rank_id = member.rank_id
         self.closed = False
@@ -304,13 +315,13 @@ class SimEvents:
 
     def published(self, batch: KvBatch, now: float) -> None:
         """A batch has left its rank."""
-        path = self._world.event_path
+        path = self.world.event_path
         if path.loss and self._chance.random() < path.loss:
             return
         late_s = path.delay_s
         if path.jitter_s:
             late_s += path.jitter_s * self._chance.random()
-        self._world.agenda.at(now + late_s, lambda when: self._arrived(batch))
+        self.world.agenda.at(now + late_s, lambda when: self._arrived(batch))
 
     def _arrived(self, batch: KvBatch) -> None:
         if not self.closed:
@@ -319,8 +330,8 @@ class SimEvents:
     def _ask(self, asked: Sequence[object]) -> None:
         for each in asked:
             first = int(getattr(each, "first", 0))
-            when = self._world.agenda.now + 2 * self._world.event_path.delay_s
-            self._world.agenda.at(when, self._replayer(first))
+            when = self.world.agenda.now + 2 * self.world.event_path.delay_s
+            self.world.agenda.at(when, self._replayer(first))
 
     def _replayer(self, first: int) -> Action:
         return lambda now: self._replay(first)

@@ -101,6 +101,8 @@ class World:
         self.block_tokens = scenario.pools[0].model.block_tokens
         self.spec = _spec(scenario)
         self.gateways: list[SimGateway] = []
+        self.brief: Callable[[float, str, dict[str, object]], None] | None = None
+        self.progress: Callable[[float, int, int], None] | None = None  # now, begun, in flight
         self._decisions = decisions
         self._lives = 0
         self._touched: dict[str, Gang] = {}
@@ -226,6 +228,8 @@ class World:
         self.pools.beat(now)
         self.meter.line.add("in_flight", now, len(self.calls))
         self.meter.line.add("beats", now, 1)
+        if self.progress is not None:
+            self.progress(now, self.checks.begun, len(self.calls))
         if now > self._last_begun_at + self.scenario.stall_s:
             self.checks.fault(f"{len(self.calls)} requests have not ended for a long time")
         self.agenda.at(now + HEARTBEAT_S, self._beat)
@@ -266,10 +270,12 @@ class World:
             self.meter.line.spread("tokens", began_at, now, tokens)
         self._touched[gang.engine_id] = gang
 
-    def gaps(self, gang: Gang, gap_s: float, tokens: int) -> None:
-        """Tokens came so far behind those before them."""
-        if tokens:
-            self.meter.itl.add(gap_s, tokens)
+    def gaps(self, gang: Gang, gap_s: float, arrivals: int, tokens: int) -> None:
+        """Tokens came so far behind those before them; those of one step come together."""
+        if arrivals:
+            self.meter.itl.add(gap_s, arrivals)
+        if tokens > arrivals:
+            self.meter.itl.add(0.0, tokens - arrivals)
 
     # --- logs ----------------------------------------------------------------------------------
 
@@ -285,9 +291,17 @@ class World:
         if self._decisions is not None:
             self._write(source, event, fields)
 
+    @property
+    def logs(self) -> bool:
+        """Whether decisions are written with their inputs."""
+        return self._decisions is not None
+
     def decision_line(self, source: str, event: str, fields: dict[str, object]) -> None:
         """A decision with its reason and its inputs."""
-        self.meter.decisions[event, str(fields.get("reason", ""))] += 1
+        if "reason" in fields:
+            self.meter.decisions[event, str(fields["reason"])] += 1
+        if self.brief is not None and "reason" in fields:
+            self.brief(self.agenda.now, event, fields)
         if self._decisions is not None:
             self._write(source, event, fields)
 

@@ -18,6 +18,11 @@ class Log:
         self._source = source
         self._sink = sink
 
+    @property
+    def whole(self) -> bool:
+        """Whether anybody reads all fields; without it costly ones may be left out."""
+        return self._sink.isEnabledFor(logging.INFO)
+
     def info(self, event: str, **fields: object) -> None:
         """A change of state that an operator may want to know of."""
         self._write(logging.INFO, event, fields)

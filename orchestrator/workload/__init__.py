@@ -1,5 +1,6 @@
 """Arrivals, lengths and prefixes: named profiles, traces, and plain numbers."""
 
+from orchestrator.workload.draw import Lottery, drawn_requests
 from orchestrator.workload.numbers import (
     KEYS,
     Numbers,
@@ -14,8 +15,8 @@ from orchestrator.workload.profiles import (
     DAY6_OUTPUT_TOKENS,
     PROFILES,
 )
-from orchestrator.workload.servegen import is_servegen, read_servegen
-from orchestrator.workload.trace import read_trace
+from orchestrator.workload.servegen import is_servegen, read_servegen, servegen_requests
+from orchestrator.workload.trace import read_trace, trace_requests
 from orchestrator.workload.workload import (
     BLOCK_TOKENS,
     Arrivals,
@@ -36,17 +37,21 @@ __all__ = [
     "PROFILES",
     "Arrivals",
     "Lengths",
+    "Lottery",
     "Numbers",
     "TraceRequest",
     "Workload",
     "at_rate",
     "changed",
     "constant",
+    "drawn_requests",
     "from_numbers",
     "is_servegen",
     "read_numbers",
     "read_servegen",
     "read_trace",
+    "servegen_requests",
     "split_numbers",
     "summarise",
+    "trace_requests",
 ]

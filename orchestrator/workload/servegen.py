@@ -1,14 +1,16 @@
 """Reads ServeGen's client files: rates in windows, lengths as distributions over the day."""
 
+import heapq
 import json
+import random
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
 from orchestrator.core import SpecError
-from orchestrator.workload.workload import Arrivals, Lengths, Workload
+from orchestrator.workload.workload import Arrivals, Lengths, TraceRequest, Workload
 
 # alibaba/ServeGen, README.md, "Data Structure".
 _NAME = re.compile(r"chunk-(\d+)-(trace\.csv|dataset\.json)$")
@@ -21,6 +23,7 @@ Weights = dict[int, float]  # tokens -> weight
 @dataclass(frozen=True, slots=True)
 class _Client:
     windows: tuple[tuple[float, float], ...]  # start in s, requests/s
+    variations: tuple[float, ...]  # of each: standard deviation of the gaps over their mean
     starts_s: tuple[float, ...]  # of the distributions, ascending
     inputs: tuple[Weights, ...]
     outputs: tuple[Weights, ...]
@@ -69,6 +72,53 @@ def read_servegen(files: Mapping[str, str], origin: str) -> Workload:
     )
 
 
+def servegen_requests(
+    files: Mapping[str, str], origin: str, draw: Callable[[str], random.Random]
+) -> Iterator[TraceRequest]:
+    """The day that the files describe, drawn: each client by itself, in the order of arrival.
+
+    `draw` gives the random stream of a name. Gaps are of a gamma distribution with the window's
+    mean and variation, which 1 makes exponential; lengths are drawn apart from each other.
+    """
+    clients = _clients(files, origin)
+    streams = [
+        _client_requests(client, draw(f"servegen client {at}")) for at, client in enumerate(clients)
+    ]
+    return heapq.merge(*streams, key=lambda request: request.at_s)
+
+
+def _client_requests(client: _Client, chance: random.Random) -> Iterator[TraceRequest]:
+    at_s = 0.0
+    draws: dict[int, tuple[list[int], list[float], list[int], list[float]]] = {}
+    for number, (start_s, rate) in enumerate(client.windows):
+        last = number + 1 == len(client.windows)
+        end_s = start_s + _LAST_WINDOW_S if last else client.windows[number + 1][0]
+        at = max(0, bisect_right(client.starts_s, start_s) - 1)
+        if rate <= 0 or not client.inputs[at] or not client.outputs[at]:
+            continue
+        if at not in draws:
+            draws[at] = (*_below(client.inputs[at]), *_below(client.outputs[at]))
+        inputs, input_sums, outputs, output_sums = draws[at]
+        shape = 1 / max(client.variations[number], _VARIATION_MIN) ** 2
+        at_s = start_s + chance.random() / rate
+        while at_s < end_s:
+            yield TraceRequest(
+                at_s,
+                max(1, chance.choices(inputs, cum_weights=input_sums)[0]),
+                max(1, chance.choices(outputs, cum_weights=output_sums)[0]),
+            )
+            at_s += chance.gammavariate(shape, 1 / (rate * shape))
+
+
+_LAST_WINDOW_S = 600.0  # windows are ten minutes long: ServeGen's README
+_VARIATION_MIN = 0.05
+
+
+def _below(weights: Weights) -> tuple[list[int], list[float]]:
+    tokens = sorted(weights)
+    return tokens, list(accumulate(weights[t] for t in tokens))
+
+
 def _clients(files: Mapping[str, str], origin: str) -> list[_Client]:
     parts: dict[int, dict[str, str]] = {}
     for name, text in sorted(files.items()):
@@ -87,13 +137,15 @@ def _clients(files: Mapping[str, str], origin: str) -> list[_Client]:
 
 
 def _client(trace: str, dataset: str) -> _Client:
-    windows = []
+    windows, variations = [], []
     for line in trace.split():
-        start_s, rate = line.split(",")[:2]
+        start_s, rate, variation = line.split(",")[:3]
         windows.append((float(start_s), float(rate)))
+        variations.append(float(variation or 1.0))
     by_start = sorted((float(start), row) for start, row in json.loads(dataset).items())
     return _Client(
         tuple(windows),
+        tuple(variations),
         tuple(start for start, _ in by_start),
         tuple(_weights(row["input_tokens"]) for _, row in by_start),
         tuple(_weights(row["output_tokens"]) for _, row in by_start),

@@ -52,6 +52,8 @@ class TraceRequest(NamedTuple):
     input_tokens: int
     output_tokens: int
     hash_ids: tuple[int, ...] = ()
+    thinking_tokens: int = 0  # of the output; 0: not known
+    klass: str = ""  # of service
 
 
 def constant(

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.codec import Tokenizer
 from orchestrator.core import Role
 from orchestrator.engines import FakeEngineSpec
-from orchestrator.gateway.routing_log import replay
+from orchestrator.gateway.decision_log import replay
 from orchestrator.routing import Choice
 from orchestrator.spec import (
     AdmissionSpec,

@@ -1,0 +1,123 @@
+"""How fast the simulator is on one core, and what it holds: `make bench-simulator`.
+
+A fleet of 32 ranks that serves requests of a thousand tokens in and out; then, if its file is
+there, an hour of ServeGen's DeepSeek-R1. Seconds are CPU time of this process, so that neighbours
+on a shared machine do not count. Memory is what Python holds at a tenth and at the end of a run:
+were it bound to the trace and not to the work in flight, it would grow tenfold.
+"""
+
+import argparse
+import sys
+import time
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.cli.trace_files import open_trace
+from orchestrator.core import Role
+from orchestrator.perf import ARCHITECTURES, HARDWARE, Layout, LayoutGrid, Precision
+from orchestrator.sim.call import Call
+from orchestrator.sim.chance import Chance
+from orchestrator.sim.models import gang_model
+from orchestrator.sim.pools import SimPool
+from orchestrator.sim.sources import OpenLoop
+from orchestrator.sim.world import Scenario, World
+
+HOUR = Path("../shared/traces/servegen_r1_1h.jsonl.gz")
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """One run."""
+
+    requests: int
+    took_s: float
+    events: int
+    virtual_s: float
+    in_flight: float
+
+
+def fleet(gangs: int) -> Scenario:
+    """Gangs of eight H200, DP8 EP8 with one draft: eight ranks each; one gateway, KV events on."""
+    layout = Layout(dp=8, ep=8, mtp_drafts=1)
+    grid = LayoutGrid.of([layout], ARCHITECTURES["DeepSeek-R1"], HARDWARE["H200"], Precision())
+    return Scenario((SimPool(gang_model(Role.UNIFIED, grid, sequences_max=128), gangs),), seed=1)
+
+
+def thousands(requests: int, rate: float) -> Iterator[Call]:
+    """Requests of a thousand tokens in and out, as a Poisson process."""
+    chance = Chance(1)("arrivals")
+    at_s = 0.0
+    for number in range(requests):
+        yield Call(number, at_s, 1000, 1000, 600)
+        at_s += chance.expovariate(rate)
+
+
+def hour(path: Path) -> Iterator[Call]:
+    """The requests of a trace."""
+    for number, request in enumerate(open_trace(path, Chance(1))):
+        yield Call(
+            number,
+            request.at_s,
+            max(1, request.input_tokens),
+            max(1, request.output_tokens),
+            hash_ids=request.hash_ids,
+        )
+
+
+def played(scenario: Scenario, calls: Iterator[Call]) -> Speed:
+    """Runs it."""
+    world = World(scenario)
+    began = time.process_time()
+    meter = world.run(OpenLoop(calls))
+    took_s = time.process_time() - began
+    ended = sum(meter.outcomes.values())
+    return Speed(
+        ended, took_s, world.agenda.done, meter.last_end_at, meter.in_flight_s / meter.last_end_at
+    )
+
+
+def held_bytes(requests: int, rate: float) -> int:
+    """What is allocated when a run of so many requests has ended, the world included."""
+    world = World(fleet(4))
+    tracemalloc.start()
+    world.run(OpenLoop(thousands(requests, rate)))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return held
+
+
+def main() -> int:
+    """Prints what was measured; 1 if a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--rate", type=float, default=25.0, help="requests/s of the 32 ranks")
+    parser.add_argument("--hour", type=Path, default=HOUR)
+    parser.add_argument("--gangs", type=int, default=8, help="that the hour is played on")
+    options = parser.parse_args()
+    speed = played(fleet(4), thousands(options.requests, options.rate))
+    a_minute = speed.requests / speed.took_s * 60
+    print(
+        f"32 ranks, 1,000 tokens in and out: {a_minute:,.0f} requests a minute of one core, "
+        f"{speed.events / speed.requests:.1f} events each, {speed.in_flight:,.0f} in flight "
+        "(target 100,000)"
+    )
+    missed = a_minute < 100_000
+    tenth, whole = held_bytes(1_000, options.rate), held_bytes(10_000, options.rate)
+    print(
+        f"memory behind 1,000 requests {tenth / 2**20:.1f} MiB, behind 10,000 {whole / 2**20:.1f} "
+        "MiB (KV blocks and their index fill up, requests do not stay)"
+    )
+    if options.hour.is_file():
+        speed = played(fleet(options.gangs), hour(options.hour))
+        print(
+            f"{options.hour.name} on {8 * options.gangs} ranks: {speed.requests:,} requests, "
+            f"{speed.virtual_s:,.0f} s, in {speed.took_s:.1f} s of one core (target 60)"
+        )
+        missed |= speed.took_s >= 60
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

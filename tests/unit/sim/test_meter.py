@@ -1,0 +1,62 @@
+"""Figures that are added up as they come."""
+
+import random
+
+import pytest
+
+from orchestrator.sim.call import Call, Outcome
+from orchestrator.sim.chance import Chance
+from orchestrator.sim.histogram import Histogram
+from orchestrator.sim.meter import Bounds, Meter, Timeline
+
+
+def test_quantiles_are_right_to_half_a_percent() -> None:
+    chance = random.Random(1)
+    values = sorted(chance.lognormvariate(0, 2) for _ in range(20_000))
+    histogram = Histogram()
+    for value in values:
+        histogram.add(value)
+    for share in (0.01, 0.5, 0.9, 0.99):
+        exact = values[int(share * len(values))]
+        assert histogram.quantile(share) == pytest.approx(exact, rel=0.02)
+    assert histogram.mean == pytest.approx(sum(values) / len(values))
+    assert histogram.quantile(1.0) <= histogram.most
+
+
+def test_nothing_has_no_mean_and_no_quantile() -> None:
+    assert (Histogram().mean, Histogram().quantile(0.5)) == (0.0, 0.0)
+
+
+def test_a_timeline_widens_and_loses_nothing() -> None:
+    line = Timeline()
+    for at in range(5000):
+        line.add("n", float(at), 1.0)
+    assert len(line.sums["n"]) <= 240
+    assert sum(line.sums["n"]) == 5000
+
+
+def test_an_amount_is_spread_evenly_over_its_time() -> None:
+    line = Timeline()
+    line.spread("busy", 0.5, 2.5, 4.0)
+    assert line.sums["busy"] == pytest.approx([1.0, 2.0, 1.0])
+
+
+def test_a_request_keeps_the_slo_of_its_own_class() -> None:
+    meter = Meter(bounds={"": Bounds(ttft_s=1.0), "slow": Bounds(ttft_s=10.0, tpot_s=0.1)})
+    for number, klass in enumerate(("", "slow", "other")):
+        call = Call(number, 0.0, 10, 11, thinking_tokens=5, klass=klass)
+        call.first_at, call.emitted = 5.0, 11
+        meter.ended(call, Outcome.FINISHED, "", 5.5)
+    assert {name: score.kept for name, score in meter.classes.items()} == {
+        "": 0,
+        "slow": 1,
+        "other": 0,
+    }
+    assert meter.answer.mean == pytest.approx(5.0 + 5 * 0.05)
+
+
+def test_a_stream_of_chance_is_disturbed_by_no_other() -> None:
+    one, other = Chance(7), Chance(7)
+    other("more").random()
+    assert one("faults").random() == other("faults").random()
+    assert Chance(8)("faults").random() != Chance(7)("faults").random()
