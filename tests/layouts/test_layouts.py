@@ -26,7 +26,8 @@ class TestAcrossNodes:
     """Gangs that span nodes; each node has one GPU, so no two ranks share one."""
 
     @pytest.fixture(scope="class")
-    def stack(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LayoutStack]:
+    @classmethod
+    def stack(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LayoutStack]:
         """Five nodes."""
         folder = tmp_path_factory.mktemp("across")
         with layout_stack(folder, (ONE_RANK, "pp2", "dp2ep2"), nodes=5, gpus_per_node=1) as stack:
@@ -53,7 +54,8 @@ class TestApart:
     """Prefill and decode apart, each rank on a node of its own."""
 
     @pytest.fixture(scope="class")
-    def stack(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LayoutStack]:
+    @classmethod
+    def stack(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LayoutStack]:
         """Four nodes."""
         folder = tmp_path_factory.mktemp("apart")
         with layout_stack(folder, (ONE_RANK, "p2d1"), nodes=4, gpus_per_node=1) as stack:
@@ -73,7 +75,8 @@ class TestWideDecode:
     """A decode gang of data-parallel ranks on two nodes; tensor parallelism inside one."""
 
     @pytest.fixture(scope="class")
-    def stack(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LayoutStack]:
+    @classmethod
+    def stack(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LayoutStack]:
         """Five nodes."""
         folder = tmp_path_factory.mktemp("wide")
         with layout_stack(folder, (ONE_RANK, "p1dp2", "tp2"), nodes=5, gpus_per_node=2) as stack:
@@ -94,7 +97,8 @@ class TestTwoAxes:
     """Tensor parallelism inside nodes and stages across them; experts dealt to two ranks."""
 
     @pytest.fixture(scope="class")
-    def stack(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LayoutStack]:
+    @classmethod
+    def stack(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LayoutStack]:
         """Four nodes."""
         folder = tmp_path_factory.mktemp("axes")
         with layout_stack(folder, (ONE_RANK, "tp2pp2", "ep2"), nodes=4, gpus_per_node=2) as stack:
