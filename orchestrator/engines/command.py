@@ -6,7 +6,7 @@ Typed here is what placement and routing decide. Every other flag of vLLM's pass
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.core import LayoutError, Role, SpecError
 from orchestrator.engines.weights import loader_flags
@@ -113,6 +113,8 @@ class GangLaunch:
     engine_args: tuple[str, ...] = ()  # vLLM's flags that are none of our business
     source: Source | None = None  # where the weights are, if not in the folder `model_path`
     weights_cache: str = ""  # of the node, for what is downloaded into `model_path`
+    # Keys of config.json with the sizes of the model that this is served as; others are refused.
+    expected_sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def gpus_of_rank(self) -> int:
@@ -213,6 +215,8 @@ def _server_options(launch: GangLaunch, index: int) -> tuple[str, ...]:
     if launch.source is not None and launch.source.kind is SourceKind.HUB:
         hub = f"hf://{launch.source.where}@{launch.source.revision}"
         options += ["--fetch", hub, "--weights-cache", launch.weights_cache]
+    if launch.expected_sizes:
+        options += ["--expect-sizes", json.dumps(dict(launch.expected_sizes), sort_keys=True)]
     if node_rank == 0 and process.metrics_port is not None:
         options += ["--metrics", f"{_bracketed(process.host)}:{process.metrics_port}"]
     return tuple(options)
@@ -326,7 +330,9 @@ def _environment(launch: GangLaunch, index: int) -> dict[str, str]:
             environment |= {
                 "OMP_NUM_THREADS": "1",
                 "UCX_NET_DEVICES": process.interface,
-                "UCX_TLS": "tcp,cma,shm,self",
+                # not through shared memory: simulated nodes are on one machine, and KV is to cross
+                # the links between them
+                "UCX_TLS": "tcp,self",
                 "VLLM_CPU_OMP_THREADS_BIND": "nobind",
                 "VLLM_PLUGINS": CPU_PLUGIN,
             }

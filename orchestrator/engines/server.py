@@ -29,7 +29,7 @@ from typing_extensions import override
 from orchestrator.core import EngineStartError, PortInUseError, Role, SpecError, StartError
 from orchestrator.engines.channel.server import ChannelServer
 from orchestrator.engines.channel.sockets import bound_socket, name_of, split_address
-from orchestrator.engines.checkpoint_check import check_checkpoint
+from orchestrator.engines.checkpoint_check import check_checkpoint, sizes_fault
 from orchestrator.engines.engine import Engine, EngineInfo
 from orchestrator.engines.fake_engine import Author, FakeEngine
 from orchestrator.engines.fake_script import FakeEngineSpec
@@ -58,6 +58,7 @@ class ServerOptions:
     token: str
     fetch: Source | None  # where the weights are, if they must be downloaded
     weights_cache: Path
+    expected_sizes: dict[str, int]  # of the checkpoint's config.json
     exit_with_stdin: bool
     flags: tuple[str, ...]  # the engine's own
 
@@ -124,6 +125,7 @@ def parse(argv: list[str]) -> ServerOptions:
     parser.add_argument("--fake-author", type=Path, metavar="TOKENIZER")
     parser.add_argument("--fetch", type=_source, metavar="hf://OWNER/NAME@REVISION")
     parser.add_argument("--weights-cache", type=Path, default=Path(), metavar="FOLDER")
+    parser.add_argument("--expect-sizes", type=_sizes, default={}, metavar="JSON")
     parser.add_argument("--token-file", type=_token, metavar="PATH")
     parser.add_argument("--exit-with-stdin", action="store_true")
     parser.add_argument("flags", nargs="*", metavar="-- FLAG")
@@ -149,6 +151,7 @@ def parse(argv: list[str]) -> ServerOptions:
         token=known.token_file or "",
         fetch=known.fetch,
         weights_cache=known.weights_cache,
+        expected_sizes=known.expect_sizes,
         exit_with_stdin=known.exit_with_stdin,
         flags=tuple(known.flags),
     )
@@ -305,6 +308,8 @@ def _prepare(options: ServerOptions, report: Report) -> int:
     if "://" in path or not path or "dummy" in options.flags:
         return 0
     report.phase("checking weights")
+    if fault := sizes_fault(Path(path), options.expected_sizes):
+        raise EngineStartError(fault, "name the model's own checkpoint, or the model that this is")
     return check_checkpoint(Path(path))
 
 
@@ -385,6 +390,13 @@ def _source(text: str) -> Source:
         return source_of(text)
     except SpecError as error:
         raise argparse.ArgumentTypeError(error.cause) from None
+
+
+def _sizes(text: str) -> dict[str, int]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, int])
+    except msgspec.MsgspecError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _fake_spec(text: str) -> FakeEngineSpec:

@@ -10,7 +10,8 @@ from orchestrator.engines import FakeEngineSpec
 from orchestrator.engines.command import EngineCommand, GangLaunch, ProcessLaunch, engine_commands
 from orchestrator.engines.pairing import pairing_fault
 from orchestrator.engines.weights import local_path
-from orchestrator.spec import EngineKind, ModelSpec, PoolSpec, source_of
+from orchestrator.perf import ARCHITECTURES
+from orchestrator.spec import Device, EngineKind, ModelSpec, PoolSpec, source_of
 
 # Where vLLM's grammars begin and thinking budgets end; what it parses we never ask for.
 REASONING_PARSER = "deepseek_r1"
@@ -121,6 +122,8 @@ def _launch(
         model_path=local_path(source, model.weights_cache),
         source=source,
         weights_cache=model.weights_cache,
+        # Tiny checkpoints, which are for CPUs, have the model's architecture and not its sizes.
+        expected_sizes=_sizes(model) if model.engine.device is Device.GPU else {},
         served_model_name=model.name,
         role=role,
         processes=tuple(launched),
@@ -138,6 +141,19 @@ def _launch(
         engine_args=model.engine.args + pool.args,
         reasoning_parser=REASONING_PARSER if model.profile.thinks else None,
     )
+
+
+def _sizes(model: ModelSpec) -> dict[str, int]:
+    """What config.json of the model says, in its keys."""
+    known = ARCHITECTURES[model.name]
+    sizes = {
+        "hidden_size": known.hidden,
+        "num_attention_heads": known.attention.heads,
+        "num_hidden_layers": known.layers,
+    }
+    if known.experts is not None:
+        sizes["n_routed_experts"] = known.experts.routed
+    return sizes
 
 
 def _fake_command(

@@ -83,14 +83,18 @@ class LayoutStack:
 
 @contextmanager
 def layout_stack(
-    folder: Path, layouts: Sequence[str], nodes: int, gpus_per_node: int, **fleet: float
+    folder: Path,
+    layouts: Sequence[str],
+    nodes: int,
+    gpus_per_node: int,
+    weights: str = "random",
+    **fleet: float,
 ) -> Iterator[LayoutStack]:
-    """Serves them until the block ends, all from the same seeded random weights."""
+    """Serves them until the block ends, all from the same seeded weights."""
     need_namespaces()
-    checkpoint = folder / "tiny-random"
-    if not checkpoint.exists():
-        made = command("checkpoint", str(checkpoint), "--kind", "random")
-        subprocess.run(made, check=True, timeout=120)
+    checkpoint = folder / f"tiny-{weights}"
+    made = command("checkpoint", str(checkpoint), "--kind", weights)
+    subprocess.run(made, check=True, timeout=120)
     names = dict(zip(layouts, NAMES, strict=False))
     models = []
     for layout, name in names.items():

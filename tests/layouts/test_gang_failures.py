@@ -23,10 +23,14 @@ NOTICED_S = 15.0  # beyond the limit: judged once a second, on cores that are bu
 
 @pytest.fixture(scope="module")
 def gang(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LayoutStack]:
-    """One gang of two data-parallel ranks, and a node more than it needs."""
+    """One gang of two data-parallel ranks, and a node more than it needs.
+
+    The weights recite: an answer that goes on elsewhere is computed as a prompt there, and random
+    weights' nearly flat logits tell the two ways of computing apart.
+    """
     folder = tmp_path_factory.mktemp("gang")
     limits = {"stuck_after_s": STUCK_S, "cut_off_after_s": CUT_OFF_S}
-    with layout_stack(folder, (LAYOUT,), nodes=3, gpus_per_node=1, **limits) as stack:
+    with layout_stack(folder, (LAYOUT,), 3, 1, "scripted", **limits) as stack:
         yield stack
 
 

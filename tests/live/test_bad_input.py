@@ -98,10 +98,14 @@ def test_a_busy_port(tmp_path: Path) -> None:
     assert "choose another with --port" in said
 
 
-def test_an_engine_that_dies_at_start(tmp_path: Path, model: Path) -> None:
+def test_a_checkpoint_that_lacks_a_shard(tmp_path: Path, model: Path) -> None:
+    config = {"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3"}
+    (model / "config.json").write_text(json.dumps(config))
+    index = {"weight_map": {"lm_head.weight": "model-00001-of-00001.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
     said = up(tmp_path, "--spec", spec(tmp_path, model))
-    assert "config" in said
-    assert "do:" in said
+    assert "lacks the shard model-00001-of-00001.safetensors" in said
+    assert "do: copy the checkpoint again" in said
 
 
 def test_an_engine_flag_that_is_ours_to_set(tmp_path: Path, model: Path) -> None:

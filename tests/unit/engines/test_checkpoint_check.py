@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core import EngineStartError
-from orchestrator.engines.checkpoint_check import INDEX, check_checkpoint
+from orchestrator.engines.checkpoint_check import INDEX, check_checkpoint, sizes_fault
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
@@ -70,3 +70,12 @@ def test_what_is_missing_or_broken_is_named_with_its_cure(
     with pytest.raises(EngineStartError, match=cause) as caught:
         check_checkpoint(whole)
     assert caught.value.cure
+
+
+def test_a_checkpoint_of_another_model_is_named_by_the_first_size_that_differs(whole: Path) -> None:
+    sizes = {"hidden_size": 7_168, "num_hidden_layers": 61}
+    (whole / "config.json").write_text(json.dumps(sizes | {"num_hidden_layers": 28}))
+    assert sizes_fault(whole, {"hidden_size": 7_168}) is None
+    fault = sizes_fault(whole, sizes)
+    assert fault is not None
+    assert "num_hidden_layers 28, the model has 61" in fault
