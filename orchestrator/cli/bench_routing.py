@@ -1,10 +1,13 @@
 """`r1-serve bench routing`: a trace through the routing code, against simulated engines."""
 
 import argparse
-import sys
+import random
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+from orchestrator.cli.trace_files import open_trace
+from orchestrator.core import SpecError
 from orchestrator.sim import (
     POLICIES,
     EngineModel,
@@ -12,12 +15,10 @@ from orchestrator.sim import (
     HitAt,
     Load,
     Scores,
-    TraceError,
-    TraceRequest,
     play,
-    read_trace,
     scores,
 )
+from orchestrator.workload import TraceRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +82,11 @@ def _add_routing(parser: argparse.ArgumentParser) -> None:
     engine.add_argument("--stall", type=_share, default=model.stall)
     engine.add_argument("--slots", type=_count, default=model.slots)
     engine.add_argument("--hit-at", type=HitAt, choices=list(HitAt), default=model.hit_at)
-    parser.set_defaults(run=_routing)
+    parser.set_defaults(run=_routing, spec_error_code=2)
 
 
 def _routing(options: argparse.Namespace) -> int:
-    try:
-        trace = read_trace(options.trace, options.skip, options.requests)
-    except TraceError as error:
-        print(f"r1-serve: {error.cause}", file=sys.stderr)
-        print(f"      do: {error.cure}", file=sys.stderr)
-        return 2
+    trace = _trace(options)
     oracle = _scores(options, trace, "oracle")
     print(
         f"{options.trace.name}: {len(trace)} requests over "
@@ -102,6 +98,24 @@ def _routing(options: argparse.Namespace) -> int:
         row = oracle if name == "oracle" else _scores(options, trace, name)
         print(f"{name:<15}" + "".join(_cell(c, row, oracle) for c in _COLUMNS), flush=True)
     return 0
+
+
+def _trace(options: argparse.Namespace) -> list[TraceRequest]:
+    """The requests that are played."""
+    last = None if options.requests is None else options.skip + options.requests
+    requests = open_trace(options.trace, lambda name: random.Random(f"{options.seed}/{name}"))
+    trace = list(islice(requests, options.skip, last))
+    if not trace:
+        raise SpecError(
+            f"{options.trace} has no request behind the first {options.skip}", "skip fewer"
+        )
+    for number, request in enumerate(trace):
+        if not request.hash_ids:
+            raise SpecError(
+                f"{options.trace}: request {options.skip + number + 1} has no hash ids",
+                "give a trace whose prompts can share prefixes",
+            )
+    return sorted(trace, key=lambda request: request.at_s)
 
 
 def _scores(options: argparse.Namespace, trace: list[TraceRequest], policy: str) -> Scores:

@@ -44,7 +44,6 @@ def add_simulate(parser: argparse.ArgumentParser) -> None:
     add("--event-delay-s", type=_not_negative, default=0.05, help="age of KV events at a gateway")
     add("--event-loss", type=_share, default=0.0, help="share of event batches that get lost")
     add("--cold", action="store_true", help="gangs start at 0, instead of being ready then")
-    add("--default-costs", action="store_true", help="routing with costs of no machine")
     add("--report", type=Path, metavar="HTML", help="write a page, and its decisions beside it")
     add("--log", type=Path, metavar="FILE", help="write every decision with its inputs")
     add("--format", default="table", choices=("table", "json"))

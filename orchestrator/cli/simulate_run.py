@@ -17,12 +17,10 @@ from orchestrator.cli import simulate_html, simulate_table
 from orchestrator.cli.plan_inputs import read_slo, read_workload
 from orchestrator.cli.trace_files import open_trace
 from orchestrator.core import SpecError
-from orchestrator.routing import DEFAULT_COSTS
 from orchestrator.sim.call import Call
 from orchestrator.sim.chance import Chance
 from orchestrator.sim.faults import Kind, SimFault, draw_faults
 from orchestrator.sim.meter import Bounds, Meter
-from orchestrator.sim.models import step_costs
 from orchestrator.sim.network import EventPath
 from orchestrator.sim.planned import Planned, planned
 from orchestrator.sim.sources import ClosedLoop, OpenLoop
@@ -95,7 +93,6 @@ def _one(options: argparse.Namespace, path: Path, command: str) -> Result:
         spec=plan.spec,
         model=plan.spec.models[0].name,
         max_model_len=plan.spec.models[0].max_model_len,
-        costs=DEFAULT_COSTS if options.default_costs else step_costs(plan.pools[-1].model),
         overhead_s=plan.overhead_s,
         warm=not options.cold,
         bounds=_bounds(options, plan),

@@ -3,7 +3,6 @@
 from orchestrator.sim.agenda import Agenda
 from orchestrator.sim.engine import EngineModel, HitAt, Job, Outlet, SimEngine
 from orchestrator.sim.fleet import EventPath, Load, Played, Policy, play, prompt_ids
-from orchestrator.sim.mooncake import TraceError, TraceRequest, read_trace
 from orchestrator.sim.policies import LOAD_ONLY, POLICIES, Ours, costs_of
 from orchestrator.sim.routing_report import Scores, scores
 
@@ -22,11 +21,8 @@ __all__ = [
     "Policy",
     "Scores",
     "SimEngine",
-    "TraceError",
-    "TraceRequest",
     "costs_of",
     "play",
     "prompt_ids",
-    "read_trace",
     "scores",
 ]

@@ -12,7 +12,7 @@ from typing import Protocol
 from orchestrator.routing import KvBatch, prompt_keys
 from orchestrator.sim.agenda import Agenda
 from orchestrator.sim.engine import EngineModel, Job, Outlet, SimEngine
-from orchestrator.sim.mooncake import BLOCK_TOKENS, TraceRequest
+from orchestrator.workload import BLOCK_TOKENS, TraceRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ class _Fleet:
 
 def prompt_ids(request: TraceRequest, scale: float) -> tuple[int, ...]:
     """Token ids in which equal hash ids are equal runs, as long as the scaled prompt."""
-    tokens = max(1, int(request.prompt_tokens * scale))
+    tokens = max(1, int(request.input_tokens * scale))
     run = max(1, round(BLOCK_TOKENS * scale))
     ids = tuple(number for number in request.hash_ids for _ in range(run))
     return ids[:tokens]

@@ -12,7 +12,6 @@ from orchestrator.perf.point import Point
 from orchestrator.perf.system import efficiency
 from orchestrator.perf.tables import PassTables
 from orchestrator.perf.traffic import DRAFT_DECAY, FIRST_DRAFT_ACCEPTED
-from orchestrator.routing import StepCosts
 from orchestrator.sim.job import GangModel, Scheduling
 
 BLOCK_TOKENS = 64  # vLLM's block with MLA kernels
@@ -101,32 +100,3 @@ def luck_of(ranks: int, draw: Callable[[float, float], float]) -> float:
 def first_token_s(e: Efficiency) -> float:
     """Of TTFT, what is neither queue nor prefill."""
     return float(np.asarray(e.first_token_s).flat[0])
-
-
-def step_costs(model: GangModel) -> StepCosts:
-    """What a calibration of the gang would tell routing: its passes as straight lines."""
-    passes, ranks = model.passes, model.ranks
-    many = min(4096, model.chunk_tokens)
-    few_s = passes.prefill_s(64, 64, passes.attention_s(64, 0, 0))
-    many_s = passes.prefill_s(many, many, passes.attention_s(many, 0, 0))
-    token_s = max(0.0, many_s - few_s) / (many - 64)
-    batch = max(2, min(64, model.sequences_max))
-    one_s = passes.decode_s(1, ranks, 4000.0)
-    batch_s = passes.decode_s(batch, batch * ranks, 4000.0)
-    long_s = passes.decode_s(batch, batch * ranks, 104_000.0)
-    request_s = max(0.0, batch_s - one_s) / (batch - 1)
-    gain = 1.0
-    reached = 1.0
-    for chance in model.accepted:
-        reached *= chance
-        gain += reached
-    return StepCosts(
-        prefill_base_s=max(0.0, few_s - 64 * token_s),
-        prefill_token_s=token_s,
-        step_base_s=(one_s - request_s) / gain,
-        step_request_s=request_s / gain,
-        step_token_s=(long_s - batch_s) / 100_000.0 / gain,
-        stall=1.0,
-        transfer_base_s=model.transfer_base_s,
-        transfer_token_s=model.transfer_token_s,
-    )

@@ -26,6 +26,7 @@ from orchestrator.engines.kv_events import KvHashing
 from orchestrator.gateway import Channel, Events, Member, Network
 from orchestrator.routing import KvBatch, KvStream, Router, prompt_keys
 from orchestrator.sim.agenda import Action
+from orchestrator.sim.call import Call
 from orchestrator.sim.gang import Gang
 from orchestrator.sim.job import Job, Pull
 
@@ -133,8 +134,10 @@ class SimChannel:
         self.world.agenda.soon(lambda: sink.on_end(End(Finish.LOST, cause=cause)))
 
     def _job(self, submit: Submit, opened: "_Open") -> Job:
-        call = self.world.calls[submit.trace_id]
+        call = self.world.calls.get(submit.trace_id)
         ids = submit.prompt_ids
+        if call is None:  # its client has gone: whatever this is for, nobody reads more of it
+            call = Call(-1, 0.0, len(ids), 1)
         left = call.output_tokens - (len(ids) - call.prompt_tokens)
         drawn = min(left, submit.sampling.max_tokens)
         opened.most = drawn

@@ -24,6 +24,7 @@ SEQUENCES_MAX = 1024  # of a rank, where a row leaves it open: vLLM's and SGLang
 ROUNDS = 10  # requests for each that is in flight: InferenceX's benchmark scripts
 _REQUESTS_ENOUGH = 2_000  # beyond so many, fewer rounds do
 _ROUNDS_LEAST = 2
+_CHUNKS_FIT = 4  # prefill chunks whose KV has room on a rank that was measured
 _TAIL_SIGMA = math.sqrt(2 * math.log(1_527 / 792))
 _NORMAL = NormalDist()
 
@@ -69,7 +70,9 @@ def _pool(case: Case, side: Side, role: Role, factors: Factors) -> SimPool:
         factors=factors,
         accepted=accepted,
     )
-    return SimPool(model, max(1, round(side.gangs)))
+    # What was measured did fit, whatever the ledger of bytes, which errs to the large side, says.
+    least = _CHUNKS_FIT * model.chunk_tokens // model.block_tokens
+    return SimPool(replace(model, blocks=max(model.blocks, least)), max(1, round(side.gangs)))
 
 
 def _grid(case: Case, side: Side) -> LayoutGrid:

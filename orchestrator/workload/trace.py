@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import chain
 
 from orchestrator.core import SpecError
-from orchestrator.workload.workload import TraceRequest, Workload, summarise
+from orchestrator.workload.workload import BLOCK_TOKENS, TraceRequest, Workload, summarise
 
 AZURE_HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 _NEEDED = ("at_s", "input_tokens", "output_tokens")
@@ -72,15 +72,27 @@ def _json_lines(lines: Iterable[str], origin: str) -> Iterator[TraceRequest]:
                 float(row["timestamp"]) / 1e3,
                 int(row["input_length"]),
                 int(row["output_length"]),
-                tuple(row.get("hash_ids", ())),
+                _hash_ids(row.get("hash_ids", ())),
                 int(row.get("thinking_length", 0)),
                 str(row.get("class", "")),
             )
         except KeyError as missing:
             raise SpecError(f"{origin}, line {number}: no {missing.args[0]}", _FORMATS) from None
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise SpecError(f"{origin}, line {number}: {error}", _FORMATS) from error
+        if request.hash_ids and len(request.hash_ids) * BLOCK_TOKENS < request.input_tokens:
+            raise SpecError(
+                f"{origin}, line {number}: {len(request.hash_ids)} hash ids for "
+                f"{request.input_tokens} tokens",
+                f"give one for each {BLOCK_TOKENS} tokens, or none",
+            )
         yield _checked(request, origin, number)
+
+
+def _hash_ids(given: object) -> tuple[int, ...]:
+    if not isinstance(given, list | tuple) or not all(type(each) is int for each in given):
+        raise ValueError(f"hash_ids are not whole numbers: {str(given)[:40]}")
+    return tuple(given)
 
 
 def _azure(lines: Iterable[str], origin: str) -> Iterator[TraceRequest]:

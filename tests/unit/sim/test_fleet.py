@@ -14,10 +14,10 @@ from orchestrator.sim import (
     Load,
     Ours,
     Scores,
-    TraceRequest,
     play,
     scores,
 )
+from orchestrator.workload import TraceRequest
 
 MODEL = EngineModel(blocks=400)
 RANKS = 4
