@@ -17,7 +17,6 @@ from pathlib import Path
 from orchestrator.codec import Begin, Conversation, Splitter, Tokenizer, UserMessage, render
 from orchestrator.engines.tiny_checkpoint import published_tokenizer
 from orchestrator.gateway.wire import FinishReason, ReplyHead, StreamReply, Usage
-from orchestrator.sim import read_trace
 from orchestrator.spec import SystemPrompt, TemplateKind
 from tests.bench import (
     plan_speed,
@@ -171,7 +170,7 @@ def relay_section() -> list[str]:
 
 def trace_rows() -> list[str]:
     """Where routers send a trace, a row for each."""
-    asks = trace_race.asks_of(read_trace(trace_race.TRACE))
+    asks = trace_race.asks_of(trace_race.played(trace_race.TRACE))
     measured: dict[str, list[dict[str, float]]] = {}
     for _ in range(TRACE_ROUNDS):
         for name in trace_race.CONTENDERS:

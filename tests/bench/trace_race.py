@@ -11,18 +11,21 @@ import asyncio
 import hashlib
 import itertools
 import json
+import random
 import string
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from itertools import islice
 from pathlib import Path
 
 import uvloop
 
+from orchestrator.cli.trace_files import open_trace
 from orchestrator.codec import Tokenizer
 from orchestrator.engines.tiny_checkpoint import published_tokenizer
-from orchestrator.sim import TraceRequest, read_trace
+from orchestrator.workload import TraceRequest
 from tests.bench.contenders import Contender, Missing, contender, engines
 from tests.bench.http_load import Ask, cpu_s, open_loop, percentile
 
@@ -69,6 +72,11 @@ def block_text(known: Sequence[str], hash_id: int) -> str:
     )
 
 
+def played(trace: Path, most: int | None = None) -> list[TraceRequest]:
+    """The first requests of the trace."""
+    return list(islice(open_trace(trace, random.Random), most))
+
+
 def asks_of(requests: Sequence[TraceRequest]) -> list[Ask]:
     """The trace as it is sent."""
     known = words()
@@ -77,7 +85,7 @@ def asks_of(requests: Sequence[TraceRequest]) -> list[Ask]:
     }
     asks = []
     for request in requests:
-        text = "".join(texts[hash_id] for hash_id in request.hash_ids)[: request.prompt_tokens]
+        text = "".join(texts[hash_id] for hash_id in request.hash_ids)[: request.input_tokens]
         tokens = max(1, round(request.output_tokens * OUTPUT_SHARE))
         message = {"role": "user", "content": text}
         body = {"model": "mock", "stream": True, "max_tokens": tokens, "messages": [message]}
@@ -157,7 +165,7 @@ def main() -> None:
     parser.add_argument("--trace", type=Path, default=TRACE)
     parser.add_argument("--requests", type=int)
     options = parser.parse_args()
-    asks = asks_of(read_trace(options.trace, most=options.requests))
+    asks = asks_of(played(options.trace, options.requests))
     for turn in range(options.rounds):
         for name in options.contenders:
             if (row := one(asks, name)) is not None:
