@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help up test test-layouts check conformance soak bench bench-peers bench-simulator docs format lock venv clients
+.PHONY: help up test test-layouts check conformance nano nano-accuracy soak bench bench-peers bench-simulator docs format lock venv clients
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -36,6 +36,12 @@ test-layouts: venv ## every layout on real vLLM across network namespaces; needs
 soak: venv ## seeds of the simulator by the thousand, with faults: SEEDS=2000 FIRST=0
 	SIM_SEEDS=$${SEEDS:-2000} SIM_FIRST=$${FIRST:-0} $(BIN)/python -m pytest -n 2 --dist load -q \
 		tests/sim/test_stories.py -k no_rule
+
+nano: venv ## train r1-nano anew: an hour on one core
+	$(BIN)/python -m deploy.nano.train orchestrator/engines/nano.safetensors.xz
+
+nano-accuracy: venv ## how often r1-nano is right on problems that it never saw; on the real engine
+	$(BIN)/python -m deploy.nano.accuracy
 
 bench: venv ## measure, and write docs/performance.md
 	$(BIN)/python -m tests.bench.report

@@ -31,7 +31,7 @@ def add_up(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Starts a local Ray cluster of simulated nodes with fake GPUs and serves on it: HAProxy, "
         "gateways, a prefill and a decode pool. Without --spec the engine is vLLM on the CPU with "
-        "a tiny checkpoint of R1's architecture that recites a fixed text."
+        "r1-nano, a tiny model of R1's architecture that thinks about small sums."
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--spec", type=Path, metavar="FILE", help="what to serve; YAML")
@@ -150,9 +150,9 @@ def _tiny_checkpoint(*, weights: bool) -> Path:
         if not (out / "tokenizer.json").exists():
             tiny_checkpoint.write_tokenizer(out)
         return out
-    out = STATE / "tiny-scripted"
+    out = STATE / "r1-nano"
     if not (out / "config.json").exists():
-        tiny_checkpoint.write_tiny_checkpoint(out, tiny_checkpoint.CheckpointKind.SCRIPTED)
+        tiny_checkpoint.write_tiny_checkpoint(out, tiny_checkpoint.CheckpointKind.NANO)
     return out
 
 

@@ -3,8 +3,9 @@
 The real engine loads it as it loads R1: `DeepseekV3ForCausalLM`, MLA, leading dense layers, routed
 and shared experts behind group-limited sigmoid routing, YaRN, sharded safetensors, R1's tokenizer.
 
-`random` weights serve equality tests (use fp32: their logits are nearly flat). `scripted` weights
-recite a text that says it is a recitation; `orchestrator.engines.recitation` explains how.
+`nano` weights were trained: the model thinks about small sums. `random` ones serve equality tests
+(use fp32: their logits are nearly flat). `scripted` and `tool` ones recite, whatever was asked;
+`orchestrator.engines.recitation` explains how.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.core import SpecError
+from orchestrator.engines.nano_checkpoint import NANO_SHAPE, NANO_WEIGHTS, nano_tensors
 from orchestrator.engines.recitation import (
     ANSWER_SCRIPT,
     TOOL_SCRIPT,
@@ -45,6 +47,7 @@ class CheckpointKind(StrEnum):
     """What the weights do."""
 
     RANDOM = "random"  # seeded noise: every token depends on all before it
+    NANO = "nano"  # what `deploy/nano` trained: thinks about small sums
     SCRIPTED = "scripted"  # after `<think>\n`: a thought and an answer, then the end
     TOOL = "tool"  # after `<think>\n`: a thought and one call of `get_weather`, then the end
 
@@ -67,20 +70,32 @@ class CheckpointReport:
 
 
 def write_tiny_checkpoint(
-    out: Path, kind: CheckpointKind, seed: int = 0, shape: TinyShape | None = None
+    out: Path,
+    kind: CheckpointKind,
+    seed: int = 0,
+    shape: TinyShape | None = None,
+    weights: Path = NANO_WEIGHTS,
 ) -> CheckpointReport:
     """Writes the checkpoint folder `out`, replacing what was there.
 
-    A killed run leaves `out` as it was. Takes about 3 s and 79 MB of disk. Raises SpecError if R1's
+    `weights` is the file of trained ones. A killed run leaves `out` as it was. Takes about 3 s and
+    79 MB of disk, twice that with a layer of multi-token prediction. Raises SpecError if R1's
     tokenizer is not installed.
     """
-    shape = shape or TinyShape()
+    shape = NANO_SHAPE if kind is CheckpointKind.NANO else shape or TinyShape()
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         partial.chmod(0o755)
         write_tokenizer(partial)
-        tensors = _tensors(kind, seed, shape, partial / "tokenizer.json")
+        if kind is CheckpointKind.NANO:
+            tensors = nano_tensors(weights)
+        else:
+            tensors = _tensors(kind, seed, shape, partial / "tokenizer.json")
+        for layer in range(shape.layers, shape.layers + shape.mtp_layers):  # R1 stores copies, too
+            prefix = f"model.layers.{layer}"
+            tensors[f"{prefix}.embed_tokens.weight"] = tensors["model.embed_tokens.weight"].clone()
+            tensors[f"{prefix}.shared_head.head.weight"] = tensors["lm_head.weight"].clone()
         digest = _write_shards(partial, tensors)
         _write_json(partial / "config.json", r1_config(shape))
         _write_json(partial / "generation_config.json", GENERATION_CONFIG)
@@ -189,10 +204,6 @@ def _tensors(kind: CheckpointKind, seed: int, shape: TinyShape, tokenizer_json: 
         weights[f"model.layers.{layer}.shared_head.norm.weight"] = torch.ones(shape.hidden)
     if script is not None:
         weights |= script_weights(_script_ids(script, tokenizer_json), shape, chance)
-    for layer in range(shape.layers, shape.layers + shape.mtp_layers):  # R1 stores copies, too
-        prefix = f"model.layers.{layer}"
-        weights[f"{prefix}.embed_tokens.weight"] = weights["model.embed_tokens.weight"].clone()
-        weights[f"{prefix}.shared_head.head.weight"] = weights["lm_head.weight"].clone()
     return {
         name: tensor if name.endswith("e_score_correction_bias") else tensor.to(torch.bfloat16)
         for name, tensor in weights.items()

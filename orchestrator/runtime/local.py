@@ -25,8 +25,9 @@ from orchestrator.spec import PUBLISHER, Spec, public_names
 Say = Callable[[str], None]
 
 READY_S = 60.0  # from "every replica runs" to "a gateway behind HAProxy reaches every pool"
-ANSWER_TOKENS = 192  # enough for the recital; random weights would go on for ever
-QUESTION = "Who are you, and what can I see here that is real?"  # long enough for a KV transfer
+ANSWER_TOKENS = 192  # enough for a thought of r1-nano; random weights would go on for ever
+# Long enough for a KV transfer; r1-nano was not trained on these two numbers.
+QUESTION = "Tom has 29 apples and gets 35 more. How many apples does Tom have now?"
 
 
 class _Ended(BaseException):

@@ -23,24 +23,26 @@ from tests.live.local_stack import (
 
 pytestmark = [pytest.mark.live, pytest.mark.vllm, pytest.mark.timeout(600)]
 
-QUESTION = "What happens to a thought when the machine that thinks it is switched off?"
+QUESTION = "Tom has 458 apples and gets 367 more. How many apples does Tom have now?"
 BACK_S = 240.0
 
 
-def test_make_up_recites_across_nodes_and_survives_the_death_of_its_decode_gang(
+def test_make_up_thinks_across_nodes_and_survives_the_death_of_its_decode_gang(
     tmp_path: Path,
 ) -> None:
     with local_stack(tmp_path) as stack:
         assert printed_seconds(stack.said) > 0
         assert printed_gib(stack.said) > 0
-        recital = stream(stack.client(), QUESTION)
-        assert recital.finish == "stop"
-        assert "recite" in recital.reasoning
-        assert "recitation" in recital.answer
+        answer = stream(stack.client(), QUESTION)
+        assert answer.finish == "stop"
+        assert "That makes 8 2 5, so 825." in answer.reasoning
+        assert answer.answer == "Tom has 825 apples."
+        assert stream(stack.client(), "What is 17 + 25?").answer == "17 + 25 = 42."
         check_transfer(stack)
-        check_whole_body(stack, recital)
+        check_whole_body(stack, answer)
+        check_json(stack)
         check_grammars(stack)
-        check_death_of_decode(stack, recital)
+        check_death_of_decode(stack, answer)
 
 
 def check_transfer(stack: LocalStack) -> None:
@@ -65,8 +67,18 @@ def check_whole_body(stack: LocalStack, recital: Completion) -> None:
     assert whole.usage.completion_tokens == recital.output_tokens
 
 
+def check_json(stack: LocalStack) -> None:
+    """It was trained to answer in JSON, and a grammar that asks for that does not disturb it."""
+    answer = stack.client().chat.completions.create(
+        model="deepseek-reasoner",
+        messages=[{"role": "user", "content": "What is 458 + 367? Answer in JSON."}],
+        response_format={"type": "json_object"},
+    )
+    assert json.loads(answer.choices[0].message.content or "") == {"answer": 825}
+
+
 def check_grammars(stack: LocalStack) -> None:
-    """A schema and a demanded call hold even weights that can only recite, behind a transfer."""
+    """A schema and a demanded call hold even weights that never saw either, behind a transfer."""
     schema = {
         "type": "object",
         "properties": {"city": {"enum": ["Bonn", "Köln"]}, "sure": {"type": "boolean"}},

@@ -61,11 +61,33 @@ def test_the_shape_divides_over_the_layouts_that_tests_use() -> None:
 
 
 @pytest.mark.vllm
+def test_the_trained_weights_are_a_whole_checkpoint_of_the_same_architecture(
+    tmp_path: Path,
+) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed: install r1-serve[cpu]")
+    from safetensors.torch import load_file
+
+    from orchestrator.engines.nano_checkpoint import NANO_SHAPE
+    from orchestrator.engines.tiny_checkpoint import CheckpointKind, write_tiny_checkpoint
+
+    shapes = []
+    for kind in (CheckpointKind.NANO, CheckpointKind.RANDOM):
+        write_tiny_checkpoint(tmp_path / kind, kind, shape=NANO_SHAPE)
+        shards = sorted((tmp_path / kind).glob("*.safetensors"))
+        tensors = {name: t for shard in shards for name, t in load_file(shard).items()}
+        shapes.append({name: (tuple(t.shape), t.dtype) for name, t in tensors.items()})
+        if kind is CheckpointKind.NANO:
+            unknown = tensors["model.embed_tokens.weight"][100_001:100_003]
+            assert torch.equal(unknown[0], unknown[1]), "tokens that it never saw look the same"
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.vllm
 def test_the_same_seed_gives_the_same_bytes_and_another_others(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="torch is not installed: install r1-serve[cpu] or [gpu]")
     from orchestrator.engines.tiny_checkpoint import CheckpointKind, write_tiny_checkpoint
 
-    for kind in CheckpointKind:
+    for kind in (CheckpointKind.RANDOM, CheckpointKind.SCRIPTED, CheckpointKind.TOOL):
         first = write_tiny_checkpoint(tmp_path / "first", kind)
         again = write_tiny_checkpoint(tmp_path / "again", kind)
         other = write_tiny_checkpoint(tmp_path / "other", kind, seed=1)
