@@ -198,6 +198,7 @@ class Handoff:
         self._failed: frozenset[RankId] = frozenset()
         self._kv_params: KvParams | None = None  # held between the legs only
         self._waits_since: float | None = None
+        self._not_before = 0.0  # when a rank that has failed may be tried again
         self._cause = ""
         self._pinned = False
         self._cached_tokens: int | None = None
@@ -303,8 +304,10 @@ class Handoff:
 
     def _not_routed(self, all_excluded: bool, now: float) -> list[Action]:
         if all_excluded:
-            self._failed = frozenset()  # better a rank that failed once than none
-            return self._choose(self._phase)
+            # Better a rank that failed once than none; but not at once: the ranks of a gang die
+            # together, and each takes a moment to be seen dead.
+            self._failed = frozenset()
+            self._not_before = now + self._spec.retry_pause_s
         if self._phase is _Phase.CHOOSING_PREFILL:
             self._path = Path.IN_PLACE  # the decode rank can do it, only slower
             return self._restart()
@@ -319,7 +322,7 @@ class Handoff:
             return []
         if now - self._waits_since >= self._spec.resume_wait_s:
             return self._finish(Finish.FAILED, self._cause or "no rank can be reached")
-        return self._choose(self._phase)
+        return self._choose(self._phase) if now >= self._not_before else []
 
     # --- what submissions say ------------------------------------------------------------------
 

@@ -138,6 +138,7 @@ class HandoffSpec:
     kv: KvHandoff = KvHandoff.PULL
     in_place_max_tokens: int = 15  # prompts up to this long are prefilled by the decode rank
     attempts_max: int = 4  # submissions of one request after which it fails
+    retry_pause_s: float = 1.0  # when every rank has failed it, before one of them is tried again
     resume_wait_s: float = 180.0  # how long a request waits for a rank once it has begun
 
 

@@ -48,7 +48,10 @@ from orchestrator.handoff import (
 from orchestrator.routing import Leg
 from orchestrator.spec import HandoffSpec, KvHandoff
 
-SPEC = HandoffSpec(in_place_max_tokens=15, attempts_max=3, resume_wait_s=60.0)
+PAUSE_S = 1.0
+SPEC = HandoffSpec(
+    in_place_max_tokens=15, attempts_max=3, resume_wait_s=60.0, retry_pause_s=PAUSE_S
+)
 P, D, D2 = RankId("p/0"), RankId("d/0"), RankId("d2/0")
 KV: KvParams = {"remote_engine_id": "p"}
 
@@ -138,7 +141,10 @@ def test_ranks_that_failed_are_tried_again_before_giving_up() -> None:
     machine, _ = begun(Path.IN_PLACE)
     machine.on(Routed(D), 0.0)
     assert machine.on(Ended(1, Finish.FAILED), 0.0) == [Choose(Role.DECODE, frozenset({D}))]
-    assert machine.on(NotRouted(all_excluded=True), 0.0) == [Choose(Role.DECODE, frozenset())]
+    assert machine.on(NotRouted(all_excluded=True), 0.0) == []
+    assert machine.waiting
+    assert machine.on(Woken(), PAUSE_S - 0.1) == []
+    assert machine.on(Woken(), PAUSE_S) == [Choose(Role.DECODE, frozenset())]
 
 
 def test_gives_up_after_the_last_attempt_with_its_cause() -> None:
