@@ -26,7 +26,7 @@ def main() -> int:
     """Prints a line for each kind of problem; 1 if fewer than `WANTED` of all are right."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=NANO_WEIGHTS)
-    parser.add_argument("--each", type=int, default=200, help="problems of each kind")
+    parser.add_argument("--each", type=int, default=100, help="problems of each kind")
     parser.add_argument("--wrong", action="store_true", help="show the wrong ones")
     options = parser.parse_args()
     chance = Random("judged")

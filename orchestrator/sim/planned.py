@@ -26,7 +26,7 @@ from orchestrator.sim.job import GangModel
 from orchestrator.sim.meter import Bounds
 from orchestrator.sim.models import SEQUENCES_MAX, first_token_s, gang_model, luck_of
 from orchestrator.sim.pools import SimPool
-from orchestrator.spec import PoolSpec, Spec
+from orchestrator.spec import KvHandoff, PoolSpec, Spec
 
 STORAGE_BYTES_PER_S = (
     5e9  # that a node reads weights with: one fast NVMe drive, or its share of more
@@ -62,6 +62,11 @@ def planned(
     storage_bytes_per_s: float = STORAGE_BYTES_PER_S,
 ) -> Planned:
     """The plan whose values have this spec and this `plan.asked`. Raises SpecError."""
+    if spec.handoff.kv is not KvHandoff.PULL:
+        raise SpecError(
+            f"{origin}: the simulator moves KV by pulls only, not by {spec.handoff.kv}",
+            "leave spec.handoff.kv at pull",
+        )
     model = spec.models[0]
     gpu = HARDWARE.get(str(asked.get("gpu")))
     if gpu is None or model.name not in ARCHITECTURES:

@@ -15,7 +15,7 @@ from orchestrator.spec import spec as spec_types
 from orchestrator.spec.catalogue import CATALOGUE
 from orchestrator.spec.inventory import Inventory
 from orchestrator.spec.local import LOOPBACK
-from orchestrator.spec.spec import ModelSpec, Spec
+from orchestrator.spec.spec import EngineKind, KvHandoff, ModelSpec, Spec
 
 Tree = TypeVar("Tree")
 
@@ -121,6 +121,14 @@ def _contradictions(spec: Spec) -> Iterator[tuple[str, str]]:
         yield (
             f"gateway.host: {spec.gateway.host} is not reached from nodes of local.namespaces",
             "give gateway.host 0.0.0.0, or leave local.namespaces false",
+        )
+    moved = [model for model in spec.models if model.pool(Role.PREFILL) is not None]
+    if spec.handoff.kv is not KvHandoff.PULL and any(
+        model.engine.kind is EngineKind.VLLM for model in moved
+    ):
+        yield (
+            f"handoff.kv: vLLM gangs are started with NIXL, which pulls, not {spec.handoff.kv}",
+            "leave handoff.kv at pull; fake engines have the others too",
         )
     if not 1 <= spec.gateway.port <= 65_535:
         yield f"gateway.port: {spec.gateway.port} is no TCP port", "give one from 1 to 65535"

@@ -57,6 +57,10 @@ def one(fields: str) -> str:
         ),
         (one("pools: [{role: unified}]") + "\ngateway: {port: 99999}", "no TCP port"),
         (one("pools: [{role: unified}]") + "\napi: {profile: v9}", "api.profile"),
+        (
+            one("pools: [{role: prefill}, {role: decode}]") + "\nhandoff: {kv: push}",
+            "NIXL, which pulls, not push",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_on_one_line_with_a_cure(text: str, said: str) -> None:
