@@ -319,9 +319,11 @@ class Service:
 
     def _wake(self) -> None:
         stranded, self._stranded = self._stranded, {}
-        for passage in stranded.values():
+        for request_id, passage in stranded.items():
             if passage.handoff.waiting:
                 self._do(passage, passage.handoff.on(handoff.Woken(), self._now()))
+            if passage.handoff.waiting:  # perhaps without having looked
+                self._stranded[request_id] = passage
 
     def tick(self) -> None:
         """Time has passed: to be called every `TICK_S`."""

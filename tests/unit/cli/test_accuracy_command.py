@@ -65,7 +65,7 @@ def test_files_that_cannot_be_read_or_written_exit_with_2(tmp_path: Path) -> Non
     assert main(["accuracy", "--write", str(tmp_path)]) == 2
     assert main(["accuracy", "--factors", str(FIGURES)]) == 2
     with pytest.raises(SystemExit) as ended:
-        main(["accuracy", "--model", "simulator"])
+        main(["accuracy", "--model", "guess"])
     assert ended.value.code == 2
 
 
