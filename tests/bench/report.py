@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,8 +30,7 @@ from tests.bench import (
 from tests.live.local_stack import local_stack, printed_gib, printed_seconds, stream
 
 ROUNDS = 3
-RELAY_ROUNDS = 5
-TRACE_ROUNDS = 5
+PEER_ROUNDS = 5
 TEXT = "Let me think about this step by step: 17 × 23 is 391, because 17 × 20 = 340. " * 200
 
 
@@ -108,7 +108,7 @@ def stream_rows() -> list[str]:
     return rows
 
 
-def stream_section() -> list[str]:
+def stream_section(_: int = 0) -> list[str]:
     """The codec's path."""
     return [
         "## Streamed tokens, CPU µs per token",
@@ -128,11 +128,11 @@ def stream_section() -> list[str]:
     ]
 
 
-def relay_rows() -> list[str]:
+def relay_rows(rounds: int) -> list[str]:
     """What stands in front of the same engines, a row for each load and contender."""
     measured: dict[tuple[str, str], list[dict[str, float]]] = {}
     for load in relay_cost.LOADS:
-        for _ in range(RELAY_ROUNDS):
+        for _ in range(rounds):
             for name in relay_cost.CONTENDERS:
                 if (row := relay_cost.one(load, name)) is not None:
                     measured.setdefault((load.name, name), []).append(row)
@@ -151,28 +151,28 @@ def relay_rows() -> list[str]:
     return rows
 
 
-def relay_section() -> list[str]:
+def relay_section(rounds: int) -> list[str]:
     """The pass-through between HAProxy and other people's routers."""
     return [
         "## Passed through, in front of the same eight engines",
         "",
         f"`r1-serve gateway` and others between one load and engines with HTTP servers; "
-        f"median [least..most] of {RELAY_ROUNDS} alternating rounds. Prompts of 1,000 words; "
+        f"median [least..most] of {rounds} alternating rounds. Prompts of 1,000 words; "
         "short streams are 32 tokens, 2 ms apart, from 32 clients; paced ones 200 tokens, 20 ms "
         "apart, from 64; light load is 10 requests a second of 64 tokens, 10 ms apart.",
         "",
         "| load | what | CPU µs/token | streams per CPU s | TTFT ms p50 | TTFT ms p99 |",
         "|---|---|---|---|---|---|",
-        *relay_rows(),
+        *relay_rows(rounds),
         "",
     ]
 
 
-def trace_rows() -> list[str]:
+def trace_rows(rounds: int) -> list[str]:
     """Where routers send a trace, a row for each."""
     asks = trace_race.asks_of(trace_race.played(trace_race.TRACE))
     measured: dict[str, list[dict[str, float]]] = {}
-    for _ in range(TRACE_ROUNDS):
+    for _ in range(rounds):
         for name in trace_race.CONTENDERS:
             if (row := trace_race.one(asks, name)) is not None:
                 measured.setdefault(name, []).append(row)
@@ -194,7 +194,7 @@ def trace_rows() -> list[str]:
     return rows
 
 
-def trace_section() -> list[str]:
+def trace_section(rounds: int) -> list[str]:
     """Routing by what reaches the client, beside other people's routers."""
     model = trace_race.Model()
     return [
@@ -205,12 +205,12 @@ def trace_section() -> list[str]:
         f"turn. Simulated engines: {1 / model.token_s:,.0f} tokens/s of serial prefill, a step of "
         f"{1e3 * model.step_s:.0f} ms, {model.blocks:,} blocks of 64 tokens: all eight caches hold "
         "about a third of the text. Median [least..most] of "
-        f"{TRACE_ROUNDS} alternating rounds; `busiest` is the most requests at one engine over the "
+        f"{rounds} alternating rounds; `busiest` is the most requests at one engine over the "
         "mean.",
         "",
         "| what | hit | TTFT ms mean | p50 | p99 | busiest | CPU ms per request | failed |",
         "|---|---|---|---|---|---|---|---|",
-        *trace_rows(),
+        *trace_rows(rounds),
         "",
     ]
 
@@ -251,24 +251,9 @@ def stack_rows() -> list[str]:
     return rows
 
 
-def main() -> None:
-    """Writes the report."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("docs/performance.md"))
-    parser.add_argument(
-        "--relay", action="store_true", help="the pass-through beside others too: 40 minutes more"
-    )
-    options = parser.parse_args()
-    tokenizer = Tokenizer.load(published_tokenizer())
-    load = os.getloadavg()[0]
-    lines = [
-        "# Performance",
-        "",
-        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores, "
-        f"{platform.machine()}, Python {platform.python_version()}, load {load:.1f} at the start. "
-        f"Median [least..most] of {ROUNDS} runs.",
-        "No GPU was there: nothing here says how fast R1 is.",
-        "",
+def channel_section(_: int = 0) -> list[str]:
+    """The token channel alone."""
+    return [
         "## Token channel, CPU µs per token",
         "",
         "Engine listener to gateway sink, two processes over loopback, one token per request and "
@@ -278,14 +263,24 @@ def main() -> None:
         "|---|---|---|",
         *channel_rows(),
         "",
+    ]
+
+
+def codec_section(_: int = 0) -> list[str]:
+    """The codec alone."""
+    return [
         "## Codec, CPU µs per token",
         "",
         "| what | µs |",
         "|---|---|",
-        *codec_rows(tokenizer),
+        *codec_rows(Tokenizer.load(published_tokenizer())),
         "",
-        *stream_section(),
-        *((*relay_section(), *trace_section()) if options.relay else ()),
+    ]
+
+
+def decision_section(_: int = 0) -> list[str]:
+    """Routing's time."""
+    return [
         "## A routing decision, µs",
         "",
         f"{routing_cost.RANKS} ranks, {routing_cost.BLOCKS:,} indexed blocks of 64 tokens, the "
@@ -295,6 +290,12 @@ def main() -> None:
         "|---|---|---|---|---|",
         *routing_rows(),
         "",
+    ]
+
+
+def plan_section(_: int = 0) -> list[str]:
+    """The planner's time."""
+    return [
         "## `r1-serve plan`",
         "",
         "Process start included; one core; the least of the runs.",
@@ -303,6 +304,12 @@ def main() -> None:
         "|---|---|---|",
         *plan_speed.rows(),
         "",
+    ]
+
+
+def gang_section(_: int = 0) -> list[str]:
+    """What a gang of real vLLM takes here."""
+    return [
         "## A gang of real vLLM on this machine",
         "",
         "The tiny checkpoint of R1's architecture, fp32, eager, without Ray; wall and CPU seconds "
@@ -312,6 +319,12 @@ def main() -> None:
         "|---|---|---|---|---|---|",
         *rank_cost.rows(),
         "",
+    ]
+
+
+def up_section(_: int = 0) -> list[str]:
+    """What the local stack takes."""
+    return [
         "## `r1-serve up`",
         "",
         "Wall time from the command to the first streamed token, everything already installed; "
@@ -322,7 +335,76 @@ def main() -> None:
         *stack_rows(),
         "",
     ]
+
+
+SECTIONS: Mapping[str, Callable[[int], list[str]]] = {  # in the report's order
+    "channel": channel_section,
+    "codec": codec_section,
+    "stream": stream_section,
+    "relay": relay_section,
+    "trace": trace_section,
+    "decision": decision_section,
+    "plan": plan_section,
+    "gang": gang_section,
+    "up": up_section,
+}
+PEERS = {"relay", "trace"}  # the number is their rounds; others have ROUNDS
+_STAMP = "Measured on "
+
+
+def main() -> None:
+    """Measures the sections that are asked for, and leaves the report's others as they are."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("docs/performance.md"))
+    parser.add_argument(
+        "--relay", action="store_true", help="the pass-through beside others too: 40 minutes more"
+    )
+    parser.add_argument("--rounds", type=int, default=PEER_ROUNDS, help="beside others")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION")
+    options = parser.parse_args()
+    report = _sections(options.out) if options.only else {}
+    for name in options.only or SECTIONS:
+        if options.only or options.relay or name not in PEERS:
+            stamp = f"{_STAMP}{datetime.now(UTC):%Y-%m-%d}, load {os.getloadavg()[0]:.1f}."
+            title, _, *lines = SECTIONS[name](options.rounds)
+            report[title] = [title, "", stamp, "", *lines]
+    lines = [
+        "# Performance",
+        "",
+        f"Written by `make bench`: {os.cpu_count()} cores, {platform.machine()}, Python "
+        f"{platform.python_version()}. Median [least..most] of {ROUNDS} runs unless a section says "
+        "otherwise; a section has the machine's load when it began.",
+        "No GPU was there: nothing here says how fast R1 is.",
+        "",
+    ]
+    for title in sorted(report, key=_place):
+        lines += report[title]
     options.out.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _place(title: str) -> int:
+    """Where a section stands; one that is no longer measured stands last."""
+    titles = [
+        "Token channel", "Codec", "Streamed", "Passed through", "A prefix-heavy", "A routing",
+        "`r1-serve plan`", "A gang", "`r1-serve up`",
+    ]  # fmt: skip
+    found = [at for at, start in enumerate(titles) if title.startswith(f"## {start}")]
+    return found[0] if found else len(titles)
+
+
+def _sections(path: Path) -> dict[str, list[str]]:
+    """The report's sections by their titles."""
+    sections: dict[str, list[str]] = {}
+    title = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            title = line
+        if title:
+            sections.setdefault(title, []).append(line)
+    for lines in sections.values():
+        if lines[-1]:
+            lines.append("")
+    return sections
 
 
 if __name__ == "__main__":
