@@ -74,14 +74,6 @@ def started(flags: tuple[str, ...]) -> Iterator[Rig]:
         runner.run(rig.engine.stop())
 
 
-class TestConstraints(ConstraintContract, RefusalContract):
-    """The shared suite of engines that take constraints."""
-
-
-class TestVllmEngine(EngineContract):
-    """The shared suite."""
-
-
 def test_its_kv_events_tell_routing_which_blocks_it_holds(rig: Rig) -> None:
     source = rig.info.kv_events
     assert source is not None
@@ -118,3 +110,11 @@ def test_its_kv_events_tell_routing_which_blocks_it_holds(rig: Rig) -> None:
     assert held(prompts[1], "mine") == 3
     assert held(prompts[0], "other") == 0
     assert router.index.counts.orphans == 0
+
+
+class TestConstraints(ConstraintContract, RefusalContract):
+    """The shared suite of engines that take constraints."""
+
+
+class TestVllmEngine(EngineContract):
+    """The shared suite."""
