@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from orchestrator.core import Role
 from orchestrator.spec.spec import (
+    ApiSpec,
     Device,
     EngineKind,
     EngineSpec,
@@ -45,6 +46,8 @@ def local_spec(kind: EngineKind, nodes: int, model_path: str) -> Spec:
             ),
         ),
         gateway=GatewaySpec(host=LOOPBACK),
+        # who tries it out may want the same answer twice
+        api=ApiSpec(honor_sampling=kind is EngineKind.VLLM),
         fleet=_FLEET,
         local=LocalSpec(nodes=nodes),
     )
