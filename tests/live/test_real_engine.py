@@ -70,11 +70,10 @@ def check_whole_body(stack: LocalStack, recital: Completion) -> None:
 
 
 def check_json(stack: LocalStack) -> None:
-    """It was trained to answer in JSON, and a grammar that asks for that does not disturb it."""
+    """It was trained to answer in JSON when it is asked to."""
     answer = stack.client().chat.completions.create(
         model="deepseek-reasoner",
         messages=[{"role": "user", "content": "What is 29 + 35? Answer in JSON."}],
-        response_format={"type": "json_object"},
         temperature=0.0,
     )
     assert json.loads(answer.choices[0].message.content or "") == {"answer": 64}
