@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from orchestrator.cli.numbers import not_negative, positive, share
 from orchestrator.cli.trace_files import open_trace
 from orchestrator.core import SpecError
 from orchestrator.sim import (
@@ -66,20 +67,20 @@ def _add_routing(parser: argparse.ArgumentParser) -> None:
     )
     add("--skip", type=_natural, default=0, metavar="N", help="requests left out at the beginning")
     add("--requests", type=_count, metavar="N", help="requests played (default all)")
-    add("--rate", type=_positive, default=1.0, help="arrivals, as a factor of the trace's")
-    add("--input-scale", type=_positive, default=0.25, help="prompt lengths, as a factor")
-    add("--output-scale", type=_positive, default=1 / 16, help="output lengths, as a factor")
-    add("--event-delay-s", type=_not_negative, default=0.0, help="age of KV events at the router")
-    add("--event-loss", type=_share, default=0.0, help="share of event batches that get lost")
+    add("--rate", type=positive, default=1.0, help="arrivals, as a factor of the trace's")
+    add("--input-scale", type=positive, default=0.25, help="prompt lengths, as a factor")
+    add("--output-scale", type=positive, default=1 / 16, help="output lengths, as a factor")
+    add("--event-delay-s", type=not_negative, default=0.0, help="age of KV events at the router")
+    add("--event-loss", type=share, default=0.0, help="share of event batches that get lost")
     add("--seed", type=int, default=0, help="of losses and of policies that draw")
     engine = parser.add_argument_group("engine model")
     model = EngineModel(blocks=1)
     engine.add_argument("--block-tokens", type=_count, default=model.block_tokens)
-    engine.add_argument("--prefill-base-s", type=_not_negative, default=model.prefill_base_s)
-    engine.add_argument("--prefill-token-s", type=_not_negative, default=model.prefill_token_s)
-    engine.add_argument("--step-s", type=_positive, default=model.step_s)
-    engine.add_argument("--step-request-s", type=_not_negative, default=model.step_request_s)
-    engine.add_argument("--stall", type=_share, default=model.stall)
+    engine.add_argument("--prefill-base-s", type=not_negative, default=model.prefill_base_s)
+    engine.add_argument("--prefill-token-s", type=not_negative, default=model.prefill_token_s)
+    engine.add_argument("--step-s", type=positive, default=model.step_s)
+    engine.add_argument("--step-request-s", type=not_negative, default=model.step_request_s)
+    engine.add_argument("--stall", type=share, default=model.stall)
     engine.add_argument("--slots", type=_count, default=model.slots)
     engine.add_argument("--hit-at", type=HitAt, choices=list(HitAt), default=model.hit_at)
     parser.set_defaults(run=_routing, spec_error_code=2)
@@ -152,31 +153,6 @@ def _cell(column: _Column, row: Scores, oracle: Scores) -> str:
 
 
 # --- arguments -----------------------------------------------------------------------------------
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-
-
-def _positive(text: str) -> float:
-    if not 0 < (value := _number(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    if not 0 <= (value := _number(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is below 0")
-    return value
-
-
-def _share(text: str) -> float:
-    if not 0 <= (value := _number(text)) <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
-    return value
 
 
 def _natural(text: str) -> int:

@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from orchestrator.cli.numbers import count
 from orchestrator.core import SpecError
 
 
@@ -31,7 +32,7 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     add("--objective", default="cost", choices=("cost", "throughput", "latency", "gpus"))
     add("--fabric", choices=("rdma", "tcp"), help="between nodes (default rdma)")
     add("--weights", choices=("fp8", "nvfp4", "bf16"), help="default as released")
-    add("--context", type=_tokens, metavar="TOKENS", help="of the longest request (default 131072)")
+    add("--context", type=count, metavar="TOKENS", help="of the longest request (default 131072)")
     add("--price", type=float, metavar="USD", help="of a GPU-hour")
     add(
         "--allow",
@@ -100,9 +101,3 @@ def _command(options: argparse.Namespace) -> str:
     for reason in options.allow or ():
         words += ["--allow", reason]
     return shlex.join(words)
-
-
-def _tokens(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 
+from orchestrator.cli.document import card, document
 from orchestrator.cli.plan_curves import Curve, curves
 from orchestrator.cli.plan_report import Report, band_source, band_text, money, tokens_per_s
 from orchestrator.cli.svg import Bar, Chart, Line, Mark, chart, stacked
@@ -17,33 +17,26 @@ Row = Sequence[str]
 def page(report: Report) -> str:
     """The whole page."""
     drawn = curves(report)
-    style = files("orchestrator.cli").joinpath("plan.css").read_text(encoding="utf-8")
     plan = report.plan
     title = f"Plan: {plan.asked.model.name} on {plan.asked.gpus} × {plan.asked.gpu.name}"
     body = [
         f"<h1>{escape(title)}</h1>",
         f"<p class='sub'>{escape(_asked(report))}</p>",
         _tiles(report),
-        _card("Throughput against latency", _frontier(report, drawn), _legend(report, drawn)),
+        card("Throughput against latency", _frontier(report, drawn), _legend(report, drawn)),
         "<div class='two'>",
-        _card("Latency against load", _latency(report, drawn[0]), _LATENCY_NOTE),
-        _card("Cost against load", _cost(report, drawn[0]), _cost_note(report)),
+        card("Latency against load", _latency(report, drawn[0]), _LATENCY_NOTE),
+        card("Cost against load", _cost(report, drawn[0]), _cost_note(report)),
         "</div>",
-        _card("Memory of a GPU", _memory(report), _memory_legend(report)),
-        _card("Layout", _layout(report)),
-        _card("Why", _list(report.reasons)),
-        _card("Runners-up", _runners_up(report)),
-        _card("Not the plan", _refused(report)),
-        _card("Notes", _list((*report.notes, *_sources(report)))),
+        card("Memory of a GPU", _memory(report), _memory_legend(report)),
+        card("Layout", _layout(report)),
+        card("Why", _list(report.reasons)),
+        card("Runners-up", _runners_up(report)),
+        card("Not the plan", _refused(report)),
+        card("Notes", _list((*report.notes, *_sources(report)))),
         f"<p class='sub'>Made by <code>{escape(report.command)}</code></p>",
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(title)}</title><style>{style}</style></head>\n"
-        f"<body><main>{''.join(body)}</main></body></html>\n"
-    )
+    return document(title, body)
 
 
 def _asked(report: Report) -> str:
@@ -321,10 +314,6 @@ def _sources(report: Report) -> list[str]:
 
 def _width(band: object) -> float:
     return min(band.p90, 0.95) if isinstance(band, Band) else 0.0
-
-
-def _card(title: str, *content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{''.join(content)}</section>"
 
 
 def _list(sentences: Sequence[str]) -> str:

@@ -4,6 +4,8 @@ import argparse
 import shlex
 from pathlib import Path
 
+from orchestrator.cli.numbers import count, not_negative, positive, share
+
 
 def add_simulate(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
@@ -30,19 +32,17 @@ def add_simulate(parser: argparse.ArgumentParser) -> None:
         help="as of `plan`: chat, reasoning, input=4000,output=1000 ... (default: the plan's own)",
     )
     add("--seed", type=int, default=0, help="of everything that chance decides (default 0)")
-    add("--rate", type=_positive, metavar="R", help="requests/s; of a trace: a factor of its own")
-    add(
-        "--duration", type=_positive, metavar="S", help="of arrivals (default: the trace's, or 600)"
-    )
-    add("--requests", type=_count, metavar="N", help="at most so many")
-    add("--concurrency", type=_count, metavar="N", help="closed loop: so many at a time")
-    add("--thinking", type=_share, default=0.6, help="share of outputs before the answer")
-    add("--gateways", type=_count, default=2, metavar="N", help="replicas (default 2)")
+    add("--rate", type=positive, metavar="R", help="requests/s; of a trace: a factor of its own")
+    add("--duration", type=positive, metavar="S", help="of arrivals (default: the trace's, or 600)")
+    add("--requests", type=count, metavar="N", help="at most so many")
+    add("--concurrency", type=count, metavar="N", help="closed loop: so many at a time")
+    add("--thinking", type=share, default=0.6, help="share of outputs before the answer")
+    add("--gateways", type=count, default=2, metavar="N", help="replicas (default 2)")
     add("--faults", default="none", metavar="KINDS", help="none, all, or names with commas")
     add("--slo", metavar="BOUNDS", help="for example ttft=2s,itl=50ms (default: the plan's)")
     add("--class-slo", action="append", metavar="CLASS:BOUNDS", help="of one class of a trace")
-    add("--event-delay-s", type=_not_negative, default=0.05, help="age of KV events at a gateway")
-    add("--event-loss", type=_share, default=0.0, help="share of event batches that get lost")
+    add("--event-delay-s", type=not_negative, default=0.05, help="age of KV events at a gateway")
+    add("--event-loss", type=share, default=0.0, help="share of event batches that get lost")
     add("--cold", action="store_true", help="gangs start at 0, instead of being ready then")
     add("--report", type=Path, metavar="HTML", help="write a page, and its decisions beside it")
     add("--log", type=Path, metavar="FILE", help="write every decision with its inputs")
@@ -68,34 +68,3 @@ def _command(options: argparse.Namespace) -> str:
         if (value := getattr(options, name)) is not None:
             words += [f"--{name}", str(value)]
     return shlex.join(words)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-
-
-def _positive(text: str) -> float:
-    if not 0 < (value := _number(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    if not 0 <= (value := _number(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is below 0")
-    return value
-
-
-def _share(text: str) -> float:
-    if not 0 <= (value := _number(text)) <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
-    return value
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not (value := int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return value

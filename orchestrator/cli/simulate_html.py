@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from orchestrator.cli.document import card, document
 from orchestrator.cli.simulate_table import busy, figures, latencies
 from orchestrator.cli.svg import Chart, Line, Mark, chart
 
@@ -17,24 +17,17 @@ _SHARES = (0.5, 0.9, 0.99)
 
 def page(results: Sequence["Result"]) -> str:
     """The whole page."""
-    style = files("orchestrator.cli").joinpath("plan.css").read_text(encoding="utf-8")
     title = "Simulation: " + " against ".join(result.name for result in results)
     body = [f"<h1>{escape(title)}</h1>", f"<p class='sub'>{escape(_what(results))}</p>"]
     for result in results:
         body += _of(result, several=len(results) > 1)
     if len(results) > 1:
-        body.insert(2, _card("Side by side", _compared(results)))
+        body.insert(2, card("Side by side", _compared(results)))
     body.append(
         "<p class='sub'>Seconds are predictions of the step-time model; docs/accuracy.md says how "
         f"wrong those are. Made by <code>{escape(results[0].command)}</code></p>"
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(title)}</title><style>{style}</style></head>\n"
-        f"<body><main>{''.join(body)}</main></body></html>\n"
-    )
+    return document(title, body)
 
 
 def _what(results: Sequence["Result"]) -> str:
@@ -49,15 +42,15 @@ def _of(result: "Result", *, several: bool) -> list[str]:
     head = f"{result.name}: " if several else ""
     return [
         _tiles(result, head),
-        _card(f"{head}Requests", _requests(result), _REQUESTS),
+        card(f"{head}Requests", _requests(result), _REQUESTS),
         "<div class='two'>",
-        _card(f"{head}GPUs at work", _busy(result), _legend(_roles(result))),
-        _card(f"{head}Kept", _kept(result), "<p>Of the requests that ended, within the SLO.</p>"),
+        card(f"{head}GPUs at work", _busy(result), _legend(_roles(result))),
+        card(f"{head}Kept", _kept(result), "<p>Of the requests that ended, within the SLO.</p>"),
         "</div>",
-        _card(f"{head}Latency", _latency(result)),
-        _card(f"{head}Classes of service", _classes(result)),
-        _card(f"{head}Decisions by reason", _decisions(result)),
-        _card(f"{head}What went wrong", _wrong(result)),
+        card(f"{head}Latency", _latency(result)),
+        card(f"{head}Classes of service", _classes(result)),
+        card(f"{head}Decisions by reason", _decisions(result)),
+        card(f"{head}What went wrong", _wrong(result)),
     ]
 
 
@@ -224,10 +217,6 @@ def _legend(names: Sequence[str]) -> str:
         f"<li><i class='s{at} key'></i>{escape(name)}</li>" for at, name in enumerate(names)
     )
     return f"<ul class='legend'>{items}</ul>"
-
-
-def _card(title: str, content: str, note: str = "") -> str:
-    return f"<section><h2>{escape(title)}</h2>{content}{note}</section>"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from orchestrator.cli.numbers import count
 from orchestrator.core import SpecError
 from orchestrator.spec import (
     EngineKind,
@@ -41,7 +42,7 @@ def add_up(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", type=EngineKind, choices=list(EngineKind), help="without --spec"
     )
-    parser.add_argument("--nodes", type=_count, metavar="N", help="simulated nodes (default 3)")
+    parser.add_argument("--nodes", type=count, metavar="N", help="simulated nodes (default 3)")
     parser.add_argument("--port", type=_port, metavar="PORT", help="of the API (default 8000)")
     parser.add_argument("--log-dir", metavar="DIR", help="default logs/")
     parser.add_argument("--began-at", type=float, default=None, help=argparse.SUPPRESS)
@@ -154,12 +155,6 @@ def _tiny_checkpoint(*, weights: bool) -> Path:
     if not (out / "config.json").exists():
         tiny_checkpoint.write_tiny_checkpoint(out, tiny_checkpoint.CheckpointKind.NANO)
     return out
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def _port(text: str) -> int:

@@ -1,7 +1,6 @@
 """Requests in vLLM's terms, and its logprobs in ours. Importing this module imports vLLM."""
 
 import json
-from typing import assert_never
 
 from vllm import SamplingParams
 from vllm.logprobs import FlatLogprobs
@@ -19,16 +18,10 @@ def sampling_params(submit: Submit) -> SamplingParams:
     sampling = submit.sampling
     max_tokens = sampling.max_tokens
     extra: dict[str, object] | None = None
-    match submit.kv_source:
-        case KvSource.LOCAL:
-            pass
-        case KvSource.PRODUCE:
-            max_tokens = 1
-            extra = {"kv_transfer_params": kv_transfer_params(submit)}
-        case KvSource.TRANSFER:
-            extra = {"kv_transfer_params": kv_transfer_params(submit)}  # vLLM writes into it
-        case _:
-            assert_never(submit.kv_source)
+    if submit.kv_source is not KvSource.LOCAL:
+        extra = {"kv_transfer_params": kv_transfer_params(submit)}  # vLLM writes into it
+    if submit.kv_source is KvSource.PRODUCE:
+        max_tokens = 1
     constraint = None
     if sampling.grammar is not None:
         constraint = StructuredOutputsParams(structural_tag=structural_tag(sampling.grammar))

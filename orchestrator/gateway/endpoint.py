@@ -15,7 +15,7 @@ from orchestrator.core import Request, RequestId
 from orchestrator.engines import Sampling
 from orchestrator.gateway.direct import direct_body
 from orchestrator.gateway.errors import ApiError
-from orchestrator.gateway.http import DEEPSEEK, Dialect, read_body, send_body, send_error
+from orchestrator.gateway.http import DEEPSEEK, Dialect, header, read_body, send_body, send_error
 from orchestrator.gateway.keys import Account, Keys
 from orchestrator.gateway.models import Models, Served
 from orchestrator.gateway.relay import Call, Headers, relay
@@ -156,10 +156,10 @@ def _session(account: Account, scope: Scope) -> str:
     """The client's own name of the conversation, which no other account's can be; what is longer
     than a name is none.
     """
-    name: bytes = dict(scope["headers"]).get(_SESSION, b"")
+    name = header(scope, _SESSION)
     if not name or len(name) > _SESSION_BYTES_MAX:
         return ""
-    return f"{account.name}/{name.decode('latin-1')}"
+    return f"{account.name}/{name}"
 
 
 def _salt(account: Account, user_id: str) -> str:

@@ -83,15 +83,12 @@ class ChannelServer:
 
     async def watch(self) -> str:
         """Keeps the heartbeats. Returns the cause once the engine has died and all has ended."""
-        loop = asyncio.get_running_loop()
         while True:
             cause = self._engine.failure()
             if cause is not None:
                 self.fail(cause)
                 return cause
-            now, load = loop.time(), self._engine.load()
-            for connection in list(self._connections.values()):
-                connection.tick(now, load, self.others(connection))
+            self._tick()
             await asyncio.sleep(min(_FAILURE_POLL_S, self._limits.heartbeat_s))
 
     async def serve(self, host: str, port: int) -> str:
@@ -169,6 +166,9 @@ class ChannelServer:
 
     def _tell_credits(self) -> None:
         self._telling = False
+        self._tick()
+
+    def _tick(self) -> None:
         now, load = asyncio.get_running_loop().time(), self._engine.load()
         for connection in list(self._connections.values()):
             connection.tick(now, load, self.others(connection))

@@ -1,7 +1,6 @@
 """The bodies of `/v1/completions` with token ids, as vLLM 0.32 takes and sends them."""
 
 from collections.abc import Sequence
-from typing import assert_never
 
 import msgspec
 
@@ -19,17 +18,11 @@ def completion_body(model: str, submit: Submit) -> bytes:
     streams = True
     max_tokens = sampling.max_tokens
     body: dict[str, object] = {}
-    match submit.kv_source:
-        case KvSource.LOCAL:
-            pass
-        case KvSource.PRODUCE:
-            streams = False  # only a whole body has the reference
-            max_tokens = 1
-            body["kv_transfer_params"] = kv_transfer_params(submit)
-        case KvSource.TRANSFER:
-            body["kv_transfer_params"] = kv_transfer_params(submit)
-        case _:
-            assert_never(submit.kv_source)
+    if submit.kv_source is not KvSource.LOCAL:
+        body["kv_transfer_params"] = kv_transfer_params(submit)
+    if submit.kv_source is KvSource.PRODUCE:
+        streams = False  # only a whole body has the reference
+        max_tokens = 1
     body |= {
         "model": model,
         "prompt": submit.prompt_ids,
