@@ -12,6 +12,7 @@ from typing import assert_never
 from orchestrator.codec.messages import Conversation, Prefix
 from orchestrator.codec.templates import STYLES, Part, instructions, turns, zero_turns
 from orchestrator.codec.tokenizer import Mark, Tokenizer
+from orchestrator.core import TokenIds, token_ids
 from orchestrator.spec import SystemPrompt, TemplateKind
 
 
@@ -29,7 +30,7 @@ class Begin(StrEnum):
 class Prompt:
     """What the engine gets, with exactly one begin of sentence, and where it leaves the model."""
 
-    ids: tuple[int, ...]
+    ids: TokenIds
     begin: Begin
 
 
@@ -75,7 +76,7 @@ def render_fim(tokenizer: Tokenizer, prompt: str, suffix: str) -> Prompt:
 def _prompt(tokenizer: Tokenizer, parts: Iterable[Part], begin: Begin) -> Prompt:
     ids = tokenizer.assemble((Mark.BEGIN_OF_SENTENCE, *parts))
     assert ids.count(tokenizer.control.begin_of_sentence) == 1
-    return Prompt(tuple(ids), begin)
+    return Prompt(token_ids(ids), begin)
 
 
 def _begin(template: TemplateKind, conversation: Conversation, *, force_think: bool) -> Begin:

@@ -11,6 +11,7 @@ from orchestrator.core.errors import (
 from orchestrator.core.generation import Finish, KvParams, KvSource, TokenLogprob
 from orchestrator.core.ids import GangId, NodeId, RankId, RequestId
 from orchestrator.core.request import Request, Role
+from orchestrator.core.token_ids import TokenIds, token_ids
 from orchestrator.core.view import FleetView, RankView
 
 __all__ = [
@@ -31,5 +32,7 @@ __all__ = [
     "Role",
     "SpecError",
     "StartError",
+    "TokenIds",
     "TokenLogprob",
+    "token_ids",
 ]

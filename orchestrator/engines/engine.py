@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from orchestrator.core import Finish, KvParams, KvSource, TokenLogprob
+from orchestrator.core import Finish, KvParams, KvSource, TokenIds, TokenLogprob
 
 LOGPROBS_MAX = 20  # alternatives per token
 
@@ -86,7 +86,7 @@ class Submit(msgspec.Struct, frozen=True, array_like=True):
     """One generation asked of one rank, whose running requests all have different `request_id`s."""
 
     request_id: str
-    prompt_ids: tuple[int, ...]
+    prompt_ids: TokenIds
     sampling: Sampling
     kv_source: KvSource = KvSource.LOCAL
     kv_params: KvParams | None = None  # of a TRANSFER: what the prefill ended with, if it has

@@ -187,7 +187,7 @@ class FakeEngine:
     def _script(self, submit: Submit) -> tuple[tuple[int, ...], int]:
         """What is drawn in turn, round and round, and the index of the first one."""
         if self._author is None:
-            cycle, at = recital(self._spec, submit.prompt_ids)
+            cycle, at = recital(self._spec, tuple(submit.prompt_ids))
             if submit.sampling.thinking_budget is None:
                 return cycle, at
             script: Sequence[int] = cycle[at:]
@@ -196,7 +196,7 @@ class FakeEngine:
         else:
             script = self._author(submit)
             assert script, "an author writes at least the end of sentence"
-        return within_budget(script, submit.prompt_ids, submit.sampling.thinking_budget), 0
+        return within_budget(script, tuple(submit.prompt_ids), submit.sampling.thinking_budget), 0
 
     def _objection(self, request: _Request) -> End | None:
         """Why a request cannot even wait, or None."""
@@ -204,7 +204,7 @@ class FakeEngine:
         ids = submit.prompt_ids
         if self._failure is not None or self._stopped:
             return End(Finish.FAILED, cause=self._failure or "the engine has stopped")
-        if not ids or min(ids) < 0 or max(ids) >= VOCABULARY:
+        if not ids or max(ids) >= VOCABULARY:
             return End(Finish.REFUSED, cause="the prompt is empty or has unknown token ids")
         if submit.sampling.max_tokens < 1:
             return End(Finish.REFUSED, cause="max_tokens must be at least 1")

@@ -1,5 +1,7 @@
 """What the fake engine remembers of the prompts it has computed: full blocks, apart by salt."""
 
+from orchestrator.core import TokenIds
+
 _Node = int
 
 
@@ -12,9 +14,9 @@ class PrefixMemory:
         self._block_size = block_size
         self._made = 0
         self._roots: dict[str, _Node] = {}
-        self._children: dict[tuple[_Node, tuple[int, ...]], _Node] = {}
+        self._children: dict[tuple[_Node, bytes], _Node] = {}
 
-    def hit(self, salt: str, prompt_ids: tuple[int, ...]) -> int:
+    def hit(self, salt: str, prompt_ids: TokenIds) -> int:
         """The tokens at the prompt's beginning that were computed before under the same salt.
 
         Whole blocks, and never the whole prompt: its last token gives the first one drawn.
@@ -26,7 +28,7 @@ class PrefixMemory:
             blocks += node is not None
         return blocks * self._block_size
 
-    def learn(self, salt: str, prompt_ids: tuple[int, ...]) -> None:
+    def learn(self, salt: str, prompt_ids: TokenIds) -> None:
         """Remembers the full blocks of a prompt that is computed now."""
         blocks = len(prompt_ids) // self._block_size
         if blocks > self._blocks_max:
@@ -44,8 +46,9 @@ class PrefixMemory:
                 child = self._children[key] = self._new()
             node = child
 
-    def _block(self, prompt_ids: tuple[int, ...], number: int) -> tuple[int, ...]:
-        return prompt_ids[number * self._block_size : (number + 1) * self._block_size]
+    def _block(self, prompt_ids: TokenIds, number: int) -> bytes:
+        ids = prompt_ids[number * self._block_size : (number + 1) * self._block_size]
+        return bytes(ids)
 
     def _new(self) -> _Node:
         self._made += 1

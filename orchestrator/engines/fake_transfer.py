@@ -6,7 +6,6 @@ prompt, and has given it to nobody else, which is what can go wrong in a real tr
 
 import asyncio
 import zlib
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -14,6 +13,7 @@ from typing import cast
 import msgspec
 from typing_extensions import override
 
+from orchestrator.core import TokenIds
 from orchestrator.engines.engine import KvParams, Submit
 
 _RESEND_S = 0.05  # datagrams may be dropped
@@ -226,5 +226,5 @@ class FakeKvStore(asyncio.DatagramProtocol):
         return ""
 
 
-def _checksum(ids: tuple[int, ...]) -> int:
-    return zlib.crc32(array("L", ids).tobytes())
+def _checksum(ids: TokenIds) -> int:
+    return zlib.crc32(ids)

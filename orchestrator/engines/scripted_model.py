@@ -67,7 +67,7 @@ class ScriptedModel:
         self._opens_thoughts = opens_thoughts
 
     def __call__(self, submit: Submit) -> Sequence[int]:
-        reading = read(self._tokenizer, submit.prompt_ids)
+        reading = read(self._tokenizer, tuple(submit.prompt_ids))
         commands = _commands(reading.question)
         reading = replace(reading, question=commands.question)
         parts = self._parts(reading, commands, submit.sampling.grammar)

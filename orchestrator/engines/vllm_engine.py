@@ -208,7 +208,7 @@ class VllmEngine:
             fault := reference_fault(submit.kv_params, len(submit.prompt_ids), self._block_size)
         ):
             return End(Finish.FAILED, cause=fault)
-        prompt = tokens_input(list(submit.prompt_ids), cache_salt=submit.cache_salt or None)
+        prompt = tokens_input(submit.prompt_ids.tolist(), cache_salt=submit.cache_salt or None)
         params = sampling_params(submit)
         kv_params: KvParams | None = None
         begun = False

@@ -7,7 +7,7 @@ from vllm.logprobs import FlatLogprobs
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.structured_output.backend_xgrammar import has_xgrammar_unsupported_json_features
 
-from orchestrator.core import KvSource, TokenLogprob
+from orchestrator.core import KvSource, TokenIds, TokenLogprob
 from orchestrator.engines.engine import GrammarKind, Submit
 from orchestrator.engines.kv_reference import kv_transfer_params
 from orchestrator.engines.structural_tag import structural_tag
@@ -88,13 +88,13 @@ def _schema_fault(text: str) -> str | None:
     return None
 
 
-def prompt_fault(prompt_ids: tuple[int, ...], vocabulary: int) -> str | None:
+def prompt_fault(prompt_ids: TokenIds, vocabulary: int) -> str | None:
     """What no model of that vocabulary can read in the prompt, in one sentence, or None.
 
     vLLM looks only if it has a tokenizer; without, an id beyond the embedding kills the core.
     """
     if not prompt_ids:
         return "the prompt is empty"
-    if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocabulary:
+    if max(prompt_ids) >= vocabulary:
         return f"the prompt has ids that are not in 0..{vocabulary - 1}"
     return None

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from orchestrator.admission import Shed
-from orchestrator.core import RankId, Request, TokenLogprob
+from orchestrator.core import RankId, Request, TokenIds, TokenLogprob
 from orchestrator.engines import Sampling
 from orchestrator.handoff import Finished, Handoff
 from orchestrator.routing import Decision, Prompt
@@ -22,7 +22,7 @@ class Passage:
     def __init__(
         self,
         request: Request,
-        prompt_ids: tuple[int, ...],
+        prompt_ids: TokenIds,
         sampling: Sampling,
         handoff: Handoff,
         cache_salt: str,

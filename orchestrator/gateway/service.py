@@ -12,7 +12,16 @@ from msgspec.structs import replace
 
 from orchestrator import admission, handoff, routing
 from orchestrator.admission import Admission
-from orchestrator.core import KvParams, KvSource, RankId, Request, Role, TokenLogprob
+from orchestrator.core import (
+    KvParams,
+    KvSource,
+    RankId,
+    Request,
+    Role,
+    TokenIds,
+    TokenLogprob,
+    token_ids,
+)
 from orchestrator.engines import ChannelLimits, End, KvPair, Sampling, Submit
 from orchestrator.gateway.decision_log import admission_fields, decision_fields
 from orchestrator.gateway.network import Member, Network
@@ -117,7 +126,7 @@ class Service:
     def open(
         self,
         request: Request,
-        prompt_ids: tuple[int, ...],
+        prompt_ids: TokenIds,
         sampling: Sampling,
         cache_salt: str = "",
         pin_ids: frozenset[int] | None = None,
@@ -253,7 +262,7 @@ class Service:
             pair = KvPair(transfer_id, self.ranks.kv_peer(send.pair.peer))
         submit = Submit(
             submission,
-            passage.prompt_ids + send.emitted,
+            passage.prompt_ids + token_ids(send.emitted),
             sampling,
             send.kv_source,
             send.kv_params,
@@ -277,7 +286,7 @@ class Service:
             return  # the prefill rank's lease ends
         submit = Submit(
             f"{request_id}-release",
-            tuple(prompt.ids),
+            passage.prompt_ids + token_ids(passage.handoff.emitted),
             Sampling(max_tokens=1),
             KvSource.TRANSFER,
             kv_params,
@@ -382,7 +391,7 @@ def _prompt(passage: Passage) -> routing.Prompt:
     tokens = len(passage.prompt_ids) + len(emitted)
     if passage.prompt is None or len(passage.prompt.ids) != tokens:
         passage.prompt = routing.Prompt(
-            passage.prompt_ids + tuple(emitted),
+            passage.prompt_ids + token_ids(emitted),
             passage.sampling.max_tokens - len(emitted),
             passage.cache_salt,
             passage.request.session,

@@ -1,13 +1,10 @@
 """Which rank holds which KV blocks: one index over all ranks, of keys and of sets of ranks.
 
-A set of ranks is an int, a bit for each rank's slot, in three layers:
-
-    held        the engine's events say so, or, for a rank without events, our own decisions
-    computed    a request that we sent has had its first token: the events will say so
-    under way   a request that we sent will compute it
-
-Equal sets are one object, so a block costs two dict entries and two ints. Nothing here knows time:
-the host moves requests through `expect`, `confirm` and `forget`.
+A set of ranks is an int, a bit for each rank's slot: those whose events say that they hold the
+block, and, for ranks without events, whatever our own decisions put there. Equal sets are one
+object, so a block costs two dict entries and two ints. Prompts of which events have not spoken yet
+are in a tree of their own. Nothing here knows time: the host moves requests through `expect`,
+`confirm` and `forget`.
 """
 
 from collections import OrderedDict
@@ -17,12 +14,11 @@ from dataclasses import dataclass
 from orchestrator.core import RankId
 from orchestrator.routing.keys import chain_keys, root_key
 from orchestrator.routing.kv_events import HASH_MASK, Cleared, KvEvent, Removed, Stored
+from orchestrator.routing.prompt_tree import PromptTree
 from orchestrator.routing.sharded_dict import SHARDS, ShardedDict
 
 SLOTS = 1024  # ranks at once, those that are being swept included
 _ALL = (1 << SLOTS) - 1
-_COMPUTED = SLOTS
-_UNDER_WAY = 2 * SLOTS
 _SETS_MAX = 65_536  # distinct sets that are shared; beyond that sharing starts anew
 _SWEPT_AT_ONCE = 256  # entries that a call looks at when a rank's slot is being cleaned
 
@@ -71,14 +67,15 @@ class PrefixIndex:
         self.block_tokens = block_tokens
         self.counts = IndexCounts()
         self._blocks_max = blocks_max
-        self._holders = ShardedDict()  # key -> layered set of ranks
+        self._holders = ShardedDict()  # key -> set of ranks
         self._keys = ShardedDict()  # the engines' hash -> key, of every block held by events
         self._copies: dict[tuple[int, int], int] = {}  # (slot, key) -> copies beyond the first
         self._sets: dict[int, int] = {}
+        self._tree = PromptTree()
         self._ranks: dict[RankId, _Rank] = {}
         self._names: list[RankId | None] = []
         self._free: list[int] = []
-        self._dead = 0  # slots whose entries are still being swept, in the held layer
+        self._dead = 0  # slots whose entries are still being swept
         self._sweep: _Sweep | None = None
         self._clean_at = 0  # shard of `_keys`
 
@@ -108,6 +105,7 @@ class PrefixIndex:
         if rank is None:
             return
         self._names[rank.slot] = None
+        self._tree.drop(rank_id)
         if rank.own is not None:
             for key in rank.own:
                 self._clear(key, 1 << rank.slot)
@@ -126,7 +124,7 @@ class PrefixIndex:
         bit = 1 << rank.slot
         for copied in [pair for pair in self._copies if pair[0] == rank.slot]:
             del self._copies[copied]
-        for hashed in [h for h, key in self._keys.items() if self._holders.get(key) & _ALL == bit]:
+        for hashed in [h for h, key in self._keys.items() if self._holders.get(key) == bit]:
             self._keys.pop(hashed)
         held = [key for key, ranks in self._holders.items() if ranks & bit]
         rank.own = OrderedDict.fromkeys(held[-own_blocks_max:])
@@ -194,13 +192,13 @@ class PrefixIndex:
             held = self._holders.get(key)
             if not held & bit:
                 self.counts.strangers += 1
-                if not held & _ALL:
+                if not held:
                     self._keys.pop(hashed)
                 continue
             if self._copies and (slot, key) in self._copies:
                 self._drop_copy(slot, key)
                 continue
-            if not held & _ALL & ~bit:
+            if not held & ~bit:
                 self._keys.pop(hashed)
             self._clear(key, bit)
 
@@ -215,54 +213,35 @@ class PrefixIndex:
 
     def expect(self, rank_id: RankId, keys: Sequence[int]) -> None:
         """A request with these blocks was sent to the rank."""
-        if (rank := self._ranks.get(rank_id)) is not None:
-            self._mark(keys, 1 << rank.slot, _UNDER_WAY)
+        if rank_id in self._ranks:
+            self._tree.expect(rank_id, keys)
 
     def confirm(self, rank_id: RankId, keys: Sequence[int]) -> None:
         """The request has had its first token: the rank has computed the blocks."""
         rank = self._ranks.get(rank_id)
         if rank is None:
             return
-        bit = 1 << rank.slot
-        own = rank.own
-        done = bit if own is not None else bit << _COMPUTED
-        under_way = ~(bit << _UNDER_WAY)
-        holders, sets = self._holders, self._sets
-        for key, before in zip(keys, holders.get_all(keys), strict=True):
-            after = before & under_way
-            if not after & bit:
-                after |= done
-            if after != before:
-                holders.put(key, sets.setdefault(after, after))
-        if own is not None:
-            for key in keys:
-                own[key] = None
-                own.move_to_end(key)
-            while len(own) > rank.own_max:
-                self._clear(own.popitem(last=False)[0], bit)
+        if rank.own is None:
+            self._tree.confirm(rank_id, keys)
+            return
+        self._tree.unexpect(rank_id, keys)
+        own, bit = rank.own, 1 << rank.slot
+        for key, before in zip(keys, self._holders.get_all(keys), strict=True):
+            if not before & bit:
+                self._set(key, before | bit)
+            own[key] = None
+            own.move_to_end(key)
+        while len(own) > rank.own_max:
+            self._clear(own.popitem(last=False)[0], bit)
         self._bound()
+
+    def unexpect(self, rank_id: RankId, keys: Sequence[int]) -> None:
+        """The request has ended before its first token."""
+        self._tree.unexpect(rank_id, keys)
 
     def forget(self, rank_id: RankId, keys: Sequence[int]) -> None:
-        """What `expect` and `confirm` said of a request is over: events know better by now."""
-        if (rank := self._ranks.get(rank_id)) is not None:
-            self._unmark(keys, 1 << rank.slot, _UNDER_WAY)
-            self._unmark(keys, 1 << rank.slot, _COMPUTED)
-
-    def _mark(self, keys: Sequence[int], bit: int, layer: int) -> None:
-        mark = bit << layer
-        holders, sets = self._holders, self._sets
-        seen = bit | mark
-        for key, before in zip(keys, holders.get_all(keys), strict=True):
-            if not before & seen:
-                after = before | mark
-                holders.put(key, sets.setdefault(after, after))
-        self._bound()
-
-    def _unmark(self, keys: Sequence[int], bit: int, layer: int) -> None:
-        mark = bit << layer
-        for key, held in zip(keys, self._holders.get_all(keys), strict=True):
-            if held & mark:
-                self._clear(key, mark)
+        """What `confirm` said of a request is over: events know better by now."""
+        self._tree.forget(rank_id, keys)
 
     # --- what a prompt finds -----------------------------------------------------------------
 
@@ -273,21 +252,18 @@ class PrefixIndex:
         evict a prompt's last blocks first. Of a rank for which that is not so the answer is too
         high, up to the end of some later run of blocks that it holds; it is never too low.
         """
-        sure: dict[int, int] = {}
-        hoped: dict[int, int] = {}
+        depths: dict[int, int] = {}
         get = self._holders.get
         end = len(keys)
         at = 0
         held = get(keys[0]) if keys else 0
-        sure_left = hoped_left = _ALL & ~self._dead
+        left = _ALL & ~self._dead
         while held:
-            now_hoped = (held | held >> _COMPUTED | held >> _UNDER_WAY) & hoped_left
-            now_sure = (held | held >> _COMPUTED) & sure_left
+            still = held & left
             if at:
-                _leave_off(sure, sure_left & ~now_sure, at)
-                _leave_off(hoped, hoped_left & ~now_hoped, at)
-            sure_left, hoped_left = now_sure, now_hoped
-            if not hoped_left:
+                _leave_off(depths, left & ~still, at)
+            left = still
+            if not left:
                 break
             # the last block with the same set: steps that double, then halve
             step = 1
@@ -300,9 +276,11 @@ class PrefixIndex:
             at += 1
             held = get(keys[at]) if at < end else 0
         if at:
-            _leave_off(sure, sure_left, at)
-            _leave_off(hoped, hoped_left, at)
-        return PrefixHits(self._named(sure), self._named(hoped))
+            _leave_off(depths, left, at)
+        sure = self._named(depths)
+        hoped = dict(sure)
+        self._tree.deepen(keys, sure, hoped)
+        return PrefixHits(sure, hoped)
 
     def _named(self, depths: dict[int, int]) -> dict[RankId, int]:
         names = self._names
@@ -325,10 +303,9 @@ class PrefixIndex:
             key = self._keys.get(hashed)
             if not self._holders.get(key) & live:
                 self._keys.pop(hashed)
-        marks = sweep.dead | sweep.dead << _COMPUTED | sweep.dead << _UNDER_WAY
         for key in sweep.keys[-entries:]:
-            if self._holders.get(key) & marks:
-                self._clear(key, marks)
+            if self._holders.get(key) & sweep.dead:
+                self._clear(key, sweep.dead)
         del sweep.hashes[-entries:], sweep.keys[-entries:]
         if not sweep.hashes and not sweep.keys:
             self._dead &= ~sweep.dead
@@ -339,9 +316,9 @@ class PrefixIndex:
     def _set(self, key: int, after: int) -> None:
         self._holders.put(key, self._sets.setdefault(after, after))
 
-    def _clear(self, key: int, marks: int) -> None:
-        """Takes the marks off a block; drops it with its last one."""
-        after = self._holders.get(key) & ~marks
+    def _clear(self, key: int, slots: int) -> None:
+        """Takes ranks off a block; drops it with its last one."""
+        after = self._holders.get(key) & ~slots
         if after:
             self._set(key, after)
         else:
@@ -356,7 +333,7 @@ class PrefixIndex:
         if self._keys.entries > self._blocks_max * 5 // 4:  # a fifth is of blocks that are gone
             self._clean_at = (self._clean_at + 1) % SHARDS
             for hashed, key in self._keys.shard(self._clean_at):
-                if not self._holders.get(key) & _ALL:
+                if not self._holders.get(key):
                     self._keys.pop(hashed)
 
     def _evict(self, gone: Sequence[int]) -> None:

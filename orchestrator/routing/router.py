@@ -212,7 +212,7 @@ class Router:
         if sent is None:
             return
         if not sent.begun:
-            self.index.forget(sent.rank_id, sent.keys)
+            self.index.unexpect(sent.rank_id, sent.keys)
         elif cached_tokens is not None:
             self._learn(sent, cached_tokens)
         self.ledger.ended(sent.rank_id, submission, now)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from orchestrator.core import RequestId
+from orchestrator.core import RequestId, TokenIds, token_ids
 
 HASH_TOKENS = 512  # of the prompt that one hash id of a trace stands for: Mooncake's README
 
@@ -17,6 +17,9 @@ class Outcome(StrEnum):
     REFUSED = "refused"  # cannot be served anywhere
     FAILED = "failed"
     BROKEN = "broken"  # its gateway died under it
+
+
+_ALONE = 1 << 31  # ids from here on are of prompts that share nothing
 
 
 @dataclass(slots=True, eq=False)
@@ -46,10 +49,10 @@ class Call:
         """The same for the same number."""
         return RequestId(f"{self.number:08x}")
 
-    def prompt_ids(self) -> tuple[int, ...]:
+    def prompt_ids(self) -> TokenIds:
         """Token ids in which equal hash ids are equal runs."""
         if not self.hash_ids:
-            return (-1 - self.number,) * self.prompt_tokens
+            return token_ids([_ALONE + self.number]) * self.prompt_tokens
         run = self.hash_tokens
-        ids = tuple([number for number in self.hash_ids for _ in range(run)])
-        return ids[: self.prompt_tokens]
+        ids = [number for number in self.hash_ids for _ in range(run)]
+        return token_ids(ids[: self.prompt_tokens])

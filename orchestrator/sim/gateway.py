@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from orchestrator.admission import Shed
-from orchestrator.core import Finish, Request, Role, TokenLogprob
+from orchestrator.core import Finish, Request, Role, TokenIds, TokenLogprob
 from orchestrator.engines import ChannelLimits, Sampling
 from orchestrator.gateway import Host, Passage, Service, Supervisor
 from orchestrator.handoff import Finished, Handoff
@@ -72,7 +72,7 @@ class SimGateway:
     def _passage(
         self,
         request: Request,
-        prompt_ids: tuple[int, ...],
+        prompt_ids: TokenIds,
         sampling: Sampling,
         machine: Handoff,
         cache_salt: str,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import uvloop
 
-from orchestrator.core import Role, TokenLogprob
+from orchestrator.core import Role, TokenLogprob, token_ids
 from orchestrator.engines import (
     ChannelServer,
     ChannelState,
@@ -130,7 +130,7 @@ async def _gateway(address: str, steps: int, batch: int) -> float:
         await opened.wait()
         sinks = [Count(on_done) for _ in range(batch)]
         for number, sink in enumerate(sinks):
-            channel.submit(Submit(str(number), (1, 2, 3), Sampling(steps)), sink)
+            channel.submit(Submit(str(number), token_ids((1, 2, 3)), Sampling(steps)), sink)
         began_s = time.process_time()
         await done.wait()
         spent_s = time.process_time() - began_s

@@ -4,11 +4,13 @@ it is there.
 `python -m tests.bench.stream_cost`: engines that pace their steps, gateways, a HAProxy where it is
 asked for, and beside them in the same run bare uvicorn, which sends constant chunks at the same
 pace; each in a process of its own, all over loopback. The client's process is not counted. CPU
-times are whole processes', user and system, over a window in which every stream runs.
+times are whole processes', user and system, over a window in which every stream runs and no request
+begins or ends.
 
 An engine answers a request's first token at once, so a client's time to first token is what the
-path adds; likewise what a gap between two tokens has beyond a step. Requests for the former come
-one by one while the streams run, with a prompt of PROBE_WORDS.
+path adds; likewise what a gap between two tokens has beyond a step. Requests for the former, with a
+prompt of PROBE_WORDS, come one by one in a second window, while the streams run on: what the
+gateways take there beyond the first window's pace is what such a request costs.
 """
 
 import argparse
@@ -52,6 +54,7 @@ from tests.bench.http_load import cpu_s, percentile
 STEP_S = 0.02
 WINDOW_S = 6.0
 PROBES = 40
+PROBE_EVERY_S = 0.15  # of 64 streams, those that a gateway gets if each has 430 tokens
 PROBE_WORDS = 1_000
 MODEL = ModelSpec("unused", (PoolSpec(Role.UNIFIED),), engine=EngineSpec(kind=EngineKind.FAKE))
 
@@ -229,6 +232,8 @@ class Seen:
     paced: float  # share of the tokens that were due
     gaps_s: list[float]
     ttfts_s: list[float] = field(default_factory=list)
+    probe_s: list[float] = field(default_factory=list)  # CPU of each process for one more request
+    probe_gaps_s: list[float] = field(default_factory=list)  # while those came
 
     def us(self, spent_s: float) -> float:
         """CPU microseconds per token."""
@@ -256,23 +261,41 @@ async def _ask(
             await asyncio.sleep(0.05)
     for client in clients:
         client.gaps_s.clear()
-    began = [cpu_s((pid,)) for pid in pids], sum(client.chunks for client in clients)
+    before_s, chunks = [cpu_s((pid,)) for pid in pids], sum(client.chunks for client in clients)
     began_at = time.perf_counter()
-    ttfts_s = [await _probe(addresses[0], number) for number in range(probes)]
-    await asyncio.sleep(max(0.0, WINDOW_S - (time.perf_counter() - began_at)))
+    await asyncio.sleep(WINDOW_S)
     window_s = time.perf_counter() - began_at
-    spent_s = [cpu_s((pid,)) - before for pid, before in zip(pids, began[0], strict=True)]
-    tokens = sum(client.chunks for client in clients) - began[1]
-    gaps_s = [gap_s for client in clients for gap_s in client.gaps_s]
+    after_s = [cpu_s((pid,)) for pid in pids]
+    tokens = sum(client.chunks for client in clients) - chunks
+    paced = tokens * STEP_S / (streams * window_s)
+    spent_s = [after - before for after, before in zip(after_s, before_s, strict=True)]
+    seen = Seen(spent_s, tokens, paced, _gaps_s(clients))
+    if probes:
+        began_at = time.perf_counter()
+        seen.ttfts_s = [await _probe(addresses[0], number) for number in range(probes)]
+        share = (time.perf_counter() - began_at) / window_s
+        seen.probe_s = [
+            (cpu_s((pid,)) - before - spent * share) / probes
+            for pid, before, spent in zip(pids, after_s, spent_s, strict=True)
+        ]
+        seen.probe_gaps_s = _gaps_s(clients)
     for client in clients:
         client.close()
     await asyncio.sleep(0.3)
-    return Seen(spent_s, tokens, tokens * STEP_S / (streams * window_s), gaps_s, ttfts_s)
+    return seen
+
+
+def _gaps_s(clients: Sequence[_Client]) -> list[float]:
+    """Those since the last time."""
+    gaps_s = [gap_s for client in clients for gap_s in client.gaps_s]
+    for client in clients:
+        client.gaps_s.clear()
+    return gaps_s
 
 
 async def _probe(address: str, number: int) -> float:
     """Time to first token of one more request, which then ends; at another point of a step each."""
-    await asyncio.sleep(WINDOW_S / PROBES / 2 + number * STEP_S / PROBES)
+    await asyncio.sleep(PROBE_EVERY_S + number * STEP_S / PROBES)
     client = await _connected(address, PROBE)
     async with asyncio.timeout(10):
         ttft_s = await client.first
@@ -333,8 +356,10 @@ def measure(setting: Setting) -> dict[str, float]:
             floor = runner.run(_ask([bare], setting.streams, [bare_pid]))
             ours = runner.run(_ask(front, setting.streams, pids, PROBES))
     last = setting.gateways + setting.engines
-    late_ms = [1e3 * (gap_s - STEP_S) for gap_s in ours.gaps_s]
-    bare_late_ms = [1e3 * (gap_s - STEP_S) for gap_s in floor.gaps_s]
+    late_ms, probed_late_ms, bare_late_ms = (
+        [1e3 * (gap_s - STEP_S) for gap_s in gaps_s]
+        for gaps_s in (ours.gaps_s, ours.probe_gaps_s, floor.gaps_s)
+    )
     ttfts_ms = [1e3 * ttft_s for ttft_s in ours.ttfts_s]
     return {
         "engines": setting.engines,
@@ -348,7 +373,9 @@ def measure(setting: Setting) -> dict[str, float]:
         "busy": max(ours.spent_s[: setting.gateways]) / WINDOW_S,
         "ttft_ms_p50": percentile(ttfts_ms, 0.5),
         "ttft_ms_p99": percentile(ttfts_ms, 0.99),
+        "request_ms": 1e3 * sum(ours.probe_s[: setting.gateways]),
         "itl_ms_p99": percentile(late_ms, 0.99),
+        "probed_itl_ms_p99": percentile(probed_late_ms, 0.99),
         "bare_itl_ms_p99": percentile(bare_late_ms, 0.99),
         "paced": min(floor.paced, ours.paced),
     }

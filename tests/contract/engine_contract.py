@@ -18,6 +18,7 @@ from orchestrator.codec import (
     ToolDefinition,
     tool_grammar,
 )
+from orchestrator.core import token_ids
 from orchestrator.engines import (
     End,
     Engine,
@@ -115,7 +116,14 @@ class Rig:
             assert self.decoder is not None
             engine = self.decoder
         engine.submit(
-            Submit(request_id, prompt_ids, sampling, kv_source, kv_params, cache_salt=cache_salt)
+            Submit(
+                request_id,
+                token_ids(prompt_ids),
+                sampling,
+                kv_source,
+                kv_params,
+                cache_salt=cache_salt,
+            )
         )
         return request_id
 

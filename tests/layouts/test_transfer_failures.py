@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.core import Finish, KvParams, KvSource
+from orchestrator.core import Finish, KvParams, KvSource, token_ids
 from orchestrator.engines import ChannelLimits, ChannelState, End, RankChannel, Sampling, Submit
 from orchestrator.runtime.namespaces import Namespaces
 from tests.layouts.layout_stack import GREEDY, LayoutStack, layout_stack
@@ -141,7 +141,7 @@ async def _submit(
             tokens = 1 if source is KvSource.PRODUCE else 8
             sampling = Sampling(max_tokens=tokens, temperature=0.0, stop_token_ids=())
             request_id = f"test-{source}-{time.monotonic_ns()}"
-            channel.submit(Submit(request_id, prompt, sampling, source, params), outcome)
+            channel.submit(Submit(request_id, token_ids(prompt), sampling, source, params), outcome)
             return outcome.ids, await outcome.end
     finally:
         channel.close()

@@ -9,16 +9,17 @@ anything else is a new `VERSION`.
 """
 
 import struct
+from array import array
 from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
 
-from orchestrator.core import Role, TokenLogprob
+from orchestrator.core import Role, TokenIds, TokenLogprob
 from orchestrator.engines.engine import End, EngineInfo, EngineLoad, Submit
 from orchestrator.routing import Credit
 
-VERSION = 1
+VERSION = 2
 NOTHING = Credit(0, 0.0)
 
 _LENGTH = struct.Struct(">I")
@@ -103,7 +104,24 @@ FromEngine = Welcome | Refuse | Tokens | Ended | Beat
 Message = TypeVar("Message")
 Item = TypeVar("Item")
 
-_encode = msgspec.msgpack.Encoder().encode
+
+def _packed(value: object) -> bytes:
+    """Prompt ids as they lie in memory: 32 bits each, little-endian on every machine we run on."""
+    assert isinstance(value, array), type(value)
+    return bytes(value)
+
+
+def _unpacked(kind: type, value: object) -> object:
+    if kind is not array:
+        return value  # of KV parameters, which are the engines' own
+    if not isinstance(value, bytes) or len(value) % 4:
+        raise ValueError("prompt ids are bytes, four for each")
+    ids: TokenIds = array("I")
+    ids.frombytes(value)
+    return ids
+
+
+_encode = msgspec.msgpack.Encoder(enc_hook=_packed).encode
 
 
 class FrameError(Exception):
@@ -237,7 +255,7 @@ class FrameReader(Generic[Message]):
 
 def gateway_reader(max_frame_bytes: int) -> FrameReader[FromGateway]:
     """Reads what a gateway sends."""
-    return FrameReader(msgspec.msgpack.Decoder(FromGateway), max_frame_bytes)
+    return FrameReader(msgspec.msgpack.Decoder(FromGateway, dec_hook=_unpacked), max_frame_bytes)
 
 
 def engine_reader(max_frame_bytes: int) -> FrameReader[FromEngine]:

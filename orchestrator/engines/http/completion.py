@@ -25,7 +25,7 @@ def completion_body(model: str, submit: Submit) -> bytes:
         max_tokens = 1
     body |= {
         "model": model,
-        "prompt": submit.prompt_ids,
+        "prompt": submit.prompt_ids.tolist(),
         "max_tokens": max_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from orchestrator.core import KvSource, TokenLogprob
+from orchestrator.core import KvSource, TokenLogprob, token_ids
 from orchestrator.engines.engine import (
     End,
     EngineInfo,
@@ -161,7 +161,7 @@ def _submit(asked: _Asked, request_id: str) -> Submit:
         source = KvSource.PRODUCE if params.get("do_remote_decode") else KvSource.TRANSFER
     return Submit(
         request_id,
-        asked.prompt,
+        token_ids(asked.prompt),
         Sampling(
             asked.max_tokens,
             asked.temperature,

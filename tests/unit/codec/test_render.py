@@ -21,6 +21,7 @@ from orchestrator.codec import (
     render_fim,
 )
 from orchestrator.codec.tool_definitions import tool_definitions
+from orchestrator.core import token_ids
 from orchestrator.spec import SystemPrompt, TemplateKind
 from tests.unit.codec.prompts import (
     A1,
@@ -145,7 +146,7 @@ def test_a_prefix_is_gone_on_with(
 ) -> None:
     conversation = Conversation((Q1,), prefix=prefix)
     prompt = prompt_of(tokenizer, template, conversation, force_think=force_think)
-    assert prompt == Prompt(tuple(published_encode(OPENED + text)), begin)
+    assert prompt == Prompt(token_ids(published_encode(OPENED + text)), begin)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_v3_goes_on_with_the_content_of_a_prefix(
     tokenizer: Tokenizer, published_encode: Encode, prefix: Prefix, text: str, begin: Begin
 ) -> None:
     prompt = prompt_of(tokenizer, V3, Conversation((Q1,), prefix=prefix))
-    assert prompt == Prompt(tuple(published_encode(OPENED + text)), begin)
+    assert prompt == Prompt(token_ids(published_encode(OPENED + text)), begin)
 
 
 @pytest.mark.parametrize("template", [R1, DISTILL, R1_0528])
@@ -169,7 +170,7 @@ def test_suppressed_thinking_is_opened_and_closed(
 ) -> None:
     prompt = prompt_of(tokenizer, template, Conversation((Q1,), suppress_thinking=True))
     text = f"{OPENED}<think>\n\n</think>\n\n"
-    assert prompt == Prompt(tuple(published_encode(text)), Begin.ANSWER)
+    assert prompt == Prompt(token_ids(published_encode(text)), Begin.ANSWER)
 
 
 @pytest.mark.parametrize("template", [R1, DISTILL, R1_0528])
@@ -177,9 +178,9 @@ def test_reasoning_that_is_not_forced_may_be_opened_by_the_model(
     tokenizer: Tokenizer, published_encode: Encode, template: TemplateKind
 ) -> None:
     free = prompt_of(tokenizer, template, [Q1], force_think=False)
-    assert free == Prompt(tuple(published_encode(OPENED)), Begin.EITHER)
+    assert free == Prompt(token_ids(published_encode(OPENED)), Begin.EITHER)
     forced = prompt_of(tokenizer, template, [Q1], force_think=True)
-    assert forced == Prompt(tuple(published_encode(OPENED + THINK)), Begin.THOUGHT)
+    assert forced == Prompt(token_ids(published_encode(OPENED + THINK)), Begin.THOUGHT)
     assert prompt_of(tokenizer, V3, [Q1], force_think=True).begin is Begin.ANSWER
 
 

@@ -48,13 +48,14 @@ def prompt_ids(
     force_think: bool = True,
 ) -> tuple[int, ...]:
     conversation = Conversation(tuple(messages), tuple(tools))
-    return render(
+    prompt = render(
         tokenizer,
         template,
         conversation,
         system_prompt=SystemPrompt.KEEP,
         force_think=force_think,
-    ).ids
+    )
+    return tuple(prompt.ids)
 
 
 def call(arguments: str = LINES) -> list[str | Mark]:

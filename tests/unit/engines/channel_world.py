@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
 import uvloop
 
-from orchestrator.core import Role
+from orchestrator.core import Role, token_ids
 from orchestrator.engines import (
     ChannelLimits,
     ChannelServer,
@@ -255,4 +255,6 @@ class World:
 
 def request(request_id: str, prompt_tokens: int = 3, max_tokens: int = 10) -> Submit:
     """A request whose output nobody cares for."""
-    return Submit(request_id, (5,) * prompt_tokens, Sampling(max_tokens, stop_token_ids=()))
+    return Submit(
+        request_id, token_ids((5,) * prompt_tokens), Sampling(max_tokens, stop_token_ids=())
+    )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from typing_extensions import override
 
-from orchestrator.core import Role
+from orchestrator.core import Role, token_ids
 from orchestrator.engines import (
     ChannelLimits,
     End,
@@ -103,7 +103,7 @@ class Pair:
 
     def submit(self, request_id: str = "a", tokens: int = 3) -> Sink:
         sink = Sink()
-        submit = Submit(request_id, tuple(range(tokens)), Sampling(9))
+        submit = Submit(request_id, token_ids(range(tokens)), Sampling(9))
         end = self.gateway.submit(submit, sink, 0)
         if end is not None:
             sink.on_end(end)
@@ -135,7 +135,7 @@ def test_a_wrong_caller_is_refused_with_the_cause(caller: Caller, cause: str) ->
 def test_another_version_is_refused_with_the_cause() -> None:
     pair = Pair()
     pair.engine.receive(frames.frame(frames.Hello(99, "gateway", "engine", "secret")), 0.0)
-    assert pair.engine.cause == "the engine speaks version 1, not 99"
+    assert pair.engine.cause == f"the engine speaks version {frames.VERSION}, not 99"
 
 
 def test_the_tokens_of_one_turn_travel_in_one_frame() -> None:
@@ -308,11 +308,11 @@ def test_credit_is_free_again_once_the_end_has_arrived() -> None:
 def test_the_engine_keeps_the_credit_against_a_gateway_that_does_not() -> None:
     pair = Pair().opened()
     for handle in range(9):
-        opening = frames.Open(handle, Submit(str(handle), (1,), Sampling(1)))
+        opening = frames.Open(handle, Submit(str(handle), token_ids((1,)), Sampling(1)))
         pair.engine.receive(frames.frame(opening), 0.0)
     assert sorted(pair.host.running) == [0, 1, 2, 3]
     for handle in range(9, 99):
-        opening = frames.Open(handle, Submit(str(handle), (1,), Sampling(1)))
+        opening = frames.Open(handle, Submit(str(handle), token_ids((1,)), Sampling(1)))
         pair.engine.receive(frames.frame(opening), 0.0)
     assert pair.engine.cause == "the gateway sent more requests than it was given credit for"
     assert pair.host.aborted == [0, 1, 2, 3]
@@ -333,7 +333,9 @@ def test_a_second_request_of_the_same_id_fails_and_leaves_the_first_alone() -> N
 
 def test_too_many_unsent_bytes_fail_a_submit() -> None:
     pair = Pair().opened()
-    end = pair.gateway.submit(Submit("a", (1,), Sampling(1)), Sink(), LIMITS.max_unsent_bytes)
+    end = pair.gateway.submit(
+        Submit("a", token_ids((1,)), Sampling(1)), Sink(), LIMITS.max_unsent_bytes
+    )
     assert end is not None
     assert end.finish is Finish.FAILED
 
@@ -454,12 +456,12 @@ def test_a_loss_ends_requests_in_the_order_of_their_submits() -> None:
         def on_end(self, end: End) -> None:
             order.append(self.name)
             # What a gateway does: it tries again, and must not be called from inside.
-            retried = pair.gateway.submit(Submit("again", (1,), Sampling(1)), self, 0)
+            retried = pair.gateway.submit(Submit("again", token_ids((1,)), Sampling(1)), self, 0)
             assert retried is not None
             assert retried.finish is Finish.LOST
 
     for name in "cab":
-        pair.gateway.submit(Submit(name, (1,), Sampling(1)), Named(name), 0)
+        pair.gateway.submit(Submit(name, token_ids((1,)), Sampling(1)), Named(name), 0)
     pair.gateway.close("cut")
     assert order == ["c", "a", "b"]
 
@@ -520,7 +522,7 @@ def test_no_bytes_raise(data: bytes) -> None:
 _submits = st.builds(
     Submit,
     request_id=st.text(max_size=5),
-    prompt_ids=st.lists(st.integers(0, 2**32), max_size=20).map(tuple),
+    prompt_ids=st.lists(st.integers(0, 2**32 - 1), max_size=20).map(token_ids),
     sampling=st.builds(Sampling, max_tokens=st.integers(1, 100)),
 )
 _from_gateway = st.one_of(
@@ -691,10 +693,10 @@ def test_frames_stay_as_they_are_on_the_wire() -> None:
     assert (
         step.hex() == "0000001294" + "0d" + "9200cd012c" + "92" + "9101" + "9202ce00011170" + "90"
     )
-    submit = Submit("a", (1,), Sampling(2, 0.0, 1.0, None, ()))
+    submit = Submit("a", token_ids((1,)), Sampling(2, 0.0, 1.0, None, ()))
     decoded = msgspec.msgpack.decode(frames.frame(frames.Open(5, submit))[4:])
     sampling: list[object] = [2, 0.0, 1.0, None, [], 0.0, 0.0, None, None, None]
-    assert decoded == [2, 5, ["a", [1], sampling, "local", None, "", "", 0.0, None]]
+    assert decoded == [2, 5, ["a", b"\x01\x00\x00\x00", sampling, "local", None, "", "", 0.0, None]]
     logprobs = frames.frame(frames.Tokens([0], [[1]], [[TokenLogprob(-0.5, ((1, -0.5),))]]))
     assert msgspec.msgpack.decode(logprobs[4:]) == [13, [0], [[1]], [[[-0.5, [[1, -0.5]]]]]]
 
@@ -709,7 +711,7 @@ def test_what_a_request_asks_of_the_output_arrives() -> None:
         grammar=Grammar(GrammarKind.JSON_SCHEMA, "{}"),
         thinking_budget=7,
     )
-    submit = Submit("a", (1,), sampling, cache_salt="salt")
+    submit = Submit("a", token_ids((1,)), sampling, cache_salt="salt")
     assert pair.gateway.submit(submit, Sink(), 0) is None
     pair.up()
     assert pair.host.running == {0: submit}

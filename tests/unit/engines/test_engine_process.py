@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.codec import Tokenizer
-from orchestrator.core import Role
+from orchestrator.core import Role, token_ids
 from orchestrator.engines import (
     ChannelLimits,
     ChannelState,
@@ -217,7 +217,7 @@ def test_a_scripted_model_writes_with_the_tokenizer_that_it_is_given(
             assert channel.info is not None
             assert channel.info.grammar
             sink = NotingSink()
-            asked = (0, 128803, *tokenizer.encode("SAY: 你好"), 128804)
+            asked = token_ids((0, 128803, *tokenizer.encode("SAY: 你好"), 128804))
             channel.submit(Submit("a", asked, Sampling(10, logprobs=2)), sink)
             assert (await sink.ended()).finish is Finish.STOP
             assert tokenizer.decode(sink.ids) == "你好"

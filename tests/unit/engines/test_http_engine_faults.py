@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from orchestrator.core import EngineStartError, Role, TokenLogprob
+from orchestrator.core import EngineStartError, Role, TokenLogprob, token_ids
 from orchestrator.engines import ChannelState, End, EngineLink, Finish, Sampling, Submit
 from orchestrator.engines.http import HttpEngine
 from orchestrator.engines.http.exposition import cache_config, load_of
@@ -103,7 +103,7 @@ async def engine_on(server: Server) -> AsyncIterator[tuple[HttpEngine, Noted]]:
 
 async def outcome(*answers: bytes | Answer) -> tuple[list[int], End]:
     async with engine_on(Server(*answers)) as (engine, noted):
-        engine.submit(Submit("a", (1, 2), Sampling(5, stop_token_ids=(9,))))
+        engine.submit(Submit("a", token_ids((1, 2)), Sampling(5, stop_token_ids=(9,))))
         end = await asyncio.wait_for(noted.ends.get(), 5)
         await asyncio.sleep(0)
         assert noted.ends.empty()
@@ -184,7 +184,7 @@ async def test_a_kept_connection_that_the_server_closed_is_asked_again_on_a_new_
     server = Server(good, close, good)
     async with engine_on(server) as (engine, noted):
         for request_id in ("a", "b"):
-            engine.submit(Submit(request_id, (1, 2), Sampling(5)))
+            engine.submit(Submit(request_id, token_ids((1, 2)), Sampling(5)))
             end = await asyncio.wait_for(noted.ends.get(), 5)
             assert end.finish is Finish.LENGTH
     assert server.posts == 3
@@ -214,14 +214,14 @@ async def test_a_link_finds_its_engine_again_and_ends_what_was_open() -> None:
 
         link = EngineLink(make, Role.UNIFIED, 1, lambda link: states.append(link.state))
         running = group.create_task(link.run())
-        link.submit(Submit("early", (1,), Sampling(1)), early := Sink())
+        link.submit(Submit("early", token_ids((1,)), Sampling(1)), early := Sink())
         assert (await early.end.get()).finish is Finish.LOST
         while link.state is not ChannelState.OPEN:
             await asyncio.sleep(0.01)
         assert link.info is not None
         assert (link.info.block_size, link.info.kv_blocks) == (64, 1024)
-        link.submit(Submit("a", (1,), Sampling(5)), sink)
-        link.submit(Submit("b", (1,), Sampling(5)), too_many := Sink())
+        link.submit(Submit("a", token_ids((1,)), Sampling(5)), sink)
+        link.submit(Submit("b", token_ids((1,)), Sampling(5)), too_many := Sink())
         assert "all in use" in (await too_many.end.get()).cause
         while not sink.ids:
             await asyncio.sleep(0.01)

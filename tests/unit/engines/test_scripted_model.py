@@ -32,6 +32,7 @@ from orchestrator.codec import (
     render_fim,
     tool_grammar,
 )
+from orchestrator.core import token_ids
 from orchestrator.engines import Grammar, GrammarKind, Sampling, Submit
 from orchestrator.engines.fake_script import within_budget
 from orchestrator.engines.scripted_model import ScriptedModel
@@ -339,7 +340,7 @@ def test_a_request_that_moves_goes_on_where_it_was(
     prompt = make(world)
     ids = world.ids(prompt)
     for emitted in range(len(ids) + 1):
-        resumed = Prompt((*prompt.ids, *ids[:emitted]), prompt.begin)
+        resumed = Prompt(prompt.ids + token_ids(ids[:emitted]), prompt.begin)
         assert world.ids(resumed) == ids[emitted:]
 
 
@@ -350,11 +351,11 @@ def test_a_thought_that_a_budget_has_cut_is_not_taken_up_again(
 ) -> None:
     world = World(tokenizer)
     prompt = world.prompt("Why is the sky blue?")
-    whole = within_budget(world.ids(prompt), prompt.ids, budget)
+    whole = within_budget(world.ids(prompt), tuple(prompt.ids), budget)
     thought = whole[: whole.index(128799)]
     assert len(thought) <= budget
-    resumed = Prompt((*prompt.ids, *whole[:emitted]), prompt.begin)
-    assert within_budget(world.ids(resumed), resumed.ids, budget) == whole[emitted:]
+    resumed = Prompt(prompt.ids + token_ids(whole[:emitted]), prompt.begin)
+    assert within_budget(world.ids(resumed), tuple(resumed.ids), budget) == whole[emitted:]
 
 
 def test_the_beginning_of_another_answer_is_kept(world: World) -> None:

@@ -46,7 +46,7 @@ async def test_the_middle_is_filled_in_whole_and_streamed(
     prompt, suffix = "def f():", "print(f())"
     whole = (await fim(shared, prompt=prompt, suffix=suffix)).json()
     ids = shared.decoded.prompt_ids
-    assert ids[:2] == (control.begin_of_sentence, control.fim_begin)
+    assert ids[:2].tolist() == [control.begin_of_sentence, control.fim_begin]
     assert ids[-1] == control.fim_end
     assert tokenizer.decode(ids[2 : ids.index(control.fim_hole or 0)]) == prompt
     assert tokenizer.decode(ids[ids.index(control.fim_hole or 0) + 1 : -1]) == suffix

@@ -362,7 +362,7 @@ async def test_t12_old_reasoning_does_not_reach_the_model(shared: dict[str, Worl
     ):
         turns = [before, {"role": "assistant"} | answered, after]
         await it.choice(messages=turns)
-        seen.append(it.author.decoded.prompt_ids)
+        seen.append(tuple(it.author.decoded.prompt_ids))
     assert len(set(seen)) == 1
 
 
@@ -494,7 +494,7 @@ async def test_t19_null_content_and_null_calls_in_a_history_are_absent(
         ]
         message = await it.choice(messages=turns, tools=None, tool_choice=None, stop=None)
         assert message["content"] == "Two"
-        seen.append(it.author.decoded.prompt_ids)
+        seen.append(tuple(it.author.decoded.prompt_ids))
     assert len(set(seen)) == 1
     refused = await it.post(messages=[{"role": "assistant", "content": None}])
     assert refused.status_code == 400

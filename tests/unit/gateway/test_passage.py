@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.core import Request, RequestId, Role
+from orchestrator.core import Request, RequestId, Role, token_ids
 from orchestrator.engines import Sampling
 from orchestrator.gateway.passage import Passage
 from orchestrator.handoff import Handoff
@@ -14,7 +14,7 @@ END_THINK, CALLS = 7, 8
 def passage(pin_ids: frozenset[int] | None) -> Passage:
     request = Request(RequestId("r"), 3, 10, 0.0, 1.0)
     machine = Handoff(HandoffSpec(), Role.UNIFIED, 3, 10)
-    return Passage(request, (1, 2, 3), Sampling(10), machine, "", pin_ids)
+    return Passage(request, token_ids((1, 2, 3)), Sampling(10), machine, "", pin_ids)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Keys of blocks."""
 
-from orchestrator.routing import chain_keys, prompt_keys
+from orchestrator.core import token_ids
+from orchestrator.routing import chain_keys, prompt_keys, root_key
 
 IDS = tuple(range(1000, 1100))
 
@@ -34,6 +35,16 @@ def test_salts_share_no_key() -> None:
 
 
 def test_keys_are_the_same_in_every_process() -> None:
-    """They depend on Python's hash of ints and tuples, which has no seed."""
-    assert prompt_keys((1, 2, 3, 4), 2) == [1055613832978865141, 428406681632239714]
+    assert prompt_keys((1, 2, 3, 4), 2) == [37924609060610440, 922039977269456552]
     assert all(0 <= key < 1 << 60 for key in prompt_keys(IDS, 16, "tenant"))
+
+
+def test_a_very_long_prompt_has_the_keys_of_its_pieces() -> None:
+    ids = token_ids(range(20_000))
+    keys = prompt_keys(ids, 2)
+    assert len(set(keys)) == 10_000
+    at, parent = 0, root_key()
+    for blocks in (1, 3, 4_096, 5_000, 900):
+        piece = chain_keys(parent, ids[2 * at : 2 * (at + blocks)], 2)
+        assert piece == keys[at : at + blocks]
+        at, parent = at + blocks, piece[-1]
