@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import gc
 import signal
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -68,6 +67,7 @@ def _server(url: str) -> str:
 
 async def _serve(options: argparse.Namespace, servers: list[str]) -> None:
     from orchestrator.engines.channel.sockets import bound_socket
+    from orchestrator.gateway import settle
     from orchestrator.telemetry import open_log
 
     options.log_dir.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ async def _serve(options: argparse.Namespace, servers: list[str]) -> None:
         print(
             f"http://{options.host}:{options.port} in front of {len(servers)} engines", flush=True
         )
-        gc.freeze()  # what lives as long as the process is not looked at again
+        settle()
         await serving
 
 

@@ -7,6 +7,7 @@ from orchestrator.gateway.models import Models, load_tokenizers
 from orchestrator.gateway.network import Channel, Events, Member, Network
 from orchestrator.gateway.passage import Passage
 from orchestrator.gateway.passthrough import Passthrough
+from orchestrator.gateway.process import settle
 from orchestrator.gateway.proxy import ProxyLimits
 from orchestrator.gateway.service import TICK_S, Host, Service
 from orchestrator.gateway.supervisor import Supervisor
@@ -31,4 +32,5 @@ __all__ = [
     "load_tokenizers",
     "new_key",
     "read_keys",
+    "settle",
 ]

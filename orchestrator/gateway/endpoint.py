@@ -24,7 +24,7 @@ from orchestrator.telemetry import metrics
 
 _SESSION = b"x-session-id"
 _SESSION_BYTES_MAX = 128
-_LONG_BODY_BYTES = 32 << 10  # from here on encoding would hold up other streams for over 10 ms
+_LONG_BODY_BYTES = 2 << 10  # from here on encoding would hold up other streams for over 1 ms
 
 
 @dataclass(frozen=True, slots=True)

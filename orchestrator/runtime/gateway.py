@@ -8,7 +8,15 @@ from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 from uvicorn.protocols.http import auto
 
-from orchestrator.gateway import DirectProtocol, Keys, Member, Models, build_app, load_tokenizers
+from orchestrator.gateway import (
+    DirectProtocol,
+    Keys,
+    Member,
+    Models,
+    build_app,
+    load_tokenizers,
+    settle,
+)
 from orchestrator.runtime import fleet_feed
 from orchestrator.runtime.launch import pool_name
 from orchestrator.spec import Spec
@@ -41,7 +49,9 @@ class Gateway:
     def __serve_build_asgi_app__(self) -> Starlette:
         """Serve asks for the application after the constructor, and then starts its server."""
         _offer_direct_way()
-        return build_app(self._models, self._keys, on_start=self._listen)
+        app = build_app(self._models, self._keys, on_start=self._listen)
+        settle()
+        return app
 
     def check_health(self) -> None:
         """Raises if a background task has died; Serve then replaces the replica."""

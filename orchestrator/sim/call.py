@@ -1,6 +1,6 @@
 """One client's request, with what only the client and the engine know of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -52,7 +52,21 @@ class Call:
     def prompt_ids(self) -> TokenIds:
         """Token ids in which equal hash ids are equal runs."""
         if not self.hash_ids:
-            return token_ids([_ALONE + self.number]) * self.prompt_tokens
-        run = self.hash_tokens
-        ids = [number for number in self.hash_ids for _ in range(run)]
-        return token_ids(ids[: self.prompt_tokens])
+            alone = token_ids(_ALONE | part for part in _parts(self.number))
+            return (alone * (self.prompt_tokens // 2 + 1))[: self.prompt_tokens]
+        return ids_of(self.hash_ids, self.hash_tokens)[: self.prompt_tokens]
+
+
+def ids_of(hash_ids: Iterable[int], run: int) -> TokenIds:
+    """A run of token ids for each hash id of up to 62 bits; equal ones are equal runs."""
+    assert run >= 2
+    ids: list[int] = []
+    for hash_id in hash_ids:
+        high, low = _parts(hash_id)
+        ids.append(high)
+        ids += [low] * (run - 1)
+    return token_ids(ids)
+
+
+def _parts(number: int) -> tuple[int, int]:
+    return number >> 31 & _ALONE - 1, number & _ALONE - 1

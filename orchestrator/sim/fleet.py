@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from orchestrator.core import TokenIds
 from orchestrator.routing import KvBatch, prompt_keys
 from orchestrator.sim.agenda import Agenda
+from orchestrator.sim.call import ids_of
 from orchestrator.sim.engine import EngineModel, Job, Outlet, SimEngine
 from orchestrator.workload import BLOCK_TOKENS, TraceRequest
 
@@ -156,9 +158,8 @@ class _Fleet:
         self._agenda.at(now + 2 * self._path.delay_s, answer)
 
 
-def prompt_ids(request: TraceRequest, scale: float) -> tuple[int, ...]:
+def prompt_ids(request: TraceRequest, scale: float) -> TokenIds:
     """Token ids in which equal hash ids are equal runs, as long as the scaled prompt."""
     tokens = max(1, int(request.input_tokens * scale))
-    run = max(1, round(BLOCK_TOKENS * scale))
-    ids = tuple(number for number in request.hash_ids for _ in range(run))
-    return ids[:tokens]
+    run = max(2, round(BLOCK_TOKENS * scale))
+    return ids_of(request.hash_ids, run)[:tokens]

@@ -1,6 +1,5 @@
 """A gateway replica in virtual time: production's own `Service`, without an event loop."""
 
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +157,7 @@ class SimLog(Log):
         *,
         whole: bool = True,
     ) -> None:
-        super().__init__(source, logging.Logger(source))
+        super().__init__(source)
         self._source_name = source
         self._pass_on = write
         self._whole = whole
@@ -169,7 +168,7 @@ class SimLog(Log):
         return self._whole
 
     @override
-    def _write(self, level: int, event: str, fields: dict[str, object]) -> None:
+    def _write(self, level: str, event: str, fields: dict[str, object]) -> None:
         self._pass_on(self._source_name, event, fields)
 
 

@@ -108,6 +108,7 @@ def stream_rows() -> list[str]:
             "probed_itl_ms_p99",
             "ttft_ms_p50",
             "ttft_ms_p99",
+            "encode_ms",
             "request_ms",
         )
         cells += [spread([run[key] for run in runs]) for key in times]
@@ -125,15 +126,16 @@ def stream_section(_: int = 0) -> list[str]:
         "token each 20 ms. Beside it, in one run, bare uvicorn, which sends constant chunks at the "
         "same pace. The engines' column has the timers that pace them; `busy` is the share of a "
         "core that the busiest gateway took. What a gap between tokens has beyond 20 ms is added "
-        "ITL. The last four columns are of a second window, in which "
+        "ITL. The last five columns are of a second window, in which "
         f"{stream_cost.PROBES} more requests of {stream_cost.PROBE_WORDS:,} words come one after "
-        "the other: the engines answer a first token at once, so their TTFT is all added; the CPU "
-        "is the gateways' for one such request.",
+        "the other: the engines answer a first token at once, so their TTFT is all added, but that "
+        "any server has to encode the prompt, which alone takes as long as the next column says; "
+        "the CPU is the gateways' for one such request.",
         "",
         "| gateways | engines | streams | gateways' | engines' | HAProxy's | all | bare uvicorn "
         "| busy | added ITL ms p99 | bare uvicorn's | ITL with requests | TTFT ms p50 | "
-        "TTFT ms p99 | CPU ms a request |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "TTFT ms p99 | encoding ms | CPU ms a request |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
         *stream_rows(),
         "",
     ]

