@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from orchestrator.core import RankId, Role, TokenIds, token_ids
 from orchestrator.engines.kv_events import decode_batch
 from orchestrator.routing import (
@@ -36,15 +38,16 @@ RANKS = 128
 BLOCKS = 1_000_000
 
 
-def ids_of(seed: int, tokens: int) -> tuple[int, ...]:
-    """Tokens as a codec would return them: objects of their own, not one shared small int."""
-    chance = random.Random(seed)
-    return tuple(chance.randrange(VOCABULARY) for _ in range(tokens))
+def ids_of(seed: int, tokens: int) -> TokenIds:
+    """A prompt as the codec returns it."""
+    ids = TokenIds("I")
+    ids.frombytes(np.random.default_rng(seed).integers(0, VOCABULARY, tokens, np.uint32).tobytes())
+    return ids
 
 
 def stored(seed: int, tokens: int, block: int) -> Stored:
     """A prompt as one event."""
-    ids = list(ids_of(seed, tokens))
+    ids = ids_of(seed, tokens).tolist()
     hashes = [(seed << 32 | at) * 0x9E3779B97F4A7C1 & HASH_MASK for at in range(tokens // block)]
     return Stored(hashes, None, ids)
 
@@ -69,44 +72,51 @@ def filled(block: int, prompt_tokens: int) -> tuple[Router, list[RankId]]:
     return router, ranks
 
 
+WINDOWS = 5
+
+
 def decisions(block: int, prompt_tokens: int, rounds: int) -> dict[str, object]:
-    """Seconds per decision: from ids to the chosen rank, hashing included."""
+    """Microseconds per decision, from ids to the chosen rank, hashing included: for each clock the
+    quantiles of `WINDOWS` times so many `rounds`. The booking is all that follows in a request's
+    life; packing is what the codec does in its thread, once a prompt.
+    """
     router, ranks = filled(block, prompt_tokens)
     prompts = BLOCKS // (prompt_tokens // block)
     chance = random.Random("prompts")
-    asked: list[TokenIds] = []
-    unpacked: list[list[int]] = []
-    for number in range(rounds):
-        ids = ids_of(chance.randrange(prompts), prompt_tokens)
-        if number % 3:  # a third each: all of it held, half of it, nothing
-            ids = ids[: prompt_tokens // 2 * (number % 3 == 1)] + ids_of(
-                10**6 + number, prompt_tokens
-            )
-        asked.append(token_ids(ids[:prompt_tokens]))
-        if number < 50:
-            unpacked.append(asked[-1].tolist())
     gc.collect()
     gc.freeze()
     gc.disable()  # its pauses are not the router's
-    wall: list[float] = []
-    cpu: list[float] = []
-    sending_s = 0.0
-    for number, packed in enumerate(asked):
-        now = number * 0.01
-        prompt = Prompt(packed[:], 32_768)  # not in a cache, as after tokenising
-        began, began_cpu = time.perf_counter(), time.process_time()
-        router.arrived(now)
-        decision = router.decide(router.view(ranks, now), Role.UNIFIED, Leg.WHOLE, prompt)
-        spent, spent_cpu = time.perf_counter() - began, time.process_time() - began_cpu
-        wall.append(spent)
-        cpu.append(spent_cpu)
-        assert isinstance(decision.choice, Choice)
-        began_cpu = time.process_time()
-        router.sent(str(number), decision, prompt, now)
-        sending_s += time.process_time() - began_cpu
-        if number >= 500:  # a fleet with requests in flight, not with all there ever were
-            router.first_token(str(number - 500), now)
-            router.ended(str(number - 500), now)
+    windows: dict[str, list[dict[str, float]]] = {"cpu_us": [], "wall_us": []}
+    booking: list[float] = []
+    packing: list[float] = []
+    number = 0
+    for _ in range(WINDOWS):
+        wall: list[float] = []
+        cpu: list[float] = []
+        booked_s = 0.0
+        for _ in range(rounds):
+            now = number * 0.01
+            ids = _asked(chance, prompts, prompt_tokens, number)
+            if number % 50 == 0:
+                packing.append(_packing_s(ids.tolist()))
+            began, began_cpu = time.perf_counter(), time.process_time()
+            router.arrived(now)
+            prompt = Prompt(ids, 32_768)
+            decision = router.decide(router.view(ranks, now), Role.UNIFIED, Leg.WHOLE, prompt)
+            spent_cpu, spent = time.process_time() - began_cpu, time.perf_counter() - began
+            wall.append(spent)
+            cpu.append(spent_cpu)
+            assert isinstance(decision.choice, Choice)
+            began_cpu = time.process_time()
+            router.sent(str(number), decision, prompt, now)
+            if number >= 500:  # a fleet with requests in flight, not with all there ever were
+                router.first_token(str(number - 500), now)
+                router.ended(str(number - 500), now)
+            booked_s += time.process_time() - began_cpu
+            number += 1
+        windows["cpu_us"].append(_quantiles(cpu))
+        windows["wall_us"].append(_quantiles(wall))
+        booking.append(1e6 * booked_s / rounds)
     gc.enable()
     return {
         "what": "decision",
@@ -114,21 +124,24 @@ def decisions(block: int, prompt_tokens: int, rounds: int) -> dict[str, object]:
         "prompt_tokens": prompt_tokens,
         "ranks": RANKS,
         "indexed_blocks": len(router.index),
-        "cpu_us": _quantiles(cpu),
-        "wall_us": _quantiles(wall),
-        "booking_us_mean": round(1e6 * sending_s / rounds, 1),
-        "packing_us": _packing_us(unpacked),
+        **windows,
+        "booking_us": [round(each, 1) for each in booking],
+        "packing_us": _quantiles(packing)["p50"],
     }
 
 
-def _packing_us(prompts: list[list[int]]) -> float:
-    """What the codec's thread does for it, once a prompt: the median."""
-    spent: list[float] = []
-    for ids in prompts:
-        began_s = time.process_time()
-        token_ids(ids)
-        spent.append(time.process_time() - began_s)
-    return _quantiles(spent)["p50"]
+def _asked(chance: random.Random, prompts: int, tokens: int, number: int) -> TokenIds:
+    """A prompt; of a third each all of it is held, half of it, nothing."""
+    ids = ids_of(chance.randrange(prompts), tokens)
+    if number % 3:
+        ids = ids[: tokens // 2 * (number % 3 == 1)] + ids_of(10**6 + number, tokens)
+    return ids[:tokens]
+
+
+def _packing_s(ids: list[int]) -> float:
+    began_s = time.process_time()
+    token_ids(ids)
+    return time.process_time() - began_s
 
 
 def _quantiles(seconds: list[float]) -> dict[str, float]:
@@ -170,7 +183,7 @@ def churn(block: int, events: int) -> Iterator[dict[str, object]]:
     for name in names:
         index.join(name)
     run = 32
-    pool = [ids_of(seed, run * block) for seed in range(64)]
+    pool = [ids_of(seed, run * block).tolist() for seed in range(64)]
     before = resident_bytes()
     spent_s = 0.0
     done = 0
@@ -211,7 +224,8 @@ def wire(block: int, frames: int) -> dict[str, object]:
     index.join(rank)
     run = 32
     payloads = [
-        stored_frame(number, list(ids_of(number, run * block)), block) for number in range(frames)
+        stored_frame(number, ids_of(number, run * block).tolist(), block)
+        for number in range(frames)
     ]
     began_s = time.process_time()
     for number, payload in enumerate(payloads):
@@ -230,7 +244,7 @@ def wire(block: int, frames: int) -> dict[str, object]:
 def main() -> None:
     """Prints all measurements."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=2000, help="decisions per measurement")
+    parser.add_argument("--rounds", type=int, default=1000, help="decisions per window")
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--only", choices=("decision", "memory", "churn", "wire"))
     options = parser.parse_args()
