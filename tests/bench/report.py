@@ -92,11 +92,11 @@ def _split_us(tokenizer: Tokenizer, ids: list[int], batch: int) -> float:
     return 1e6 * (time.process_time() - began_s) / len(ids)
 
 
-def stream_rows() -> list[str]:
+def stream_rows(rounds: int) -> list[str]:
     """CPU microseconds per streamed token and what is added in time, bare uvicorn in each run."""
     rows = []
     for setting in stream_cost.SETTINGS:
-        runs = [stream_cost.measure(setting) for _ in range(ROUNDS)]
+        runs = [stream_cost.measure(setting) for _ in range(rounds)]
         for run in runs:
             run["all_us"] = run["gateway_us"] + run["engines_us"] + run["haproxy_us"]
         keys = ("gateway_us", "engines_us", "haproxy_us", "all_us", "bare_us")
@@ -117,14 +117,14 @@ def stream_rows() -> list[str]:
     return rows
 
 
-def stream_section(_: int = 0) -> list[str]:
+def stream_section(rounds: int) -> list[str]:
     """The codec's path."""
     return [
         "## Streamed tokens, CPU µs per token",
         "",
         "From the engines' output to the clients' sockets, codec included; every stream gets a "
-        "token each 20 ms. Beside it, in one run, bare uvicorn, which sends constant chunks at the "
-        "same pace. The engines' column has the timers that pace them; `busy` is the share of a "
+        f"token each 20 ms. Beside it, in each of the {rounds} runs, bare uvicorn, which sends "
+        "constant chunks at the same pace. The engines' column has the timers that pace them; `busy` is the share of a "
         "core that the busiest gateway took. What a gap between tokens has beyond 20 ms is added "
         "ITL. The last five columns are of a second window, in which "
         f"{stream_cost.PROBES} more requests of {stream_cost.PROBE_WORDS:,} words come one after "
@@ -136,7 +136,7 @@ def stream_section(_: int = 0) -> list[str]:
         "| busy | added ITL ms p99 | bare uvicorn's | ITL with requests | TTFT ms p50 | "
         "TTFT ms p99 | encoding ms | CPU ms a request |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-        *stream_rows(),
+        *stream_rows(rounds),
         "",
     ]
 
@@ -389,7 +389,7 @@ SECTIONS: Mapping[str, Callable[[int], list[str]]] = {  # in the report's order
     "gang": gang_section,
     "up": up_section,
 }
-PEERS = {"relay", "trace"}  # the number is their rounds; others have ROUNDS
+PEERS = {"relay", "trace"}  # beside other people's routers
 _STAMP = "Measured on "
 
 
@@ -400,7 +400,7 @@ def main() -> None:
     parser.add_argument(
         "--relay", action="store_true", help="the pass-through beside others too: 40 minutes more"
     )
-    parser.add_argument("--rounds", type=int, default=PEER_ROUNDS, help="beside others")
+    parser.add_argument("--rounds", type=int, default=PEER_ROUNDS, help="of alternating runs")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION")
     options = parser.parse_args()
     report = _sections(options.out) if options.only else {}

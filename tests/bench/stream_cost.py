@@ -340,10 +340,9 @@ class Setting:
 SETTINGS = (
     Setting(1, 64),
     Setting(1, 192),  # of the 256 that a gateway may have at a rank; the probes come on top
-    Setting(8, 64),
+    Setting(1, 64, haproxy=True),
     Setting(8, 256),
     Setting(8, 256, gateways=2),
-    Setting(8, 64, haproxy=True),
     Setting(8, 256, haproxy=True),
 )
 
