@@ -20,6 +20,7 @@ from orchestrator.engines.tiny_checkpoint import published_tokenizer
 from orchestrator.gateway.wire import FinishReason, ReplyHead, StreamReply, Usage
 from orchestrator.spec import SystemPrompt, TemplateKind
 from tests.bench import (
+    placing,
     plan_speed,
     rank_cost,
     relay_cost,
@@ -124,7 +125,8 @@ def stream_section(rounds: int) -> list[str]:
         "",
         "From the engines' output to the clients' sockets, codec included; every stream gets a "
         f"token each 20 ms. Beside it, in each of the {rounds} runs, bare uvicorn, which sends "
-        "constant chunks at the same pace. The engines' column has the timers that pace them; `busy` is the share of a "
+        "constant chunks at the same pace. The engines' column has the timers that pace them; "
+        "`busy` is the share of a "
         "core that the busiest gateway took. What a gap between tokens has beyond 20 ms is added "
         "ITL. The last five columns are of a second window, in which "
         f"{stream_cost.PROBES} more requests of {stream_cost.PROBE_WORDS:,} words come one after "
@@ -225,6 +227,18 @@ def trace_section(rounds: int) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
         *trace_rows(rounds),
         "",
+    ]
+
+
+def placing_section(_: int = 0) -> list[str]:
+    """Routing in virtual time."""
+    return [
+        "## Where requests go",
+        "",
+        "`r1-serve bench routing` in front of simulated engines, in virtual time: the same numbers "
+        "on every machine. The oracle sees every cache and queue as it is and takes the least TTFT.",
+        "",
+        *placing.lines(),
     ]
 
 
@@ -384,6 +398,7 @@ SECTIONS: Mapping[str, Callable[[int], list[str]]] = {  # in the report's order
     "stream": stream_section,
     "relay": relay_section,
     "trace": trace_section,
+    "placing": placing_section,
     "decision": decision_section,
     "plan": plan_section,
     "gang": gang_section,
@@ -426,8 +441,8 @@ def main() -> None:
 def _place(title: str) -> int:
     """Where a section stands; one that is no longer measured stands last."""
     titles = [
-        "Token channel", "Codec", "Streamed", "Passed through", "A prefix-heavy", "A routing",
-        "`r1-serve plan`", "A gang", "`r1-serve up`",
+        "Token channel", "Codec", "Streamed", "Passed through", "A prefix-heavy", "Where",
+        "A routing", "`r1-serve plan`", "A gang", "`r1-serve up`",
     ]  # fmt: skip
     found = [at for at, start in enumerate(titles) if title.startswith(f"## {start}")]
     return found[0] if found else len(titles)
