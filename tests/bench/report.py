@@ -236,7 +236,8 @@ def placing_section(_: int = 0) -> list[str]:
         "## Where requests go",
         "",
         "`r1-serve bench routing` in front of simulated engines, in virtual time: the same numbers "
-        "on every machine. The oracle sees every cache and queue as it is and takes the least TTFT.",
+        "on every machine. The oracle sees every cache and queue as it is, and takes the least "
+        "TTFT.",
         "",
         *placing.lines(),
     ]
