@@ -20,6 +20,7 @@ from tests.live.local_stack import Completion, LocalStack, command, local_stack,
 
 ONE_RANK = "unified"  # the single process that every other layout is compared with
 START_S = 900.0  # some ten processes that load vLLM, on two cores
+BUSY_S = 120.0
 GREEDY = {"temperature": 0.0, "max_tokens": 32}
 QUESTIONS = (
     "What happens to a thought when the machine that thinks it is switched off?",
@@ -114,7 +115,8 @@ def layout_stack(
     example["models"] = models
     example["local"] = {"nodes": nodes, "gpus_per_node": gpus_per_node, "namespaces": True}
     example["gateway"]["host"] = "0.0.0.0"
-    example["fleet"] |= fleet
+    # While all of them load vLLM, an agent may not get to answer.
+    example["fleet"] |= {"cut_off_after_s": BUSY_S} | fleet
     example["handoff"] = {"resume_wait_s": START_S}  # a gang's successor takes minutes here
     spec = folder / "layouts.yaml"
     spec.write_text(yaml.safe_dump(example))

@@ -53,9 +53,9 @@ def node_of(rank: dict[str, object]) -> int:
     return int(str(rank["address"]).partition(":")[0].rpartition(".")[2]) - 2
 
 
-def answer(stack: LayoutStack, text: str) -> Completion:
+def answer(stack: LayoutStack, text: str, layout: str = LAYOUT) -> Completion:
     """What undisturbed engines say."""
-    return stream(stack.stack.client(), text, sampling=GREEDY, model=stack.names[LAYOUT])
+    return stream(stack.stack.client(), text, sampling=GREEDY, model=stack.names[layout])
 
 
 def in_mid_transfer(stack: LayoutStack, text: str) -> tuple[Asker, str]:
@@ -138,7 +138,7 @@ def test_a_decode_rank_pulls_only_the_blocks_that_it_does_not_hold(apart: Layout
 
 
 def test_a_prefill_gang_that_dies_in_mid_transfer_costs_no_request(apart: LayoutStack) -> None:
-    undisturbed = answer(apart, LONG)
+    undisturbed = answer(apart, LONG, ONE_RANK)  # a decode rank pulls no KV that it has seen
     asker, gang = in_mid_transfer(apart, LONG)
     os.kill(apart.stack.pids("orchestrator.engines.server", gang)[-1], signal.SIGKILL)
     hasten(apart)
@@ -149,7 +149,7 @@ def test_a_prefill_gang_that_dies_in_mid_transfer_costs_no_request(apart: Layout
 
 def test_a_decode_gang_that_dies_in_mid_transfer_costs_no_request(apart: LayoutStack) -> None:
     other = f"Once more, and slowly. {LONG}"
-    undisturbed = answer(apart, other)
+    undisturbed = answer(apart, other, ONE_RANK)
     asker, _ = in_mid_transfer(apart, other)
     gang = str(apart.ready(LAYOUT, "decode")[-1]["gang"])
     os.kill(apart.stack.pids("orchestrator.engines.server", gang)[-1], signal.SIGKILL)
