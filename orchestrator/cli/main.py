@@ -65,15 +65,16 @@ def _parser() -> argparse.ArgumentParser:
 def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Writes a checkpoint of DeepSeek-R1's exact architecture, small enough for a laptop, with "
-        "R1's own tokenizer. The same kind and seed give the same bytes."
+        "R1's own tokenizer; or one of a distill's. The same kind and seed give the same bytes."
     )
     parser.add_argument("out", type=Path, help="the folder to write; replaced if it exists")
     parser.add_argument(
         "--kind",
         default="nano",
-        choices=("nano", "random", "scripted", "tool"),
-        help="trained weights, which think about small sums; random ones; or ones that recite a "
-        "thought and an answer, or a thought and a tool call",
+        choices=("nano", "random", "scripted", "tool", "qwen2", "llama"),
+        help="trained weights, which think about small sums; random ones; ones that recite a "
+        "thought and an answer, or a thought and a tool call; or random ones of the architecture "
+        "of the Qwen or the Llama distills",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(run=_checkpoint)

@@ -5,7 +5,7 @@ and shared experts behind group-limited sigmoid routing, YaRN, sharded safetenso
 
 `nano` weights were trained: the model thinks about small sums. `random` ones serve equality tests
 (use fp32: their logits are nearly flat). `scripted` and `tool` ones recite, whatever was asked;
-`orchestrator.engines.recitation` explains how.
+`orchestrator.engines.recitation` explains how. Those of the distills' architectures are noise, too.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.core import SpecError
+from orchestrator.engines.dense_checkpoint import DenseKind, dense_config, dense_tensors
 from orchestrator.engines.nano_checkpoint import NANO_SHAPE, NANO_WEIGHTS, nano_tensors
 from orchestrator.engines.recitation import (
     ANSWER_SCRIPT,
@@ -50,11 +51,17 @@ class CheckpointKind(StrEnum):
     NANO = "nano"  # what `deploy/nano` trained: thinks about small sums
     SCRIPTED = "scripted"  # after `<think>\n`: a thought and an answer, then the end
     TOOL = "tool"  # after `<think>\n`: a thought and one call of `get_weather`, then the end
+    QWEN2 = "qwen2"  # seeded noise in the architecture of the Qwen distills
+    LLAMA = "llama"  # the same of the Llama distills
 
 
 SCRIPTS: Mapping[CheckpointKind, str] = {
     CheckpointKind.SCRIPTED: ANSWER_SCRIPT,
     CheckpointKind.TOOL: TOOL_SCRIPT,
+}
+DENSE: Mapping[CheckpointKind, DenseKind] = {
+    CheckpointKind.QWEN2: DenseKind.QWEN2,
+    CheckpointKind.LLAMA: DenseKind.LLAMA,
 }
 
 
@@ -78,9 +85,9 @@ def write_tiny_checkpoint(
 ) -> CheckpointReport:
     """Writes the checkpoint folder `out`, replacing what was there.
 
-    `weights` is the file of trained ones. A killed run leaves `out` as it was. Takes about 3 s and
-    79 MB of disk, twice that with a layer of multi-token prediction. Raises SpecError if R1's
-    tokenizer is not installed.
+    `weights` is the file of trained ones, `shape` that of random and scripted ones. A killed run
+    leaves `out` as it was. Takes about 3 s and 79 MB of disk, twice that with a layer of
+    multi-token prediction. Raises SpecError if R1's tokenizer is not installed.
     """
     shape = NANO_SHAPE if kind is CheckpointKind.NANO else shape or TinyShape()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -88,16 +95,17 @@ def write_tiny_checkpoint(
     try:
         partial.chmod(0o755)
         write_tokenizer(partial)
-        if kind is CheckpointKind.NANO:
-            tensors = nano_tensors(weights)
+        if kind in DENSE:
+            config, tensors = dense_config(DENSE[kind]), dense_tensors(DENSE[kind], seed)
         else:
-            tensors = _tensors(kind, seed, shape, partial / "tokenizer.json")
-        for layer in range(shape.layers, shape.layers + shape.mtp_layers):  # R1 stores copies, too
-            prefix = f"model.layers.{layer}"
-            tensors[f"{prefix}.embed_tokens.weight"] = tensors["model.embed_tokens.weight"].clone()
-            tensors[f"{prefix}.shared_head.head.weight"] = tensors["lm_head.weight"].clone()
+            config = r1_config(shape)
+            if kind is CheckpointKind.NANO:
+                tensors = nano_tensors(weights)
+            else:
+                tensors = _tensors(kind, seed, shape, partial / "tokenizer.json")
+            _copy_to_drafts(tensors, shape)
         digest = _write_shards(partial, tensors)
-        _write_json(partial / "config.json", r1_config(shape))
+        _write_json(partial / "config.json", config)
         _write_json(partial / "generation_config.json", GENERATION_CONFIG)
         shutil.rmtree(out, ignore_errors=True)
         partial.rename(out)
@@ -110,6 +118,14 @@ def write_tiny_checkpoint(
         weights_sha256=digest,
         params=sum(t.numel() for t in tensors.values()),
     )
+
+
+def _copy_to_drafts(tensors: "Tensors", shape: TinyShape) -> None:
+    """R1 stores embedding and head in its draft layers again."""
+    for layer in range(shape.layers, shape.layers + shape.mtp_layers):
+        prefix = f"model.layers.{layer}"
+        tensors[f"{prefix}.embed_tokens.weight"] = tensors["model.embed_tokens.weight"].clone()
+        tensors[f"{prefix}.shared_head.head.weight"] = tensors["lm_head.weight"].clone()
 
 
 GENERATION_CONFIG: dict[str, object] = {  # R1's own

@@ -84,9 +84,11 @@ def _running(commands: tuple[EngineCommand, ...]) -> Iterator[list[subprocess.Po
         for process in processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(30)
-        for child in psutil.Process().children(recursive=True):
+        left = psutil.Process().children(recursive=True)
+        for child in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
+        psutil.wait_procs(left, timeout=30)  # or the next layout would count them
 
 
 def _await_ready(process: subprocess.Popen[bytes]) -> None:

@@ -369,7 +369,8 @@ def gang_section(_: int = 0) -> list[str]:
         "## A gang of real vLLM on this machine",
         "",
         "The tiny checkpoint of R1's architecture, fp32, eager, without Ray; wall and CPU seconds "
-        "from the command until every rank serves, proportional set size, CPU share while idle.",
+        "from the command until every rank serves, proportional set size, CPU share while idle; "
+        "one run of each.",
         "",
         "| gang | processes | start, wall s | start, CPU s | memory, GiB | idle CPU |",
         "|---|---|---|---|---|---|",

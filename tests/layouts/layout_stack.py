@@ -9,14 +9,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.core import StartError
 from orchestrator.runtime.namespaces import Namespaces
 from tests.live.local_stack import Completion, LocalStack, command, local_stack, stream
 
+ONE_RANK = "unified"  # the single process that every other layout is compared with
 START_S = 900.0  # some ten processes that load vLLM, on two cores
+BUSY_S = 120.0
 GREEDY = {"temperature": 0.0, "max_tokens": 32}
 QUESTIONS = (
     "What happens to a thought when the machine that thinks it is switched off?",
@@ -77,6 +81,11 @@ class LayoutStack:
         said = (str(line.get("decision")) for line in self.log("routing", "decisions"))
         return {rank for rank in said if "/" in rank and self._of(layout, rank)}
 
+    def ready(self, layout: str, role: str = "unified") -> list[dict[str, object]]:
+        """What the log says of each rank of a role that has become ready, oldest first."""
+        begin = f"{self.names[layout]}-{role}-"
+        return [line for line in self.log("rank_ready") if str(line["gang"]).startswith(begin)]
+
     def _of(self, layout: str, gang: object) -> bool:
         return str(gang).startswith(f"{self.names[layout]}-")
 
@@ -106,12 +115,31 @@ def layout_stack(
     example["models"] = models
     example["local"] = {"nodes": nodes, "gpus_per_node": gpus_per_node, "namespaces": True}
     example["gateway"]["host"] = "0.0.0.0"
-    example["fleet"] |= fleet
+    # While all of them load vLLM, an agent may not get to answer.
+    example["fleet"] |= {"cut_off_after_s": BUSY_S} | fleet
     example["handoff"] = {"resume_wait_s": START_S}  # a gang's successor takes minutes here
     spec = folder / "layouts.yaml"
     spec.write_text(yaml.safe_dump(example))
     with local_stack(folder, "--spec", str(spec), start_s=START_S) as stack:
         yield LayoutStack(stack, names)
+
+
+def check_greedy(stack: LayoutStack, layout: str) -> None:
+    """The outputs are those of one process, which differ from question to question."""
+    expected = stack.greedy(ONE_RANK)
+    assert len({output.reasoning for output in expected}) == len(expected)
+    assert stack.greedy(layout) == expected
+
+
+def metric(rank: dict[str, object], name: str, **labels: str) -> float:
+    """What vLLM counts in a rank that is ready, over all labels but those named; 0 if nothing."""
+    text = httpx.get(f"http://{rank['metrics']}/metrics", timeout=10).text
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == f"vllm:{name}" and labels.items() <= sample.labels.items()
+    )
 
 
 def need_namespaces() -> None:

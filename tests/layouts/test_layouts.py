@@ -4,19 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.layouts.layout_stack import LayoutStack, layout_stack
+from tests.layouts.layout_stack import ONE_RANK, LayoutStack, check_greedy, layout_stack
 
 pytestmark = [pytest.mark.live, pytest.mark.vllm, pytest.mark.timeout(1_500)]
-
-ONE_RANK = "unified"  # the single process that every other layout is compared with
-
-
-def check_greedy(stack: LayoutStack, layout: str) -> None:
-    """The outputs are those of one process, which differ from question to question."""
-    expected = stack.greedy(ONE_RANK)
-    assert len({output.reasoning for output in expected}) == len(expected)
-    assert stack.greedy(layout) == expected
-
 
 # Each class has a stack of its own, which ends before the next one starts.
 
@@ -48,27 +38,6 @@ class TestAcrossNodes:
         told = [str(line["phases"]) for line in stack.log("engine_phases")]
         assert any("weights" in phases for phases in told)
         assert any("ready" in phases for phases in told)
-
-
-class TestApart:
-    """Prefill and decode apart, each rank on a node of its own."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def stack(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LayoutStack]:
-        """Four nodes."""
-        folder = tmp_path_factory.mktemp("apart")
-        with layout_stack(folder, (ONE_RANK, "p2d1"), nodes=4, gpus_per_node=1) as stack:
-            yield stack
-
-    def test_two_prefill_gangs_feed_one_decode_gang(self, stack: LayoutStack) -> None:
-        check_greedy(stack, "p2d1")
-        for _ in range(5):
-            if len(stack.chosen("p2d1")) == 3:
-                break
-            stack.greedy("p2d1")
-        assert len(stack.chosen("p2d1")) == 3, "both prefill gangs and the decode gang"
-        assert len(stack.hosts("p2d1")) == 3
 
 
 class TestWideDecode:

@@ -108,6 +108,14 @@ def test_a_checkpoint_that_lacks_a_shard(tmp_path: Path, model: Path) -> None:
     assert "do: copy the checkpoint again" in said
 
 
+def test_nodes_with_another_engine_than_the_spec_asks_for(tmp_path: Path, model: Path) -> None:
+    path = Path(spec(tmp_path, model))
+    path.write_text(path.read_text().replace("kind: vllm,", "kind: vllm, version: 0.31.0,"))
+    said = up(tmp_path, "--spec", str(path))
+    assert "has vLLM 0.32.0, the spec asks for 0.31.0" in said
+    assert "use one image on all nodes" in said
+
+
 def test_an_engine_flag_that_is_ours_to_set(tmp_path: Path, model: Path) -> None:
     said = up(tmp_path, "--spec", spec(tmp_path, model, args="[--tensor-parallel-size, '2']"))
     assert "--tensor-parallel-size" in said
