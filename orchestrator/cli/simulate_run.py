@@ -20,8 +20,8 @@ from orchestrator.core import SpecError
 from orchestrator.sim.call import Call
 from orchestrator.sim.chance import Chance
 from orchestrator.sim.faults import Kind, SimFault, draw_faults
+from orchestrator.sim.kv_path import EventPath
 from orchestrator.sim.meter import Bounds, Meter
-from orchestrator.sim.network import EventPath
 from orchestrator.sim.planned import Planned, planned
 from orchestrator.sim.sources import ClosedLoop, OpenLoop
 from orchestrator.sim.world import Scenario, World

@@ -26,6 +26,7 @@ from orchestrator.perf.measurements import measurement
 from orchestrator.perf.precision import Kv
 from orchestrator.perf.row_words import balance_of, engine_of, precision_of
 
+_INFERENCEX = "ix-dump"  # the source of section `inferencex`
 _RANDOM_LENGTHS = 0.9  # mean of U[0.8, 1.0], the lengths that InferenceX draws
 
 
@@ -111,6 +112,7 @@ def _inferencex(row: Row) -> Case:
         measured=measured,
         extrapolated=why or odd or extrapolated(gpu, isl + osl, side, prefill),
         random_lengths=True,
+        source=_INFERENCEX,
         notes=notes,
         rival=rival,
     )

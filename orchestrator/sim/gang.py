@@ -6,16 +6,16 @@ at the end of the step that is under way.
 """
 
 import heapq
-import math
 import random
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from orchestrator.core import Finish, KvSource
 from orchestrator.routing import KvBatch
 from orchestrator.sim.agenda import Agenda
+from orchestrator.sim.gate import Gate
 from orchestrator.sim.job import GangModel, Job, Scheduling, Stage
 from orchestrator.sim.rank import SimRank
+from orchestrator.sim.steps import Drafts, Glide, Pass, Seen
 
 _ALMOST = 1e-9  # of a step
 
@@ -44,58 +44,6 @@ class Around(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Glide:
-    """Steps that are one event: step i takes `first_s + i * more_s`."""
-
-    began_at: float
-    first_s: float
-    more_s: float
-    steps: int
-    gained: float  # tokens a step, of all ranks
-    told: int  # steps whose gap was told of already
-    batch: int  # of all ranks
-
-    def lasts_s(self, steps: int) -> float:
-        return steps * self.first_s + self.more_s * steps * (steps - 1) / 2
-
-    def done(self, now: float) -> int:
-        """Whole steps by now."""
-        since = now - self.began_at
-        if self.more_s <= 0:
-            return int(since / self.first_s + _ALMOST)
-        b = self.first_s - self.more_s / 2
-        return int((math.sqrt(b * b + 2 * self.more_s * since) - b) / self.more_s + _ALMOST)
-
-
-@dataclass(slots=True)
-class _Pass:
-    """One pass over parts of prompts, with or without a decode step."""
-
-    began_at: float
-    parts: list[tuple[Job, int]]
-    decodes: bool
-    through_s: float  # from the end of the pass in the first stage to its end in the last
-    gained: float
-    batch: int  # of all ranks
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What the ranks would do next, as the barrier sees it: the slowest of each kind."""
-
-    parts: list[tuple[Job, int]] = field(default_factory=list)
-    most: int = 0  # prompt tokens
-    fresh: int = 0  # of all ranks
-    attention_s: float = 0.0
-    batch: int = 0
-    total: int = 0  # of all ranks
-    context: float = 0.0
-    growth: float = 0.0  # of the rank with that context
-    gained: float = 0.0  # tokens a step, of all ranks
-    room: int = 1 << 60  # steps until blocks run out somewhere
-
-
 class Gang:
     """One life of one gang. The same calls and the same stream give the same events."""
 
@@ -122,20 +70,15 @@ class Gang:
         self._around = around
         self._chance = chance
         self._kv_events = kv_events
-        self._doing: _Glide | _Pass | None = None
+        self._doing: Glide | Pass | None = None
         self._plans = 0  # to know an event that was overtaken
         self._marks: list[tuple[int, int, Job]] = []  # heap: step, then job, to look at
         self._joining: list[Job] = []  # pulled since the last step
         self._aborted: list[Job] = []
         self._stalled_s = 0.0  # since running decodes last gained a token
         self._numbers = 0
-        mean, square, reached = 1.0, 1.0, 1.0
-        for at, chance_of in enumerate(model.accepted, start=1):
-            reached *= chance_of
-            mean += reached
-            square += reached * (2 * at + 1)
-        self._gain = mean  # tokens a step
-        self._gain_variance = square - mean * mean
+        self._gate = Gate(model)
+        self._drafts = Drafts(model.accepted)
 
     # --- what comes from outside ---------------------------------------------------------------
 
@@ -155,7 +98,7 @@ class Gang:
             return
         self.ranks[rank].waiting.append(job)
         if self.ranks[rank].slots > 0:
-            self._wake(now)
+            self._wake(now, arrival=True)
 
     def abort(self, job: Job, now: float) -> None:
         """Ends a job at the end of the step that is under way, or of its transfer."""
@@ -219,7 +162,7 @@ class Gang:
         if job.stage is not Stage.DECODE:
             return job.emitted
         step = self.step
-        if isinstance(self._doing, _Glide):
+        if isinstance(self._doing, Glide):
             step += min(self._doing.done(self._agenda.now), self._doing.steps)
         drawn = int(job.per_step * (step - job.from_step) + _ALMOST)
         return min(job.output_tokens, job.emitted + drawn)
@@ -231,8 +174,8 @@ class Gang:
 
     # --- steps ---------------------------------------------------------------------------------
 
-    def _wake(self, now: float) -> None:
-        """Something has changed that the next step should know of."""
+    def _wake(self, now: float, *, arrival: bool = False) -> None:
+        """Something has changed that the next step should know of, or the next that looks."""
         if self.dead or self.hung:
             return
         doing = self._doing
@@ -240,17 +183,20 @@ class Gang:
             self._plans += 1
             plan = self._plans
             self._agenda.soon(lambda: self._start_if(plan))
-        elif isinstance(doing, _Glide):
-            steps = doing.done(now)
-            if steps + 1 < doing.steps:
-                doing.steps = steps + 1
+        elif isinstance(doing, Glide):
+            steps = doing.done(now) + 1
+            if arrival:
+                steps = self._gate.look_step(self.step + steps) - self.step
+            if steps < doing.steps:
+                doing.steps = steps
                 self._await_glide(doing, now)
 
     def _start_if(self, plan: int) -> None:
         if plan == self._plans and not self.dead and not self.hung and self._doing is None:
+            self._gate.look_now(self.step)
             self._start(self._agenda.now)
 
-    def _await_glide(self, glide: _Glide, now: float) -> None:
+    def _await_glide(self, glide: Glide, now: float) -> None:
         self._plans += 1
         plan = self._plans
         ends_at = max(now, glide.began_at + glide.lasts_s(glide.steps))
@@ -261,7 +207,7 @@ class Gang:
 
         self._agenda.at(ends_at, ended)
 
-    def _glided(self, glide: _Glide, now: float) -> None:
+    def _glided(self, glide: Glide, now: float) -> None:
         self._doing = None
         self.step += glide.steps
         self.ticks += glide.steps
@@ -287,15 +233,20 @@ class Gang:
                 del self.ranks[job.rank].apart[job]
                 self._join(job, now)
             self._joining.clear()
-        seen = _Seen()
+        self._gate.receive(self.step, self._numbers)
+        seen = Seen()
         for rank in self.ranks:
             self._look_at(rank, seen, now)
         if seen.parts:
-            self._begin_pass(seen, now)
+            kept = self._gate.keeps(self.step, seen.prompting, seen.decoding)
+            if kept:
+                self._begin_glide(seen, kept, now)
+            else:
+                self._begin_pass(seen, now)
         elif seen.total:
-            self._begin_glide(seen, now)
+            self._begin_glide(seen, seen.room, now)
 
-    def _look_at(self, rank: SimRank, seen: _Seen, now: float) -> None:
+    def _look_at(self, rank: SimRank, seen: Seen, now: float) -> None:
         """What the rank would do next."""
         if rank.at_step != self.step:
             rank.advance(self.step)
@@ -303,21 +254,9 @@ class Gang:
             self._make_room(rank, seen)
         if rank.waiting:
             self._take_up(rank, now)
-        running = len(rank.running)
-        if running:
-            seen.total += running
-            seen.gained += rank.growth
-            if running > seen.batch:
-                seen.batch = running
-            if rank.context > seen.context:
-                seen.context, seen.growth = rank.context, rank.growth
-        if rank.prefills:
-            tokens, seconds = self._parts(rank, self._budget(running), seen.parts)
-            seen.fresh += tokens
-            seen.most = max(seen.most, tokens)
-            seen.attention_s = max(seen.attention_s, seconds)
+        rank.look(seen)
 
-    def _make_room(self, rank: SimRank, seen: _Seen) -> None:
+    def _make_room(self, rank: SimRank, seen: Seen) -> None:
         steps = rank.room_steps()
         while steps < 1 and rank.busy > 1:
             rank.preempt(self.step)
@@ -326,29 +265,7 @@ class Gang:
         if steps < seen.room:
             seen.room = max(steps, 1)
 
-    def _budget(self, running: int) -> int:
-        """Prompt tokens that a rank with so many decodes computes in a pass."""
-        chunk = self.model.chunk_tokens
-        if self.model.scheduling is Scheduling.PREFILL_FIRST:
-            return chunk
-        least = min(chunk, self.model.block_tokens)
-        return max(chunk - running * (1 + len(self.model.accepted)), least)
-
-    def _parts(self, rank: SimRank, budget: int, parts: list[tuple[Job, int]]) -> tuple[int, float]:
-        """Adds what the rank computes of its prompts in this pass; its tokens, and attention."""
-        left = budget
-        tokens, seconds = 0, 0.0
-        for job in rank.prefills:
-            part = min(left, job.compute_tokens - job.done_tokens)
-            seconds += self.model.passes.attention_s(part, job.done_tokens, job.done_tokens)
-            parts.append((job, part))
-            tokens += part
-            left -= part
-            if not left:
-                break
-        return tokens, seconds
-
-    def _begin_pass(self, seen: _Seen, now: float) -> None:
+    def _begin_pass(self, seen: Seen, now: float) -> None:
         passes, stages = self.model.passes, self.model.stages
         alone_s = self.slow * passes.prefill_s(seen.most, seen.fresh, seen.attention_s)
         each_s = alone_s / stages  # the next may follow into the first stage
@@ -356,7 +273,7 @@ class Gang:
         decode_s = 0.0
         if decodes:
             decode_s = self.slow * passes.decode_s(seen.batch, seen.total, seen.context)
-        doing = _Pass(now, seen.parts, decodes, alone_s - each_s, seen.gained, seen.total)
+        doing = Pass(now, seen.parts, decodes, alone_s - each_s, seen.gained, seen.total)
         self._doing = doing
         plan = self._plans
 
@@ -366,7 +283,7 @@ class Gang:
 
         self._agenda.at(now + each_s + decode_s, ended)
 
-    def _passed(self, done: _Pass, now: float) -> None:
+    def _passed(self, done: Pass, now: float) -> None:
         self._doing = None
         self.ticks += 1
         tokens = 0
@@ -381,6 +298,7 @@ class Gang:
         self._around.stepped(self, done.began_at, now, tokens)
         if done.decodes:
             self._look(now)
+        self._gate.look_now(self.step)
         for job, part in done.parts:
             if job.stage is not Stage.PREFILL:
                 continue  # preempted by what was planned since
@@ -392,10 +310,12 @@ class Gang:
                 self._computed(job, done.through_s, now)
         self._start(now)
 
-    def _begin_glide(self, seen: _Seen, now: float) -> None:
+    def _begin_glide(self, seen: Seen, most: int, now: float) -> None:
         while self._marks[0][0] != self._due(self._marks[0][2]):
             heapq.heappop(self._marks)  # of a job that was preempted or aborted
-        steps = min(self._marks[0][0] - self.step, seen.room)
+        steps = min(self._marks[0][0] - self.step, seen.room, most)
+        if self._numbers > self._gate.received:
+            steps = min(steps, self._gate.look_step(self.step + 1) - self.step)
         passes = self.model.passes
         first_s = self.slow * passes.decode_s(seen.batch, seen.total, seen.context)
         more_s = 0.0
@@ -409,14 +329,15 @@ class Gang:
             gap_s = first_s + self._stalled_s
             self._around.gaps(self, gap_s, seen.total, round(seen.gained))
             self._stalled_s, told = 0.0, 1
-        glide = _Glide(now, first_s, max(more_s, 0.0), steps, seen.gained, told, seen.total)
+        glide = Glide(now, first_s, max(more_s, 0.0), steps, seen.gained, told, seen.total)
         self._doing = glide
         self._await_glide(glide, now)
 
     # --- jobs ----------------------------------------------------------------------------------
 
     def _take_up(self, rank: SimRank, now: float) -> None:
-        while rank.waiting and rank.slots > 0:
+        received = self._gate.received
+        while rank.waiting and rank.slots > 0 and rank.waiting[0].number <= received:
             job = rank.take_up()
             if job is None:
                 break
@@ -497,12 +418,10 @@ class Gang:
 
     def _steps(self, tokens: int) -> int:
         """Steps in which a sequence gains so many tokens: chance decides which drafts hold."""
-        if self._gain == 1.0:
+        drafts = self._drafts
+        if drafts.mean == 1.0:
             return tokens
-        mean = tokens / self._gain
-        spread = math.sqrt(tokens * self._gain_variance / self._gain**3)
-        drawn = round(self._chance.gauss(mean, spread))
-        return min(tokens, max(drawn, -(-tokens // (1 + len(self.model.accepted)))))
+        return drafts.steps(tokens, self._chance.gauss(tokens / drafts.mean, drafts.spread(tokens)))
 
     def _look(self, now: float) -> None:
         """Tells of first tokens and ends that the last step has brought."""

@@ -44,6 +44,10 @@ class GangModel:
     chunk_tokens: int = 8192  # prompt tokens of a rank in one pass
     stages: int = 1
     scheduling: Scheduling = Scheduling.MIXED
+    receive_steps: int = 1  # decode steps between two looks at what has arrived
+    align_steps: int = 0  # steps that prompts wait at most until every rank has one
+    batch_steps: int = 0  # further steps, in which ranks may come to more of them
+    guaranteed: bool = False  # a request begins when its whole answer has room; never preempted
     accepted: tuple[float, ...] = ()  # chances that a step gains a 2nd, 3rd ... token
     gpus: int = 8
     nodes: int = 1
@@ -96,6 +100,7 @@ class Job:
     rank: int = 0
     compute_tokens: int = 0  # the prompt, and what was drawn before a preemption
     done_tokens: int = 0  # of those, cached ones included
+    promised: int = 0  # blocks that its whole answer will take, if its rank guarantees them
     cached_tokens: int = 0
     held: Sequence[int] = ()  # keys of blocks that it refers to
     reserved: int = 0  # blocks

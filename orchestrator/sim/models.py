@@ -24,6 +24,8 @@ SCHEDULING = {
     EngineFamily.TRTLLM: Scheduling.MIXED,
     EngineFamily.IN_HOUSE: Scheduling.MIXED,
 }
+# TensorRT-LLM's default `capacity_scheduler_policy` is GUARANTEED_NO_EVICT.
+GUARANTEED = frozenset({EngineFamily.TRTLLM})
 
 
 def gang_model(
@@ -59,6 +61,7 @@ def gang_model(
         chunk_tokens=int(grid.chunk_tokens.flat[0]),
         stages=int(grid.pp.flat[0]),
         scheduling=SCHEDULING[grid.engine],
+        guaranteed=grid.engine in GUARANTEED,
         accepted=published_chances(drafts) if accepted is None else accepted,
         gpus=gpus,
         nodes=math.ceil(gpus / grid.hardware.gpus_per_node),

@@ -14,7 +14,8 @@ from orchestrator.gateway import Member
 from orchestrator.sim.agenda import Action
 from orchestrator.sim.gang import Gang
 from orchestrator.sim.job import GangModel, Job, Stage
-from orchestrator.sim.network import CONNECT_S, Publisher
+from orchestrator.sim.kv_path import Publisher
+from orchestrator.sim.network import CONNECT_S
 
 if TYPE_CHECKING:
     from orchestrator.sim.gateway import SimGateway
@@ -195,10 +196,13 @@ class Pools:
 
     def _beat(self, gang: Gang) -> None:
         for rank in gang.ranks:
-            waiting = len(rank.waiting)
+            pulling = sum(job.stage is Stage.PULLING for job in rank.apart)  # these wait, for vLLM
             free = rank.blocks.free
             self.loads[gang.engine_id, rank.index] = EngineLoad(
-                rank.busy, waiting, 1 - free / rank.blocks.capacity, gang.ticks
+                rank.busy - pulling,
+                len(rank.waiting) + pulling,
+                1 - free / rank.blocks.capacity,
+                gang.ticks,
             )
 
     def look(self, now: float, limits: fleet.Limits) -> None:

@@ -4,7 +4,8 @@ from collections import deque
 
 from orchestrator.routing import HASH_MASK, KvEvent, Removed, Stored
 from orchestrator.sim.blocks import Blocks
-from orchestrator.sim.job import GangModel, Job, Stage
+from orchestrator.sim.job import GangModel, Job, Scheduling, Stage
+from orchestrator.sim.steps import Seen
 
 _HASH_FACTOR = 0x9E3779B97F4A7C1  # odd: the engine's own block hashes, unlike any key of ours
 _ALMOST = 1e-9  # of a token: what sums of fractions may be off by
@@ -28,6 +29,7 @@ class SimRank:
         self.growth = 0.0
         self.keyed = 0  # of the context, tokens in blocks with a key
         self.at_step = 0
+        self.promised = 0  # blocks of whole answers, if they are guaranteed
         self.sequence = 0  # of the next batch of KV events
         self.stored: list[KvEvent] = []  # events that are not published yet
 
@@ -68,6 +70,11 @@ class SimRank:
         """The next waiting job, with blocks for its prompt; None if it has to wait."""
         job, block = self.waiting[0], self.model.block_tokens
         blocks = self.blocks
+        promised = 0
+        if self.model.guaranteed:
+            promised = -(-(job.prompt_tokens + job.output_tokens) // block) + 1
+            if self.busy and self.promised + promised > blocks.capacity:
+                return None
         most = (job.compute_tokens - 1) // block  # the last token is computed always
         hits = min(blocks.leading(job.keys), most)
         held = job.keys[:hits]
@@ -79,6 +86,8 @@ class SimRank:
         blocks.hold(held)
         blocks.reserved += fresh
         job.held, job.reserved = held, fresh
+        job.promised = promised
+        self.promised += promised
         job.done_tokens = job.cached_tokens = hits * block
         self.fit()
         return job
@@ -121,6 +130,48 @@ class SimRank:
                 )
                 first = None
 
+    # --- what it would do next ---------------------------------------------------------------
+
+    def look(self, seen: Seen) -> None:
+        """Adds what the rank would do in the next step."""
+        running = len(self.running)
+        if running:
+            seen.decoding += 1
+            seen.total += running
+            seen.gained += self.growth
+            if running > seen.batch:
+                seen.batch = running
+            if self.context > seen.context:
+                seen.context, seen.growth = self.context, self.growth
+        if self.prefills:
+            seen.prompting += 1
+            tokens, seconds = self._parts(self._budget(running), seen.parts)
+            seen.fresh += tokens
+            seen.most = max(seen.most, tokens)
+            seen.attention_s = max(seen.attention_s, seconds)
+
+    def _budget(self, running: int) -> int:
+        """Prompt tokens that it computes in a pass beside so many decodes."""
+        chunk = self.model.chunk_tokens
+        if self.model.scheduling is Scheduling.PREFILL_FIRST:
+            return chunk
+        least = min(chunk, self.model.block_tokens)
+        return max(chunk - running * (1 + len(self.model.accepted)), least)
+
+    def _parts(self, budget: int, parts: list[tuple[Job, int]]) -> tuple[int, float]:
+        """Adds what it computes of its prompts in this pass; the tokens, and attention's time."""
+        left = budget
+        tokens, seconds = 0, 0.0
+        for job in self.prefills:
+            part = min(left, job.compute_tokens - job.done_tokens)
+            seconds += self.model.passes.attention_s(part, job.done_tokens, job.done_tokens)
+            parts.append((job, part))
+            tokens += part
+            left -= part
+            if not left:
+                break
+        return tokens, seconds
+
     # --- decoding ----------------------------------------------------------------------------
 
     def join(self, job: Job, step: int) -> None:
@@ -149,7 +200,8 @@ class SimRank:
         """The job's blocks are nobody's any more, or others'."""
         self.blocks.release(job.held)
         self.blocks.reserved -= job.reserved
-        job.held, job.reserved = (), 0
+        self.promised -= job.promised
+        job.held, job.reserved, job.promised = (), 0, 0
 
     def preempt(self, step: int) -> Job:
         """Sends the one that came last back to the front of the queue, to be computed again."""

@@ -16,11 +16,11 @@ from orchestrator.sim.chance import Chance
 from orchestrator.sim.meter import Meter
 from orchestrator.sim.models import chances_of, first_token_s, gang_model
 from orchestrator.sim.pools import SimPool
+from orchestrator.sim.recipes import SEQUENCES_MAX, recipe_of
 from orchestrator.sim.sources import ClosedLoop
 from orchestrator.sim.world import Scenario, World
 from orchestrator.spec import AdmissionSpec, ChannelSpec, HandoffSpec, ModelSpec, PoolSpec, Spec
 
-SEQUENCES_MAX = 1024  # of a rank, where a row leaves it open: vLLM's and SGLang's usual limit
 ROUNDS = 10  # requests for each that is in flight: InferenceX's benchmark scripts
 _REQUESTS_ENOUGH = 2_000  # beyond so many, fewer rounds do
 _ROUNDS_LEAST = 2
@@ -58,21 +58,29 @@ def replay_case(case: Case, factors: Factors, seed: int = 0) -> Replayed:
 
 
 def _pool(case: Case, side: Side, role: Role, factors: Factors) -> SimPool:
-    drafts = side.layout.mtp_drafts
+    drafts, recipe = side.layout.mtp_drafts, recipe_of(case)
+    side = replace(side, layout=replace(side.layout, chunk_tokens=recipe.chunk_tokens))
     accepted = None
     if drafts and case.accept_tokens is not None:
         accepted = chances_of(drafts, case.accept_tokens)
     model = gang_model(
         role,
         _grid(case, side),
-        sequences_max=SEQUENCES_MAX,
+        sequences_max=recipe.sequences_max,
         balance=case.balance,
         factors=factors,
         accepted=accepted,
     )
     # What was measured did fit, whatever the ledger of bytes, which errs to the large side, says.
     least = _CHUNKS_FIT * model.chunk_tokens // model.block_tokens
-    return SimPool(replace(model, blocks=max(model.blocks, least)), max(1, round(side.gangs)))
+    model = replace(
+        model,
+        blocks=max(model.blocks, least),
+        receive_steps=recipe.receive_steps,
+        align_steps=recipe.align_steps,
+        batch_steps=recipe.batch_steps,
+    )
+    return SimPool(model, max(1, round(side.gangs)))
 
 
 def _grid(case: Case, side: Side) -> LayoutGrid:

@@ -14,7 +14,7 @@ from orchestrator.sim.checks import Violation
 from orchestrator.sim.faults import Kind, SimFault, draw_faults
 from orchestrator.sim.gang import Gang
 from orchestrator.sim.job import GangModel, Scheduling
-from orchestrator.sim.network import EventPath
+from orchestrator.sim.kv_path import EventPath
 from orchestrator.sim.pools import SimPool
 from orchestrator.sim.sources import OpenLoop
 from orchestrator.sim.world import Scenario, World

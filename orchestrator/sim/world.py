@@ -18,8 +18,9 @@ from orchestrator.sim.checks import Checks, Violation
 from orchestrator.sim.gang import Gang
 from orchestrator.sim.gateway import SimGateway
 from orchestrator.sim.job import Job
+from orchestrator.sim.kv_path import EventPath, Publisher
 from orchestrator.sim.meter import Bounds, Meter
-from orchestrator.sim.network import EventPath, Publisher, engine_info
+from orchestrator.sim.network import engine_info
 from orchestrator.sim.pools import HEARTBEAT_S, Pools, SimPool, Slot
 from orchestrator.spec import ModelSpec, PoolSpec, Spec
 

@@ -21,6 +21,7 @@ from orchestrator.engines import (
     FakeEngineSpec,
     Sampling,
 )
+from orchestrator.engines.fake_engine import _Request
 from orchestrator.gateway import Channel, Host, Member, Network, Service, Supervisor
 from orchestrator.sim.agenda import Agenda
 from orchestrator.sim.call import Call
@@ -30,17 +31,25 @@ from orchestrator.sim.job import GangModel
 from orchestrator.sim.pools import SimPool
 from orchestrator.sim.sources import OpenLoop
 from orchestrator.sim.world import Scenario, World
-from orchestrator.spec import AdmissionSpec, ChannelSpec, ModelSpec, PoolSpec, Spec
+from orchestrator.spec import AdmissionSpec, ChannelSpec, HandoffSpec, ModelSpec, PoolSpec, Spec
 from orchestrator.telemetry import Metrics
 
 STEP_S, TOKEN_S, BLOCK = 0.02, 0.0003, 64
 RANKS = 3
 BEGINS_S = 0.5  # when the first request comes: all ranks are listed and connected by then
-SPEC = Spec(
-    models=(ModelSpec("", (PoolSpec(Role.UNIFIED, RANKS),)),),
-    channel=ChannelSpec(max_requests=6),
-    admission=AdmissionSpec(queue_requests_max=5, queue_timeout_s=2.0),
-)
+
+
+def spec_of(*pools: PoolSpec) -> Spec:
+    return Spec(
+        models=(ModelSpec("", pools),),
+        channel=ChannelSpec(max_requests=6),
+        admission=AdmissionSpec(queue_requests_max=5, queue_timeout_s=2.0),
+        handoff=HandoffSpec(in_place_max_tokens=256),
+    )
+
+
+UNIFIED = spec_of(PoolSpec(Role.UNIFIED, RANKS))
+APART = spec_of(PoolSpec(Role.PREFILL, 2), PoolSpec(Role.DECODE, RANKS))
 Decisions = list[tuple[object, ...]]
 
 
@@ -101,8 +110,36 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class _Fake(FakeEngine):
+    """Takes up what it has pulled as an engine's scheduler does: it looks when a step begins, and
+    what came in the meantime is in the step behind that. Without work it takes no step.
+    """
+
+    def __init__(self, spec: FakeEngineSpec, engine_id: str) -> None:
+        super().__init__(spec, engine_id)
+        self._seen: list[_Request] = []
+
     async def watch(self) -> None:
         await asyncio.Event().wait()
+
+    @override
+    def _step_soon(self) -> None:
+        if self._running or self._waiting or self._seen:
+            super()._step_soon()
+
+    @override
+    def _pulled(self, request: _Request, cause: str) -> None:
+        assert not cause
+        if self._running:
+            self._seen.append(request)
+        else:
+            super()._pulled(request, cause)
+
+    @override
+    def _let_in(self) -> int:
+        tokens = super()._let_in()
+        self._waiting.extend(self._seen)
+        self._seen.clear()
+        return tokens if self._running else tokens + super()._let_in()
 
 
 class _Link(EngineLink):
@@ -120,8 +157,9 @@ class _Link(EngineLink):
 
 
 class FakeNetwork(Network):
-    def __init__(self) -> None:
+    def __init__(self, spec: Spec) -> None:
         super().__init__("gateway1", ChannelLimits())
+        self.requests_max = spec.channel.max_requests
         self.links: list[_Link] = []
 
     @override
@@ -136,21 +174,21 @@ class FakeNetwork(Network):
         link = _Link(
             lambda: _Fake(spec, member.engine_id),
             member.role,
-            SPEC.channel.max_requests,
+            self.requests_max,
             lambda _: on_state(),
         )
         self.links.append(link)
         return link
 
 
-async def _serve(calls: list[Call], kept: Kept) -> None:
+async def _serve(spec: Spec, calls: list[Call], kept: Kept) -> None:
     loop = asyncio.get_running_loop()
-    supervisor, network = Supervisor(), FakeNetwork()
+    supervisor, network = Supervisor(), FakeNetwork(spec)
     await supervisor.start()
     log = SimLog("gateway1", kept.line)
     service = Service(
-        SPEC,
-        SPEC.models[0],
+        spec,
+        spec.models[0],
         "gateway1",
         supervisor=supervisor,
         metrics=Metrics(),
@@ -159,13 +197,10 @@ async def _serve(calls: list[Call], kept: Kept) -> None:
         host=Host(network=network),
     )
     service.start()
-    service.update_pool(
-        Role.UNIFIED,
-        [
-            Member(RankId(f"unified{at}.1/0"), Role.UNIFIED, "", f"unified{at}.1")
-            for at in range(RANKS)
-        ],
-    )
+    for pool in spec.models[0].pools:
+        names = [f"{pool.role.value}{at}.1" for at in range(pool.replicas)]
+        members = [Member(RankId(f"{name}/0"), pool.role, "", name) for name in names]
+        service.update_pool(pool.role, members)
 
     async def beats() -> None:
         while True:
@@ -182,7 +217,7 @@ async def _serve(calls: list[Call], kept: Kept) -> None:
             len(ids),
             call.max_tokens,
             now,
-            now + SPEC.admission.queue_timeout_s,
+            now + spec.admission.queue_timeout_s,
         )
         passage = service.open(request, ids, Sampling(call.max_tokens))
         while not passage.ended:
@@ -199,11 +234,11 @@ async def _serve(calls: list[Call], kept: Kept) -> None:
     await supervisor.stop()
 
 
-def in_production(calls: list[Call]) -> Decisions:
+def in_production(spec: Spec, calls: list[Call]) -> Decisions:
     kept = Kept()
     loop = VirtualLoop()
     try:
-        loop.run_until_complete(_serve(calls, kept))
+        loop.run_until_complete(_serve(spec, calls, kept))
     finally:
         loop.close()
     return kept.decisions
@@ -232,22 +267,41 @@ class FakePasses:
         return 0.0
 
 
-def in_the_simulator(calls: list[Call]) -> Decisions:
-    kept, passes = Kept(), FakePasses()
-    model = GangModel(Role.UNIFIED, 1, passes, 8192, BLOCK, 256, 1 << 20)
-    world = World(Scenario((SimPool(model, RANKS),), kv_events=False, spec=SPEC))
-    passes.agenda = world.agenda
+def in_the_simulator(spec: Spec, calls: list[Call]) -> Decisions:
+    kept, all_passes = Kept(), list[FakePasses]()
+    pools = []
+    for pool in spec.models[0].pools:
+        all_passes.append(FakePasses())
+        model = GangModel(pool.role, 1, all_passes[-1], 8192, BLOCK, 256, 1 << 20)
+        pools.append(SimPool(model, pool.replicas))
+    world = World(Scenario(tuple(pools), kv_events=False, spec=spec))
+    for passes in all_passes:
+        passes.agenda = world.agenda
     world.brief = lambda at, event, fields: kept.line("", event, fields)
     world.run(OpenLoop(iter(calls)))
     return kept.decisions
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_both_hosts_decide_the_same(seed: int) -> None:
-    produced = in_production(trace(seed))
-    simulated = in_the_simulator(trace(seed))
-    assert {decision for _, _, decision, _ in produced} >= {"admit", "queue", "in_place"}
-    assert len({decision for event, _, decision, _ in produced if event == "routing"}) == RANKS
+def both(spec: Spec, seed: int) -> Decisions:
+    """What both hosts have decided."""
+    produced = in_production(spec, trace(seed))
+    simulated = in_the_simulator(spec, trace(seed))
     for at, (one, other) in enumerate(zip(produced, simulated, strict=False)):
         assert one == other, f"decision {at}"
     assert len(produced) == len(simulated)
+    return produced
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_both_hosts_decide_the_same(seed: int) -> None:
+    decisions = both(UNIFIED, seed)
+    assert {decision for _, _, decision, _ in decisions} >= {"admit", "queue", "in_place"}
+    assert len({decision for event, _, decision, _ in decisions if event == "routing"}) == RANKS
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_both_hosts_decide_the_same_over_prefill_and_decode_pools(seed: int) -> None:
+    decisions = both(APART, seed)
+    assert {decision for _, _, decision, _ in decisions} >= {"admit", "in_place", "transfer"}
+    routed = {decision for event, _, decision, _ in decisions if event == "routing"}
+    assert len(routed) == 2 + RANKS
