@@ -44,13 +44,13 @@ class Load:
     step_s: float  # between two tokens of an engine
     clients: int = 0  # closed loop
     rate: float = 0.0  # or requests a second, evenly
-    seconds: float = 6.0
+    seconds: float = 4.0
 
 
 LOADS = (
     Load("short streams", 32, 0.002, clients=32),
-    Load("paced streams", 200, 0.02, clients=64, seconds=8.0),
-    Load("light load", 64, 0.01, rate=10.0, seconds=10.0),
+    Load("paced streams", 200, 0.02, clients=64, seconds=6.0),
+    Load("light load", 64, 0.01, rate=10.0, seconds=6.0),
 )
 
 

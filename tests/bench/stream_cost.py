@@ -53,8 +53,8 @@ from tests.bench.contenders import contender
 from tests.bench.http_load import cpu_s, percentile
 
 STEP_S = 0.02
-WINDOW_S = 6.0
-PROBES = 40
+WINDOW_S = 4.0
+PROBES = 30
 PROBE_EVERY_S = 0.15  # of 64 streams, those that a gateway gets if each has 430 tokens
 PROBE_WORDS = 1_000
 MODEL = ModelSpec("unused", (PoolSpec(Role.UNIFIED),), engine=EngineSpec(kind=EngineKind.FAKE))
