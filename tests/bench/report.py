@@ -216,8 +216,8 @@ def trace_section(rounds: int) -> list[str]:
         "## A prefix-heavy trace over HTTP, in front of the same eight engines",
         "",
         f"1,200 requests of Mooncake's synthetic trace, {trace_race.FASTER} times as fast as they "
-        "came and with a quarter of their prompt tokens, in real time; `direct` deals them in "
-        f"turn. Simulated engines: {1 / model.token_s:,.0f} tokens/s of serial prefill, a step of "
+        "came and with a quarter of their prompt tokens, in real time. "
+        f"Simulated engines: {1 / model.token_s:,.0f} tokens/s of serial prefill, a step of "
         f"{1e3 * model.step_s:.0f} ms, {model.blocks:,} blocks of 64 tokens: all eight caches hold "
         "about a third of the text. Median [least..most] of "
         f"{rounds} alternating rounds; `busiest` is the most requests at one engine over the "
