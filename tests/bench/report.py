@@ -261,7 +261,13 @@ def routing_rows() -> list[str]:
 
 def index_rows() -> list[str]:
     """What the index holds and takes; memory is that of a process of its own."""
-    held = routing_cost.memory(64)
+    out = subprocess.run(
+        [sys.executable, "-m", "tests.bench.routing_cost", "--only", "memory"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    held = json.loads(out)
     wired = [routing_cost.wire(64, 3_000)["events_per_cpu_s"] for _ in range(ROUNDS)]
     turned = list(routing_cost.churn(64, 10_000_000))
     sizes = [float(str(each["bytes_per_block"])) for each in turned]
