@@ -42,11 +42,14 @@ def _run(options: argparse.Namespace) -> int:
     if options.model == "simulator":
         from orchestrator.cli import accuracy_simulator  # the gateway
 
-        played = accuracy_simulator.play_rows(text, factors, options.seed, options.in_flight_max)
-        if options.write:
-            accuracy_simulator.write_page(options.write, name, played)
-        else:
-            accuracy_simulator.print_played(name, text, played, options.format)
+        accuracy_simulator.run(
+            text,
+            name,
+            factors,
+            options.seed,
+            options.in_flight_max,
+            options.write or options.format,
+        )
         return 0
     report = Report(name, text, factors)
     if options.write:

@@ -45,11 +45,11 @@ class Report:
 
     def write_page(self, path: Path) -> None:
         """The accuracy page."""
-        _write(path, document(self._points, self._without))
+        write(path, document(self._points, self._without))
 
     def write_groups(self, path: Path) -> None:
         """The groups that error bands are taken from."""
-        _write(path, groups_text(self._points))
+        write(path, groups_text(self._points))
 
 
 def groups_text(points: list[Point]) -> str:
@@ -59,7 +59,8 @@ def groups_text(points: list[Point]) -> str:
     return head + yaml.safe_dump({"groups": found}, sort_keys=False)
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
+    """Writes a file of the operator's choice."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

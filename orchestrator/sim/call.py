@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain, islice, repeat
 
 from orchestrator.core import RequestId
 
@@ -50,6 +51,5 @@ class Call:
         """Token ids in which equal hash ids are equal runs."""
         if not self.hash_ids:
             return (-1 - self.number,) * self.prompt_tokens
-        run = self.hash_tokens
-        ids = tuple([number for number in self.hash_ids for _ in range(run)])
-        return ids[: self.prompt_tokens]
+        runs = zip(*repeat(self.hash_ids, self.hash_tokens), strict=True)
+        return tuple(islice(chain.from_iterable(runs), self.prompt_tokens))

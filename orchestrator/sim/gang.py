@@ -233,6 +233,8 @@ class Gang:
                 del self.ranks[job.rank].apart[job]
                 self._join(job, now)
             self._joining.clear()
+        if not any(rank.running or rank.prefills for rank in self.ranks):
+            self._gate.look_now(self.step)
         self._gate.receive(self.step, self._numbers)
         seen = Seen()
         for rank in self.ranks:

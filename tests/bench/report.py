@@ -24,6 +24,7 @@ from tests.bench import (
     rank_cost,
     relay_cost,
     routing_cost,
+    simulator_speed,
     stream_cost,
     trace_race,
 )
@@ -307,6 +308,22 @@ def plan_section(_: int = 0) -> list[str]:
     ]
 
 
+def simulator_section(rounds: int) -> list[str]:
+    """How fast virtual time passes."""
+    return [
+        "## `r1-serve simulate` on one core",
+        "",
+        "One gateway with KV events, gangs of DP8 EP8 on H200 with one draft; CPU time of the "
+        f"process, median [least..most] of {rounds} rounds. Memory is what Python holds when a run "
+        "has ended: KV blocks and their index fill up, requests do not stay.",
+        "",
+        "| what | unit | measured | target |",
+        "|---|---|---|---|",
+        *simulator_speed.rows(rounds),
+        "",
+    ]
+
+
 def gang_section(_: int = 0) -> list[str]:
     """What a gang of real vLLM takes here."""
     return [
@@ -345,10 +362,11 @@ SECTIONS: Mapping[str, Callable[[int], list[str]]] = {  # in the report's order
     "trace": trace_section,
     "decision": decision_section,
     "plan": plan_section,
+    "simulator": simulator_section,
     "gang": gang_section,
     "up": up_section,
 }
-PEERS = {"relay", "trace"}  # the number is their rounds; others have ROUNDS
+PEERS = {"relay", "trace"}  # beside other people's routers
 _STAMP = "Measured on "
 
 
@@ -359,7 +377,9 @@ def main() -> None:
     parser.add_argument(
         "--relay", action="store_true", help="the pass-through beside others too: 40 minutes more"
     )
-    parser.add_argument("--rounds", type=int, default=PEER_ROUNDS, help="beside others")
+    parser.add_argument(
+        "--rounds", type=int, default=PEER_ROUNDS, help="beside others, and of the simulator"
+    )
     parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION")
     options = parser.parse_args()
     report = _sections(options.out) if options.only else {}
@@ -386,7 +406,7 @@ def _place(title: str) -> int:
     """Where a section stands; one that is no longer measured stands last."""
     titles = [
         "Token channel", "Codec", "Streamed", "Passed through", "A prefix-heavy", "A routing",
-        "`r1-serve plan`", "A gang", "`r1-serve up`",
+        "`r1-serve plan`", "`r1-serve simulate`", "A gang", "`r1-serve up`",
     ]  # fmt: skip
     found = [at for at, start in enumerate(titles) if title.startswith(f"## {start}")]
     return found[0] if found else len(titles)
