@@ -59,10 +59,11 @@ def groups_text(points: list[Point]) -> str:
     return head + yaml.safe_dump({"groups": found}, sort_keys=False)
 
 
-def write(path: Path, text: str) -> None:
-    """Writes a file of the operator's choice."""
+def write(path: Path, text: str, mode: str = "w") -> None:
+    """Writes a file of the operator's choice; "a" and no text says whether it could be."""
     try:
-        path.write_text(text, encoding="utf-8")
+        with path.open(mode, encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
         raise SpecError(f"cannot write {path}: {error.strerror}", "name another") from error
 

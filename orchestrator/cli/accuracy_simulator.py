@@ -100,7 +100,7 @@ def run(
     """
     match out:
         case Path():
-            write(out, "")  # whether it can be written is known before the minutes have passed
+            write(out, "", "a")  # that it cannot be written is known before the minutes have passed
             write(out, document(name, play_rows(text, factors, seed, most, lambda p: None)))
         case "json":
             json.dump(_tree(play_rows(text, factors, seed, most, lambda p: None)), sys.stdout)

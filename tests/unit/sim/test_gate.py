@@ -6,8 +6,19 @@ from orchestrator.sim.job import GangModel
 from orchestrator.sim.story import Linear
 
 
-def gate(ranks: int = 2, **numbers: int) -> Gate:
-    return Gate(GangModel(Role.UNIFIED, ranks, Linear(), 100, **numbers))
+def gate(
+    ranks: int = 2, receive_steps: int = 1, align_steps: int = 0, batch_steps: int = 0
+) -> Gate:
+    model = GangModel(
+        Role.UNIFIED,
+        ranks,
+        Linear(),
+        100,
+        receive_steps=receive_steps,
+        align_steps=align_steps,
+        batch_steps=batch_steps,
+    )
+    return Gate(model)
 
 
 def test_an_engine_that_looks_at_every_step_sees_an_arrival_at_the_next() -> None:
