@@ -1,8 +1,8 @@
 """`r1-serve accuracy --model simulator`: published rows played again, beside the closed form.
 
-Only rows marked `validate` are played: they were never fitted, and the simulator has no factor of
-its own; how engines were started is in `sim/recipes.py`, from the rows' own sources. The closed
-form's prediction of the same row stands beside each.
+Rows marked `validate` were never fitted, and the simulator has no factor of its own; how engines
+were started is in `sim/recipes.py`, from the rows' own sources. The closed form's prediction of the
+same row stands beside each.
 """
 
 import json
@@ -14,6 +14,7 @@ from statistics import fmean, median
 
 from orchestrator.cli.accuracy_document import error_text, metric_text
 from orchestrator.cli.accuracy_report import write
+from orchestrator.core import SpecError
 from orchestrator.perf import Factors, Mode
 from orchestrator.perf.accuracy import VALIDATE, predict_rows
 from orchestrator.perf.cases import Case, Unpredictable, cases_of
@@ -66,14 +67,17 @@ class Played:
         return ""
 
 
-def play_rows(
-    text: str, factors: Factors, seed: int, most: float | None, tell: Callable[[Played], None]
+def _play(
+    rows: Sequence[Case | Unpredictable],
+    factors: Factors,
+    seed: int,
+    most: float | None,
+    tell: Callable[[Played], None],
 ) -> list[Played]:
-    """Every metric of every `validate` row, each told as soon as it is known; `most` leaves out
-    fleets with more in flight.
+    """Every metric of every row, each told as soon as it is known; `most` leaves out fleets with
+    more in flight.
     """
-    rows = read_figures(text)
-    cases = [case for case in cases_of(rows) if case.use == VALIDATE]
+    cases = list(cases_of(rows))
     step = {
         (point.case.id, point.metric): point.predicted for point in predict_rows(cases, factors)
     }
@@ -93,23 +97,31 @@ def play_rows(
 
 
 def run(
-    text: str, name: str, factors: Factors, seed: int, most: float | None, out: Path | str
+    text: str,
+    name: str,
+    factors: Factors,
+    seed: int,
+    most: float | None,
+    out: Path | str,
+    use: str,
 ) -> None:
-    """Plays the rows of `text`, the file `name`; writes the page `out`, or prints a "table" or
-    "json".
+    """Plays the rows of `text`, the file `name`, that are marked `use`; writes the page `out`, or
+    prints a "table" or "json".
     """
+    rows = [row for row in read_figures(text) if row.use == use]
     match out:
         case Path():
+            if use != VALIDATE:
+                raise SpecError("the page is of rows that were not fitted", "leave --rows out")
             write(out, "", "a")  # that it cannot be written is known before the minutes have passed
-            write(out, document(name, play_rows(text, factors, seed, most, lambda p: None)))
+            write(out, document(name, _play(rows, factors, seed, most, lambda p: None)))
         case "json":
-            json.dump(_tree(play_rows(text, factors, seed, most, lambda p: None)), sys.stdout)
+            json.dump(_tree(_play(rows, factors, seed, most, lambda p: None)), sys.stdout)
             print()
         case _:
-            print(f"{name}: validate rows, simulated / closed form / measured")
-            played = play_rows(text, factors, seed, most, _print_row)
-            without = [row for row in read_figures(text) if isinstance(row, Unpredictable)]
-            print(f"{sum(row.use == VALIDATE for row in without)} rows have no prediction")
+            print(f"{name}: {use} rows, simulated / closed form / measured")
+            played = _play(rows, factors, seed, most, _print_row)
+            print(f"{sum(isinstance(row, Unpredictable) for row in rows)} rows have no prediction")
             for title, bound, reached, met, formula in targets(played):
                 word = "met " if met else "MISS"
                 print(f"{word}  {title}: {reached} ({bound}); closed form {formula}")

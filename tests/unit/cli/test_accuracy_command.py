@@ -127,3 +127,9 @@ def test_the_simulator_plays_validate_rows_of_a_file(
     assert main([*command, "--write", str(page)]) == 0
     assert page.read_text().count("| a-b200 |") == 3
     assert main([*command, "--write", str(tmp_path)]) == 2
+    assert main([*command, "--rows", "calibrate", "--write", str(page)]) == 2
+    capsys.readouterr()
+    assert main([*command, "--rows", "calibrate"]) == 0
+    said = capsys.readouterr().out
+    assert "fitted" in said
+    assert "a-b200" not in said
