@@ -60,12 +60,12 @@ class Call:
 def ids_of(hash_ids: Iterable[int], run: int) -> TokenIds:
     """A run of token ids for each hash id of up to 62 bits; equal ones are equal runs."""
     assert run >= 2
-    ids: list[int] = []
+    ids = token_ids(())
     for hash_id in hash_ids:
         high, low = _parts(hash_id)
         ids.append(high)
-        ids += [low] * (run - 1)
-    return token_ids(ids)
+        ids.extend(token_ids((low,)) * (run - 1))
+    return ids
 
 
 def _parts(number: int) -> tuple[int, int]:

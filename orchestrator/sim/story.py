@@ -126,7 +126,7 @@ _DURATION_S = 60.0
 
 def _fleet(seed: int) -> Scenario:
     """A small fleet: unified, or prefill and decode apart, with little room everywhere."""
-    stream = Chance(seed)("fleet")
+    stream, gate = Chance(seed)("fleet"), Chance(seed)("gate")
     passes = Linear(step_s=stream.uniform(0.005, 0.05), token_s=stream.uniform(5e-6, 1e-4))
 
     def model(role: Role) -> GangModel:
@@ -140,6 +140,10 @@ def _fleet(seed: int) -> Scenario:
             chunk_tokens=stream.choice((128, 512, 2048)),
             stages=stream.choice((1, 1, 2)) if role is Role.UNIFIED else 1,
             scheduling=stream.choice(list(Scheduling)),
+            receive_steps=gate.choice((1, 1, 10)),
+            align_steps=gate.choice((0, 0, 20)),
+            batch_steps=gate.choice((0, 5)),
+            guaranteed=gate.random() < 0.3,
             accepted=stream.choice(((), (0.8,), (0.8, 0.6))),
             start_s=stream.uniform(5, 30),
             transfer_base_s=0.005,

@@ -1,5 +1,6 @@
 """One simulated fleet and its clients, from the first request to the last."""
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -26,6 +27,9 @@ from orchestrator.spec import ModelSpec, PoolSpec, Spec
 
 Write = Callable[[bytes], object]
 _encode = msgspec.json.Encoder(enc_hook=str).encode
+# Objects that Python makes between two looks for cycles. Prefix indices and requests in flight live
+# long and are many, cycles are few: at the usual 700 a seventh of the time went there.
+_COLLECT = (50_000, 20, 100)
 _LINES_OF_STATE = 200  # of faults and repairs that a report keeps
 
 
@@ -118,6 +122,14 @@ class World:
 
     def run(self, source: Source) -> Meter:
         """Until every request has ended. Raises Violation if something that must be true is not."""
+        collected = gc.get_threshold()
+        gc.set_threshold(*_COLLECT)
+        try:
+            return self._run(source)
+        finally:
+            gc.set_threshold(*collected)
+
+    def _run(self, source: Source) -> Meter:
         self._source = source
         for _ in range(self.scenario.gateways):
             self.add_gateway()
