@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from orchestrator import admission, handoff, routing
+from orchestrator import admission, handoff, routing, scaling
 from orchestrator.admission import Admission
 from orchestrator.core import KvParams, KvSource, RankId, Request, Role, TokenLogprob
 from orchestrator.engines import ChannelLimits, End, KvPair, Sampling, Submit
@@ -66,6 +66,8 @@ class Service:
         self._log = log
         self._decisions = decisions
         self._decoder = Role.UNIFIED if model.pool(Role.UNIFIED) else Role.DECODE
+        self._prefiller = Role.UNIFIED if model.pool(Role.UNIFIED) else Role.PREFILL
+        self._meter = scaling.Meter()
         self._admission = Admission(spec.admission.queue_requests_max)
         self._passages: dict[str, Passage] = {}  # until the last submission has ended
         self._stranded: dict[str, Passage] = {}  # found no rank when they last looked
@@ -112,6 +114,13 @@ class Service:
         view = self.ranks.view(self._now())
         return {pool.role.value: len(view.of(pool.role)) for pool in self.model.pools}
 
+    def observe(self) -> scaling.Observation:
+        """What this gateway has measured of the model's requests."""
+        now = self._now()
+        rooms = [rank.kv_tokens for rank in self.ranks.view(now).of(self._decoder)]
+        kv_tokens = min(rooms, default=0)
+        return self._meter.read(self._admission.held, self._admission.waiting, kv_tokens, now)
+
     # --- requests ------------------------------------------------------------------------------
 
     def open(
@@ -130,6 +139,8 @@ class Service:
         machine = Handoff(self.spec.handoff, self._decoder, len(prompt_ids), sampling.max_tokens)
         passage = self._host.passage(request, prompt_ids, sampling, machine, cache_salt, pin_ids)
         self._passages[request.request_id] = passage
+        costs = self.ranks.costs[self._prefiller]
+        self._meter.arrived(len(prompt_ids), costs, self._now())
         self._admit(admission.Arrived(request))
         return passage
 
@@ -287,14 +298,16 @@ class Service:
         self.ranks.submit(decision, prompt, submit, _Nobody())
 
     def _log_end(self, passage: Passage, end: handoff.Finished) -> None:
-        self.ranks.drew(len(passage.handoff.emitted))
+        output_tokens = len(passage.handoff.emitted)
+        self.ranks.drew(output_tokens)
+        self._meter.ended(len(passage.prompt_ids), passage.handoff.cached_tokens, output_tokens)
         self._log.info(
             "request_ended",
             request_id=passage.request.request_id,
             finish=end.finish,
             cause=end.cause,
             prompt_tokens=len(passage.prompt_ids),
-            output_tokens=len(passage.handoff.emitted),
+            output_tokens=output_tokens,
             ranks=[rank_id for rank_id, _ in passage.attempts.values()],
         )
 

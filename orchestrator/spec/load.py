@@ -11,10 +11,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from orchestrator.core import Role, SpecError
 from orchestrator.spec import inventory as inventory_types
+from orchestrator.spec import scaling as scaling_types
 from orchestrator.spec import spec as spec_types
 from orchestrator.spec.catalogue import CATALOGUE
 from orchestrator.spec.inventory import Inventory
 from orchestrator.spec.local import LOOPBACK
+from orchestrator.spec.scaling_checks import scaling_contradictions
 from orchestrator.spec.spec import EngineKind, KvHandoff, ModelSpec, Spec
 
 Tree = TypeVar("Tree")
@@ -148,6 +150,7 @@ def _model_contradictions(path: str, model: ModelSpec) -> Iterator[tuple[str, st
             f"{path}.pools: the roles {', '.join(sorted(roles)) or 'none'} cannot serve a request",
             "give one pool `unified`, or the two pools `prefill` and `decode`",
         )
+    yield from scaling_contradictions(path, model)
 
 
 def _positive(spec: Spec) -> Iterator[tuple[str, float]]:
@@ -184,13 +187,13 @@ def _one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
-def _adapter(tree: ModuleType, root: type[Tree]) -> TypeAdapter[Tree]:
-    """Of the dataclasses of a module; unknown keys are errors in each of them."""
-    for kind in vars(tree).values():
+def _adapter(root: type[Tree], *trees: ModuleType) -> TypeAdapter[Tree]:
+    """Of the dataclasses of these modules; unknown keys are errors in each of them."""
+    for kind in (kind for tree in trees for kind in vars(tree).values()):
         if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__"):
             with_config(ConfigDict(extra="forbid"))(kind)
     return TypeAdapter(root)
 
 
-_ADAPTER = _adapter(spec_types, Spec)
-_INVENTORY = _adapter(inventory_types, Inventory)
+_ADAPTER = _adapter(Spec, spec_types, scaling_types)
+_INVENTORY = _adapter(Inventory, inventory_types)

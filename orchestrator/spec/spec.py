@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from orchestrator.core import Role
 from orchestrator.spec.catalogue import CATALOGUE, ModelProfile, SystemPrompt
+from orchestrator.spec.scaling import ScalingSpec
 from orchestrator.spec.step_costs import StepCosts
 
 
@@ -78,6 +79,8 @@ class PoolSpec:
     node_group: str | None = None  # its gangs run on nodes labelled for it; None: on any
     args: tuple[str, ...] = ()  # flags of this pool's engines, behind those of `engine.args`
     costs: StepCosts | None = None  # of a rank, as the plan predicts them; None: unknown
+    # That each node of a gang reads when it starts, as the plan predicts them; None: unknown.
+    node_weights_bytes: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class ModelSpec:
     engine: EngineSpec = field(default_factory=EngineSpec)
     tokenizer: str | None = None  # a folder with tokenizer.json; None: `path`, which is no bucket
     weights_cache: str = "/var/cache/r1-serve"  # of each node, for what is downloaded
+    scaling: ScalingSpec | None = None  # None: as many gangs as `replicas` of each pool says
 
     def pool(self, role: Role) -> PoolSpec | None:
         """The pool of that role, if the model has one."""
