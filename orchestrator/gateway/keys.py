@@ -2,10 +2,11 @@
 
 A file has a line per key, `#` begins a comment:
 
-    ACCOUNT sha256:HEX [requests=N] [suspended]
+    ACCOUNT sha256:HEX [requests=N] [class=NAME] [suspended]
 
-`requests` bounds the account's open requests at each gateway replica; `suspended` refuses them all
-with 402. A folder, such as a mounted Kubernetes Secret, is read as all of its files together.
+`requests` bounds the account's open requests at each gateway replica; `class` is one of
+`admission.classes`, or as good as none; `suspended` refuses them all with 402. A folder, such as a
+mounted Kubernetes Secret, is read as all of its files together.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ class Account:
     name: str
     requests_max: int | None = None  # open at one gateway replica
     suspended: bool = False
+    klass: str = ""  # of service
 
 
 OPEN = Account("")  # everybody's, where no keys are configured
@@ -93,16 +95,20 @@ def _parse(text: str, place: str) -> tuple[str, Account]:
     found = _LINE.fullmatch(text)
     if found is None:
         raise SpecError(f"{place} is no `ACCOUNT sha256:HEX`", _CURE)
-    requests_max, suspended = None, False
+    requests_max, suspended, klass = None, False, ""
     for option in found["rest"].split():
         name, _, value = option.partition("=")
         if option == "suspended":
             suspended = True
         elif name == "requests" and value.isdecimal() and int(value) > 0:
             requests_max = int(value)
+        elif name == "class" and value:
+            klass = value
         else:
-            raise SpecError(f"{place}: {option!r} is no option", "use requests=N or suspended")
-    return found["digest"], Account(found["name"], requests_max, suspended)
+            raise SpecError(
+                f"{place}: {option!r} is no option", "use requests=N, class=NAME or suspended"
+            )
+    return found["digest"], Account(found["name"], requests_max, suspended, klass)
 
 
 class Keys:

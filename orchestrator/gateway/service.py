@@ -68,7 +68,7 @@ class Service:
         self._decoder = Role.UNIFIED if model.pool(Role.UNIFIED) else Role.DECODE
         self._prefiller = Role.UNIFIED if model.pool(Role.UNIFIED) else Role.PREFILL
         self._meter = scaling.Meter()
-        self._admission = Admission(spec.admission.queue_requests_max)
+        self._admission = Admission(spec.admission)
         self._passages: dict[str, Passage] = {}  # until the last submission has ended
         self._stranded: dict[str, Passage] = {}  # found no rank when they last looked
         self._host = host or Host()
@@ -82,12 +82,13 @@ class Service:
         self.ranks = Ranks(
             limits, supervisor, self._fleet_changed, self._now, log, network, _costs(model)
         )
+        self.ranks.credits[self._decoder] = _credits(spec)
         self._slots = 0
         self._changed = False
         decisions.info(
             "admission_opened",
             model=model.name,
-            queue_requests_max=spec.admission.queue_requests_max,
+            limits=spec.admission,
         )
 
     def start(self) -> None:
@@ -141,8 +142,20 @@ class Service:
         self._passages[request.request_id] = passage
         costs = self.ranks.costs[self._prefiller]
         self._meter.arrived(len(prompt_ids), costs, self._now())
-        self._admit(admission.Arrived(request))
+        self._admit(admission.Arrived(request, self._work_s(request)))
         return passage
+
+    def _work_s(self, request: Request) -> float:
+        """What the request is predicted to cost."""
+        usual = self._meter.output_tokens or admission.OUTPUT_TOKENS
+        costs = self.ranks.costs
+        return admission.work_s(
+            costs[self._prefiller],
+            costs[self._decoder],
+            request.prompt_tokens,
+            min(usual, request.max_tokens),
+            self.ranks.credits[self._decoder],
+        )
 
     def close(self, passage: Passage) -> None:
         """The HTTP side is done with the request, whether it has ended or not. Never waits."""
@@ -387,6 +400,14 @@ def _costs(model: ModelSpec) -> routing.Costs | None:
     """Of a rank of each pool, if the spec knows those of all."""
     known = {pool.role: pool.costs for pool in model.pools if pool.costs is not None}
     return known if len(known) == len(model.pools) else None
+
+
+def _credits(spec: Spec) -> int:
+    """Requests that this gateway may have open at one rank that decodes: its share."""
+    most = spec.admission.rank_requests_max
+    if most is None:
+        return spec.channel.max_requests
+    return min(spec.channel.max_requests, -(-most // spec.gateway.replicas))
 
 
 def _prompt(passage: Passage) -> routing.Prompt:

@@ -11,6 +11,7 @@ from uvicorn.protocols.http import auto
 from orchestrator.gateway import DirectProtocol, Keys, Member, Models, build_app, load_tokenizers
 from orchestrator.runtime import fleet_feed
 from orchestrator.runtime.launch import pool_name
+from orchestrator.runtime.scaling_policy import stats_of
 from orchestrator.spec import Spec
 from orchestrator.telemetry import open_log
 
@@ -47,6 +48,10 @@ class Gateway:
         """Raises if a background task has died; Serve then replaces the replica."""
         if cause := self._models.supervisor.failure():
             raise RuntimeError(cause)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What scaling looks at; asked for by Serve if pools are scaled."""
+        return stats_of(self._models.observe())
 
     def _listen(self) -> None:
         fleet_feed.listen(self._pool_changed)

@@ -39,7 +39,7 @@ def batch_of(facts: PoolFacts, slo: Slo, seen: Observation, stalled: float = 0.0
     SLO cannot be kept. `stalled` is the share of its time that decodes stand still.
     """
     costs = facts.costs
-    context = seen.prompt_tokens + seen.output_tokens / 2
+    context = _context(seen)
     room = slo.tpot_s * (1 - stalled) - costs.step_base_s
     each_s = costs.step_request_s + costs.step_token_s * context
     if room < each_s or room <= 0:
@@ -53,24 +53,29 @@ def batch_of(facts: PoolFacts, slo: Slo, seen: Observation, stalled: float = 0.0
 def decode_gangs(
     facts: PoolFacts, slo: Slo, seen: Observation, per_s: float, gangs_min: int = 1
 ) -> int:
-    """Gangs whose ranks can hold what `per_s` requests a second keep in decode, and its chance
-    fluctuations: independent arrivals make the number in decode a Poisson variable.
+    """Gangs whose ranks hold what `per_s` requests a second keep in decode, with its swings: those
+    of independent arrivals.
     """
     if per_s <= 0:
         return 0
     if not batch_of(facts, slo, seen):
         return _unkept(facts, seen, per_s)
-    context = seen.prompt_tokens + seen.output_tokens / 2
+    costs = facts.costs
+    each_s = costs.step_request_s + costs.step_token_s * _context(seen)
     steps = per_s * max(seen.output_tokens - 1, 1.0)
 
     def enough(gangs: int) -> bool:
         ranks = gangs * facts.ranks
         stalled = _stalled(facts, seen, per_s, ranks)
-        batch = batch_of(facts, slo, seen, stalled)
-        if not batch or stalled >= 1:
+        most = ranks * batch_of(facts, slo, seen, stalled)
+        # A larger batch is slower, and so keeps its requests for longer: at rest the number in
+        # decode is steps x (base + each x number / ranks).
+        rest = 1 - stalled - steps * each_s / ranks
+        if not most or rest <= 0:
             return False
-        held = steps * facts.costs.step_s(batch, batch * context) / (1 - stalled)
-        return held + _normal(slo) * math.sqrt(held) <= ranks * batch
+        held = steps * costs.step_base_s / rest
+        # For the same reason it swings by more than the Poisson variable that it were at one pace.
+        return held + _normal(slo) * math.sqrt(held * (1 - stalled) / rest) <= most
 
     return _least(enough, gangs_min)
 
@@ -89,13 +94,17 @@ def _least(enough: Callable[[int], bool], first: int) -> int:
 
 def _unkept(facts: PoolFacts, seen: Observation, per_s: float) -> int:
     """Gangs that carry the load at their own limit, where no batch keeps the SLO."""
-    batch = facts.sequences_max
-    context = seen.prompt_tokens + seen.output_tokens / 2
+    batch, context = facts.sequences_max, _context(seen)
     if seen.kv_tokens and context:
         batch = max(1, min(batch, int(seen.kv_tokens / context)))
     step_s = facts.costs.step_s(batch, batch * context)
     held = per_s * max(seen.output_tokens - 1, 1.0) * step_s
     return max(1, math.ceil(held / (facts.ranks * batch)))
+
+
+def _context(seen: Observation) -> float:
+    """Tokens that a decode step reads for one request."""
+    return seen.prompt_tokens + seen.output_tokens / 2
 
 
 def _stalled(facts: PoolFacts, seen: Observation, per_s: float, ranks: int) -> float:
@@ -122,6 +131,8 @@ def _keeps_ttft(facts: PoolFacts, slo: Slo, seen: Observation, work: float, rank
     busy = work / ranks
     if busy >= 1:
         return False
+    if busy < _BUSY_LEAST:
+        return True
     costs = facts.costs
     moved_s = costs.transfer_s(int(seen.prompt_tokens)) if facts.role is Role.PREFILL else 0.0
     # A gang's ranks step together, so a prompt waits for half of a pass even at an idle rank.
@@ -134,6 +145,7 @@ def _keeps_ttft(facts: PoolFacts, slo: Slo, seen: Observation, work: float, rank
     return chance * math.exp(-room_s / waits_s) <= 1 - slo.attainment
 
 
+_BUSY_LEAST = 1e-6  # nobody waits
 _BUSY_UNKEPT = 0.8  # of prefill, where no fleet keeps the SLO: the queue stays short all the same
 
 

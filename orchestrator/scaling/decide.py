@@ -21,6 +21,7 @@ _DWELL_MIN_S = 300.0
 _ERRORS = 1.0  # standard errors of the forecast that are planned for
 _DAY_S = 86_400.0
 _WEEK_S = 7 * _DAY_S
+_PATIENCE_MAX = 16.0
 _SHORT_HELD_S = 600.0  # until it is tried again whether there are nodes
 
 
@@ -83,6 +84,8 @@ class PoolState:
 
     needs: tuple[tuple[float, int], ...] = ()  # instant and need, falling: the most since each
     pending_since: float | None = None
+    down_at: float | None = None  # when gangs were let go, until it has shown to be right
+    patience: float = 1.0  # times the dwell; doubles when gangs are let go and missed soon after
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +142,13 @@ def decide(plan: Plan, state: State, seen: Seen, now: float) -> tuple[Decision, 
     easy = fit({role: want.with_slack for role, want in wants.items()}, bounds, gpus_max)
     targets = []
     for role, want in sorted(wants.items()):
-        asked = seen.pools[role].asked
-        before = pools[role].needs or ((now, asked),)  # what is there is taken to be needed
-        needs_of = _remember(before, now, max(fitted[role], easy[role]), dwell_s(plan, role))
-        pools[role] = replace(pools[role], needs=needs_of)
+        asked, was = seen.pools[role].asked, pools[role]
+        before = was.needs or ((now, asked),)  # what is there is taken to be needed
+        dwell = dwell_s(plan, role) * was.patience
+        needs_of = _remember(before, now, max(fitted[role], easy[role]), dwell)
         gangs, reason = _target(asked, fitted[role], needs_of[0][1], want, idle=idle, scarce=scarce)
         targets.append(Target(role, gangs, reason, want.needed))
+        pools[role] = _learned(replace(was, needs=needs_of), gangs - asked, dwell, now)
     decision = Decision(tuple(targets), line.per_s, capacity.keeps_slo(plan.pools, plan.slo, load))
     return decision, State(samples, pools, idle_since, known, until, load)
 
@@ -175,7 +179,9 @@ def _want(
     bounds = Bounds(floor, own.gangs_max, facts.gpus)
     some = not idle and (load.requests_per_s > 0 or load.running > 0 or load.waiting > 0)
     now_per_s, ahead_per_s = line.ahead(0.0, _ERRORS), 0.0
-    if line.slope > 0:
+    if idle:
+        now_per_s = 0.0  # whatever came before
+    elif line.slope > 0:
         ahead_per_s = line.ahead(facts.start_s + plan.spec.period_s, _ERRORS)
     by = {
         Reason.LOAD: _needed(plan, facts, load, now_per_s),
@@ -266,6 +272,21 @@ def _target(
     if most < asked:
         return max(most, fitted), Reason.QUIET
     return asked, Reason.DWELL
+
+
+def _learned(state: PoolState, more: int, dwell: float, now: float) -> PoolState:
+    """The pool's state with a patience that has grown if letting go was a mistake.
+
+    A load that swings a little slower than the dwell would else be followed for ever.
+    """
+    down_at, patience = state.down_at, state.patience
+    if down_at is not None and now >= down_at + 2 * dwell:
+        down_at, patience = None, max(1.0, patience / 2)
+    elif down_at is not None and more > 0:
+        down_at, patience = None, min(_PATIENCE_MAX, 2 * patience)
+    if more < 0:
+        down_at = now
+    return replace(state, down_at=down_at, patience=patience)
 
 
 def _nodes(

@@ -10,6 +10,7 @@ SAMPLES_MAX = 60  # an hour: what is older weighs nothing
 _MEMORY_S = 1_200.0  # after which a sample weighs a third
 _JUMP = 4.0  # standard errors: what differs by so much is another load
 _FRESH = 2  # samples that tell a jump
+_SLOPE = 1.5  # standard errors: a slope that is less is none
 
 Samples = tuple[tuple[float, float], ...]  # instant, requests a second in the window before it
 
@@ -70,12 +71,8 @@ def line_of(samples: Sequence[tuple[float, float]], now: float) -> Line:
     )
     # Arrivals that are independent vary by their number; real ones by more.
     variance = max(off / total, mean / WINDOW_S)
-    return Line(
-        at=now,
-        per_s=max(0.0, mean + slope * (now - mean_at)),
-        slope=slope,
-        variance=variance,
-        weight=effective,
-        mean_at=mean_at,
-        spread_s2=spread / total if len(samples) > _FRESH else 0.0,
-    )
+    spread_s2 = spread / total
+    if spread == 0 or abs(slope) < _SLOPE * math.sqrt(variance / (effective * spread_s2)):
+        return Line(now, mean, 0.0, variance, effective, mean_at)
+    at_now = max(0.0, mean + slope * (now - mean_at))
+    return Line(now, at_now, slope, variance, effective, mean_at, spread_s2)

@@ -70,6 +70,11 @@ class Meter:
         mean = self._means.output_tokens
         self._means = replace(self._means, output_tokens=mean + part * (output_tokens - mean))
 
+    @property
+    def output_tokens(self) -> float:
+        """Of a usual request; 0: none has ended."""
+        return self._means.output_tokens
+
     def read(self, running: int, waiting: int, kv_tokens: int, now: float) -> Observation:
         """What was measured by now; the rest of it is what the gateway holds at the moment."""
         span = int(now // _SPAN_S)

@@ -82,6 +82,7 @@ def spec_of(slo: ScalingSpec | None = None) -> Spec:
         step_base_s=_PASSES.step_s,
         step_request_s=_PASSES.request_s,
         step_token_s=1e-8,
+        stall=1.0,
         transfer_base_s=0.005,
         transfer_token_s=2e-6,
     )

@@ -120,11 +120,32 @@ class ChannelSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassSpec:
+    """A class of service; a key's account may have one. Bounds hold at each gateway."""
+
+    name: str
+    priority: int = 0  # what waits of a higher one is admitted first; may be below 0
+    wait_s: float | None = None  # None: as of `admission`
+    queue_requests_max: int | None = None  # None: as many as wait in all
+
+
+@dataclass(frozen=True, slots=True)
 class AdmissionSpec:
-    """How much waits at one gateway, and how long."""
+    """How much waits at one gateway, how long, and who goes first.
+
+    Tenants of a class get equal shares of predicted work, whoever sends more. `wait_s` keeps TTFT
+    within its bound under overload: what would begin later is refused at once, with the time to
+    come back at, instead of making everybody late.
+    """
 
     queue_requests_max: int = 1_024
     queue_timeout_s: float = 600.0  # the official API closes a request not begun after 10 minutes
+    wait_s: float | None = None  # predicted wait beyond which nobody waits; None: the time-out's
+    tenant_requests_max: int | None = None  # of one account that wait; None: as many as in all
+    # Credits of a rank that decodes, of all gateways together; what is more waits here and not in
+    # the engine. None: `channel.max_requests` for each gateway.
+    rank_requests_max: int | None = None
+    classes: tuple[ClassSpec, ...] = ()
 
 
 class KvHandoff(StrEnum):
