@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import yaml
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
@@ -13,10 +12,10 @@ from orchestrator.runtime import fleet_watch
 from orchestrator.runtime.gang import Gang
 from orchestrator.runtime.gateway import Gateway
 from orchestrator.runtime.launch import pool_name
-from orchestrator.runtime.scaling_policy import GATEWAY, ScalingPolicy
-from orchestrator.spec import ModelSpec, PoolSpec, Spec, parse_spec, spec_tree
+from orchestrator.runtime.scaling_policy import GATEWAY
+from orchestrator.runtime.serve_config import scaled
+from orchestrator.spec import ModelSpec, PoolSpec, Spec, parse_spec
 
-APPLICATION = "r1-serve"
 HEALTH_TIMEOUT_S = 30.0
 HEALTH_FAILURES = 5
 NODE_CPUS = 1.0  # asked of each bundle, for the engine's own host work
@@ -96,33 +95,9 @@ def _replicas(count: int, bounds: tuple[int, int] | None) -> dict[str, Any]:
     return {"autoscaling_config": config}
 
 
-def scaled(spec: Spec) -> bool:
-    """Whether any of its models is."""
-    return any(model.scaling is not None for model in spec.models)
-
-
 def build(args: dict[str, str]) -> Application:
     """The application of `args["spec"]`, a YAML text: what `serve_config` names."""
     return application(parse_spec(args["spec"], "the application's spec"))
-
-
-def serve_config(spec: Spec) -> dict[str, Any]:
-    """The configuration that Serve's REST API and a RayService take. A policy for a whole
-    application can be given no other way.
-    """
-    text = yaml.safe_dump(dict(spec_tree(spec)), sort_keys=False)
-    found: dict[str, Any] = {
-        "name": APPLICATION,
-        "route_prefix": "/",
-        "import_path": f"{__name__}:{build.__name__}",
-        "args": {"spec": text},
-    }
-    if scaled(spec):
-        found["autoscaling_policy"] = {
-            "policy_function": f"{ScalingPolicy.__module__}:{ScalingPolicy.__name__}",
-            "policy_kwargs": {"spec": text},
-        }
-    return {"applications": [found]}
 
 
 def serve_environment(spec: Spec) -> dict[str, str]:

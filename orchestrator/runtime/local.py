@@ -19,13 +19,9 @@ from ray.serve.schema import ApplicationStatus
 from orchestrator.core import EngineStartError, StartError
 from orchestrator.gateway import load_tokenizers, read_keys
 from orchestrator.runtime import keeper
-from orchestrator.runtime.application import (
-    APPLICATION,
-    application,
-    scaled,
-    serve_config,
-)
+from orchestrator.runtime.application import application
 from orchestrator.runtime.local_cluster import LocalCluster, check_port, last_line
+from orchestrator.runtime.serve_config import APPLICATION, scaled, serve_config
 from orchestrator.runtime.simulated import check_layout
 from orchestrator.spec import PUBLISHER, Spec, public_names
 

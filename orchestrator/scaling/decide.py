@@ -17,11 +17,11 @@ from orchestrator.scaling.forecast import Line, Samples, line_of, with_sample
 from orchestrator.scaling.observation import WINDOW_S, Observation
 from orchestrator.spec import Day, ScalingSpec
 
-_DWELL_MIN_S = 300.0
-_ERRORS = 1.0  # standard errors of the forecast that are planned for
+_DWELL_MIN_S = 120.0
 _DAY_S = 86_400.0
 _WEEK_S = 7 * _DAY_S
-_PATIENCE_MAX = 16.0
+_PATIENCE_MAX = 4.0
+_SORRY = 2.0  # starts within which a gang that was let go may not be missed
 _SHORT_HELD_S = 600.0  # until it is tried again whether there are nodes
 
 
@@ -148,7 +148,9 @@ def decide(plan: Plan, state: State, seen: Seen, now: float) -> tuple[Decision, 
         needs_of = _remember(before, now, max(fitted[role], easy[role]), dwell)
         gangs, reason = _target(asked, fitted[role], needs_of[0][1], want, idle=idle, scarce=scarce)
         targets.append(Target(role, gangs, reason, want.needed))
-        pools[role] = _learned(replace(was, needs=needs_of), gangs - asked, dwell, now)
+        pools[role] = _learned(
+            replace(was, needs=needs_of), gangs - asked, plan.pools[role].start_s, now
+        )
     decision = Decision(tuple(targets), line.per_s, capacity.keeps_slo(plan.pools, plan.slo, load))
     return decision, State(samples, pools, idle_since, known, until, load)
 
@@ -178,12 +180,15 @@ def _want(
     own = next(each for each in plan.spec.pools if each.role is facts.role)
     bounds = Bounds(floor, own.gangs_max, facts.gpus)
     some = not idle and (load.requests_per_s > 0 or load.running > 0 or load.waiting > 0)
-    now_per_s, ahead_per_s = line.ahead(0.0, _ERRORS), 0.0
+    # No margin for the line's error: the swings that `capacity` plans for are larger.
+    now_per_s, ahead_per_s = line.per_s, 0.0
     if idle:
         now_per_s = 0.0  # whatever came before
     elif line.slope > 0:
-        ahead_per_s = line.ahead(facts.start_s + plan.spec.period_s, _ERRORS)
+        ahead_per_s = line.ahead(facts.start_s + plan.spec.period_s)
+    woken = some and seen.pools[facts.role].asked == 0
     by = {
+        Reason.WOKEN: 1 if woken else 0,
         Reason.LOAD: _needed(plan, facts, load, now_per_s),
         Reason.FORECAST: _needed(plan, facts, load, ahead_per_s),
     }
@@ -191,8 +196,6 @@ def _want(
         by[Reason.HELD] = capacity.held_gangs(facts, plan.slo, load)
         if some and not load.output_tokens:  # none has ended: nobody knows how long they take
             by[Reason.HELD] = max(by[Reason.HELD], seen.pools[facts.role].asked)
-    if seen.pools[facts.role].asked == 0 and some:
-        by[Reason.WOKEN] = 1
     reason = max(by, key=lambda each: by[each])
     least = 0 if idle and floor == 0 else min(1, own.gangs_max)
     if floor == 0 and not some and seen.pools[facts.role].asked == 0:
@@ -274,16 +277,17 @@ def _target(
     return asked, Reason.DWELL
 
 
-def _learned(state: PoolState, more: int, dwell: float, now: float) -> PoolState:
-    """The pool's state with a patience that has grown if letting go was a mistake.
+def _learned(state: PoolState, more: int, start_s: float, now: float) -> PoolState:
+    """The pool's state with a patience that has grown if letting go was a mistake: a gang that is
+    missed soon after would have been cheaper, or nearly so, than the start of another.
 
     A load that swings a little slower than the dwell would else be followed for ever.
     """
     down_at, patience = state.down_at, state.patience
-    if down_at is not None and now >= down_at + 2 * dwell:
-        down_at, patience = None, max(1.0, patience / 2)
-    elif down_at is not None and more > 0:
+    if down_at is not None and more > 0 and now < down_at + _SORRY * start_s:
         down_at, patience = None, min(_PATIENCE_MAX, 2 * patience)
+    elif down_at is not None and now >= down_at + 2 * _SORRY * start_s * patience:
+        down_at, patience = None, max(1.0, patience / 2)
     if more < 0:
         down_at = now
     return replace(state, down_at=down_at, patience=patience)

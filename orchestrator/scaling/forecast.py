@@ -27,7 +27,7 @@ class Line:
     mean_at: float = 0.0
     spread_s2: float = 0.0  # variance of the samples' instants
 
-    def ahead(self, ahead_s: float, errors: float) -> float:
+    def ahead(self, ahead_s: float, errors: float = 0.0) -> float:
         """Requests a second in so many seconds, and so many standard errors more; not below 0."""
         from_mean_s = self.at + ahead_s - self.mean_at
         share = 1.0 + (from_mean_s * from_mean_s / self.spread_s2 if self.spread_s2 > 0 else 0.0)
@@ -44,7 +44,7 @@ def with_sample(samples: Samples, at: float, per_s: float) -> Samples:
     was = line_of(before, before[-1][0])
     middle_s = sum(when for when, _ in fresh) / _FRESH - was.at
     mean = sum(rate for _, rate in fresh) / _FRESH
-    expected = was.ahead(middle_s, 0.0)
+    expected = was.ahead(middle_s)
     error = was.ahead(middle_s, 1.0) - expected
     own = max(was.variance, max(mean, expected) / WINDOW_S) / _FRESH
     jumped = abs(mean - expected) > _JUMP * math.sqrt(error * error + own)

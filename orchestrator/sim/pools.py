@@ -94,14 +94,18 @@ class Pools:
         return slot
 
     @property
-    def gpus_held(self) -> int:
-        """GPUs that replicas hold now."""
-        return sum(slot.model.gpus for slot in self.slots if not slot.pending)
+    def gpus_held(self) -> dict[Role, int]:
+        """GPUs that replicas of each role hold now."""
+        held = dict.fromkeys(self.models, 0)
+        for slot in self.slots:
+            if not slot.pending:
+                held[slot.model.role] += slot.model.gpus
+        return held
 
     @property
     def gpus_free(self) -> float:
         """GPUs that no replica holds."""
-        return (self._world.scenario.gpus_max or math.inf) - self.gpus_held
+        return (self._world.scenario.gpus_max or math.inf) - sum(self.gpus_held.values())
 
     def held_gpu_s(self, now: float) -> dict[str, float]:
         """GPU-seconds that replicas of each role have held, whatever they did with them."""

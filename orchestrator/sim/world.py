@@ -239,7 +239,8 @@ class World:
         self.pools.beat(now)
         self.meter.line.add("in_flight", now, len(self.calls))
         self.meter.line.add("beats", now, 1)
-        self.meter.line.add("gpus", now, self.pools.gpus_held)
+        for role, gpus in self.pools.gpus_held.items():
+            self.meter.line.add(f"held {role.value}", now, gpus * HEARTBEAT_S)
         if self.progress is not None:
             self.progress(now, self.checks.begun, len(self.calls))
         if now > self._last_begun_at + self.scenario.stall_s:

@@ -56,9 +56,9 @@ class ScalingSpec:
     gpus_max: int | None = None  # of all pools together; None: their ceilings say enough
     calendar: tuple[CalendarEntry, ...] = ()
     # How long less must have been enough before a gang is let go. None: as long as a start takes,
-    # but at least five minutes: whoever lets go sooner may pay more for starts than for waiting.
+    # but at least two minutes: whoever lets go sooner may pay more for starts than for waiting.
     dwell_s: float | None = None
-    slack: float = 0.03  # share of the load by which fewer gangs must have more than enough room
+    slack: float = 0.01  # share of the load by which fewer gangs must have more than enough room
     idle_s: float = 900.0  # without any request before the last gangs are let go, if floors are 0
     # How long a gang may find no node before the others are dealt as if there were no more.
     pending_s: float = 300.0

@@ -1,18 +1,19 @@
 """Scaling as Serve's controller calls it, with contexts that have what Serve's have."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pytest
 import yaml
 
 from orchestrator.core import Role
-from orchestrator.runtime.application import serve_config
 from orchestrator.runtime.scaling_policy import GATEWAY, ScalingPolicy, stats_of
+from orchestrator.runtime.serve_config import serve_config
 from orchestrator.scaling import Decision, Observation
 from orchestrator.sim.scaling_day import spec_of
 from orchestrator.spec import spec_tree
-from orchestrator.telemetry import open_log
+from orchestrator.telemetry import Log, open_log
 
 SPEC = spec_of()
 MODEL = SPEC.models[0].name
@@ -48,7 +49,7 @@ class Context:
 class Controller:
     """Calls the policy and does what it says, as Serve does."""
 
-    tmp_path: Path
+    log: Log
     now: float = 0.0
     reported: list[tuple[str, Decision]] = field(default_factory=list)
 
@@ -61,7 +62,7 @@ class Controller:
             yaml.safe_dump(dict(spec_tree(SPEC))),
             clock=lambda: self.now,
             wall=lambda: self.now,
-            log=open_log("scaling", self.tmp_path / "scaling.jsonl"),
+            log=self.log,
             report=lambda model, decision: self.reported.append((model, decision)),
         )
 
@@ -81,15 +82,20 @@ class Controller:
         return asked
 
 
-def test_nothing_is_decided_before_a_gateway_has_measured_anything(tmp_path: Path) -> None:
-    it = Controller(tmp_path)
+@pytest.fixture
+def it(tmp_path: Path) -> Iterator[Controller]:
+    log = open_log("scaling", tmp_path / "scaling.jsonl")
+    yield Controller(log)
+    log.close()
+
+
+def test_nothing_is_decided_before_a_gateway_has_measured_anything(it: Controller) -> None:
     assert it.call() == {}
     it.contexts[Id(GATEWAY)].aggregated_metrics = None
     assert it.call() == {}
 
 
-def test_both_pools_are_decided_on_together_from_all_gateways(tmp_path: Path) -> None:
-    it = Controller(tmp_path)
+def test_both_pools_are_decided_on_together_from_all_gateways(it: Controller) -> None:
     half = replace(BUSY, requests_per_s=0.25, running=75)
     it.push(half, half)
     found = it.call()
@@ -98,14 +104,12 @@ def test_both_pools_are_decided_on_together_from_all_gateways(tmp_path: Path) ->
     assert it.reported[0][1].per_s == BUSY.requests_per_s
 
 
-def test_the_gateways_own_number_is_left_alone(tmp_path: Path) -> None:
-    it = Controller(tmp_path)
+def test_the_gateways_own_number_is_left_alone(it: Controller) -> None:
     it.push(BUSY)
     assert Id(GATEWAY) not in it.call()
 
 
-def test_between_two_periods_the_last_targets_stand(tmp_path: Path) -> None:
-    it = Controller(tmp_path)
+def test_between_two_periods_the_last_targets_stand(it: Controller) -> None:
     it.push(BUSY)
     first = it.call()
     it.push(replace(BUSY, running=600))
@@ -116,15 +120,15 @@ def test_between_two_periods_the_last_targets_stand(tmp_path: Path) -> None:
     assert it.call()[it.pools[Role.DECODE]] > first[it.pools[Role.DECODE]]
 
 
-def test_an_application_that_is_being_deployed_is_left_alone(tmp_path: Path) -> None:
-    it = Controller(tmp_path)
+def test_an_application_that_is_being_deployed_is_left_alone(it: Controller) -> None:
     it.push(BUSY)
     del it.contexts[it.pools[Role.DECODE]]
     assert it.call() == {}
 
 
-def test_gangs_that_do_not_start_in_time_are_taken_to_have_no_nodes(tmp_path: Path) -> None:
-    it = Controller(tmp_path)
+def test_gangs_that_do_not_start_in_time_are_taken_to_have_no_nodes(
+    it: Controller, tmp_path: Path
+) -> None:
     it.push(BUSY)
     assert sum(it.call().values()) > 2
     for _ in range(120):  # 20 minutes, in which no gang starts
@@ -134,8 +138,9 @@ def test_gangs_that_do_not_start_in_time_are_taken_to_have_no_nodes(tmp_path: Pa
     assert "no_nodes" in (tmp_path / "scaling.jsonl").read_text()
 
 
-def test_each_change_is_a_line_with_its_reason_and_what_was_seen(tmp_path: Path) -> None:
-    it = Controller(tmp_path)
+def test_each_change_is_a_line_with_its_reason_and_what_was_seen(
+    it: Controller, tmp_path: Path
+) -> None:
     it.push(BUSY)
     it.call()
     it.now = 10.0
@@ -146,6 +151,7 @@ def test_each_change_is_a_line_with_its_reason_and_what_was_seen(tmp_path: Path)
     assert '"requests_per_s":0.5' in lines[0]
 
 
+@pytest.mark.filterwarnings("ignore")  # Ray's own, when it is imported
 def test_serve_takes_the_configuration() -> None:
     from ray.serve.schema import ServeDeploySchema  # seconds to import
 
