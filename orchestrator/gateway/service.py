@@ -67,12 +67,12 @@ class Service:
         self._decisions = decisions
         self._decoder = Role.UNIFIED if model.pool(Role.UNIFIED) else Role.DECODE
         self._prefiller = Role.UNIFIED if model.pool(Role.UNIFIED) else Role.PREFILL
-        self._meter = scaling.Meter()
         self._admission = Admission(spec.admission)
         self._passages: dict[str, Passage] = {}  # until the last submission has ended
         self._stranded: dict[str, Passage] = {}  # found no rank when they last looked
         self._host = host or Host()
         self._now = self._host.now
+        self._meter = scaling.Meter()
         limits = ChannelLimits(
             heartbeat_s=spec.channel.heartbeat_s,
             lost_after_s=spec.channel.lost_after_s,

@@ -93,6 +93,7 @@ class State:
     """What is remembered between two decisions."""
 
     samples: Samples = ()
+    sampled_at: float | None = None
     pools: Mapping[Role, PoolState] = field(default_factory=dict)
     idle_since: float | None = None
     gpus_known: int | None = None  # as many as there are, as far as is known
@@ -126,10 +127,12 @@ class Decision:
 def decide(plan: Plan, state: State, seen: Seen, now: float) -> tuple[Decision, State]:
     """The targets of all pools at `now`, and what to remember. Takes well below a millisecond."""
     load = _filled(seen.load, state.load)
-    samples = state.samples
-    if not samples or now >= samples[-1][0] + WINDOW_S:
-        samples = with_sample(samples, now, load.requests_per_s)
-    line = line_of(samples, now)
+    samples, sampled_at = state.samples, state.sampled_at
+    if sampled_at is None:
+        sampled_at = now  # the first window has not passed yet
+    elif now >= sampled_at + WINDOW_S:
+        samples, sampled_at = with_sample(samples, now, load.requests_per_s), now
+    line = line_of(samples, now) if samples else Line(now, load.requests_per_s)
     idle_since = _idle_since(state, load, now)
     idle = idle_since is not None and now >= idle_since + plan.spec.idle_s
     known, until, pools = _nodes(plan, state, seen, now)
@@ -152,7 +155,7 @@ def decide(plan: Plan, state: State, seen: Seen, now: float) -> tuple[Decision, 
             replace(was, needs=needs_of), gangs - asked, plan.pools[role].start_s, now
         )
     decision = Decision(tuple(targets), line.per_s, capacity.keeps_slo(plan.pools, plan.slo, load))
-    return decision, State(samples, pools, idle_since, known, until, load)
+    return decision, State(samples, sampled_at, pools, idle_since, known, until, load)
 
 
 def dwell_s(plan: Plan, role: Role) -> float:

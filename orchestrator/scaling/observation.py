@@ -35,6 +35,7 @@ class Meter:
     """Counts one gateway's requests. Instants are of any clock that does not go back."""
 
     def __init__(self) -> None:
+        self._began_at: float | None = None  # when it was first used
         self._spans: deque[list[int]] = deque()  # number of the span, arrivals in it
         self._came = 0
         self._went = 0
@@ -43,6 +44,7 @@ class Meter:
 
     def arrived(self, prompt_tokens: int, costs: StepCosts, now: float) -> None:
         """A request has come, whatever becomes of it; `costs` are those of a rank that prefills."""
+        self._begins(now)
         span = int(now // _SPAN_S)
         if not self._spans or self._spans[-1][0] != span:
             self._spans.append([span, 0])
@@ -80,14 +82,20 @@ class Meter:
         span = int(now // _SPAN_S)
         self._forget(span)
         arrivals = sum(count for _, count in self._spans)
-        since_s = now - (span - _SPANS) * _SPAN_S  # of whole spans, and of the one under way
+        # Whole spans, and the one under way.
+        since = max(self._begins(now), (span - _SPANS) * _SPAN_S)
         return replace(
             self._means,
-            requests_per_s=arrivals / since_s,
+            requests_per_s=arrivals / max(_SPAN_S, now - since),
             running=running,
             waiting=waiting,
             kv_tokens=kv_tokens,
         )
+
+    def _begins(self, now: float) -> float:
+        if self._began_at is None:
+            self._began_at = now
+        return self._began_at
 
     def _forget(self, span: int) -> None:
         while self._spans and self._spans[0][0] < span - _SPANS:
