@@ -48,7 +48,10 @@ def with_sample(samples: Samples, at: float, per_s: float) -> Samples:
     error = was.ahead(middle_s, 1.0) - expected
     own = max(was.variance, max(mean, expected) / WINDOW_S) / _FRESH
     jumped = abs(mean - expected) > _JUMP * math.sqrt(error * error + own)
-    return fresh if jumped else samples
+    if not jumped:
+        return samples
+    last = fresh[-1][1]  # the one before it may be of the old load still
+    return tuple(each for each in fresh if abs(each[1] - last) <= abs(each[1] - expected))
 
 
 def line_of(samples: Sequence[tuple[float, float]], now: float) -> Line:
