@@ -30,7 +30,7 @@ class Gateway:
             log,
             open_log(gateway_id, logs / f"decisions-{gateway_id}.jsonl"),
         )
-        self._keys = Keys(spec.api.keys_path, log)
+        self._keys = Keys(spec.api.keys_path, log, spec.admission.class_names)
         self._pools = {
             pool_name(model, pool.role): (model.name, pool.role)
             for model in spec.models

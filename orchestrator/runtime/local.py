@@ -45,7 +45,7 @@ def run_local(spec: Spec, folder: Path, say: Say, began_at: float) -> None:
     """
     load_tokenizers(spec)
     if spec.api.keys_path is not None:
-        read_keys(Path(spec.api.keys_path))
+        read_keys(Path(spec.api.keys_path), spec.admission.class_names)
     check_layout(spec)
     check_port(spec)
     _quiet()

@@ -147,6 +147,11 @@ class AdmissionSpec:
     rank_requests_max: int | None = None
     classes: tuple[ClassSpec, ...] = ()
 
+    @property
+    def class_names(self) -> frozenset[str]:
+        """Of the classes that an account may have."""
+        return frozenset(each.name for each in self.classes)
+
 
 class KvHandoff(StrEnum):
     """Who moves a prompt's KV from the prefill rank to the decode rank, and what both know."""
