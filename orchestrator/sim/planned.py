@@ -59,7 +59,7 @@ def planned(
     origin: str,
     seed: int,
     engine: EngineFamily = EngineFamily.VLLM,
-    storage_bytes_per_s: float = STORAGE_BYTES_PER_S,
+    storage_bytes_per_s: float | None = None,
 ) -> Planned:
     """The plan whose values have this spec and this `plan.asked`. Raises SpecError."""
     if spec.handoff.kv is not KvHandoff.PULL:
@@ -86,7 +86,8 @@ def planned(
                 f"{gpu.name}",
                 "plan anew with `r1-serve plan`",
             )
-        start_s = float(cold_start_s(grid, storage_bytes_per_s).flat[0])
+        rate = storage_bytes_per_s or model.engine.storage_bytes_per_s or STORAGE_BYTES_PER_S
+        start_s = float(cold_start_s(grid, rate).flat[0])
         ranks = int((grid.dp * grid.tp).flat[0]) if pool.gang.expert_parallel else 1
         luck = luck_of(ranks, Chance(seed)(f"experts {pool.role.value}").gauss)
         found: GangModel = gang_model(
