@@ -35,6 +35,7 @@ class Call:
     hash_tokens: int = HASH_TOKENS
     max_tokens: int = 32_768
     klass: str = ""  # of service
+    tenant: str = ""  # whose it is
     poison: bool = False  # kills the engine that prefills it
     # What becomes of it:
     keys: Sequence[int] | None = None  # of its blocks, once the engine has asked

@@ -44,3 +44,10 @@ def test_the_cheapest_way_depends_on_who_holds_what_and_who_is_busy(
 def test_without_a_prefill_rank_there_is_nothing_to_choose() -> None:
     question = Question(Leg.WHOLE, 2000, 500, {})
     assert price_ways(FleetView((D,), 0.0), Role.DECODE, question, same_costs(COSTS)) is None
+
+
+def test_unified_gangs_with_costs_of_their_own_have_nothing_to_choose() -> None:
+    unified = replace(D, role=Role.UNIFIED)
+    question = Question(Leg.WHOLE, 2000, 500, {})
+    view = FleetView((unified,), 0.0)
+    assert price_ways(view, Role.UNIFIED, question, {Role.UNIFIED: COSTS}) is None
