@@ -8,7 +8,7 @@ are in a tree of their own. Nothing here knows time: the host moves requests thr
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core import RankId
@@ -253,34 +253,39 @@ class PrefixIndex:
         high, up to the end of some later run of blocks that it holds; it is never too low.
         """
         depths: dict[int, int] = {}
-        get = self._holders.get
-        end = len(keys)
-        at = 0
-        held = get(keys[0]) if keys else 0
-        left = _ALL & ~self._dead
-        while held:
-            still = held & left
-            if at:
+        if keys and (first := self._holders.get(keys[0])):
+            left = first & ~self._dead
+            for at, held in self._changes(keys, first):
+                still = left & held
                 _leave_off(depths, left & ~still, at)
-            left = still
-            if not left:
-                break
-            # the last block with the same set: steps that double, then halve
-            step = 1
-            while at + step < end and get(keys[at + step]) == held:
-                at += step
-                step *= 2
-            while step := step // 2:
-                if at + step < end and get(keys[at + step]) == held:
-                    at += step
-            at += 1
-            held = get(keys[at]) if at < end else 0
-        if at:
-            _leave_off(depths, left, at)
+                left = still
+                if not left:
+                    break
+            _leave_off(depths, left, len(keys))
         sure = self._named(depths)
         hoped = dict(sure)
         self._tree.deepen(keys, sure, hoped)
         return PrefixHits(sure, hoped)
+
+    def _changes(self, keys: Sequence[int], first: int) -> Iterator[tuple[int, int]]:
+        """Where the set of ranks that hold a block changes, and what it is from there on.
+
+        Between two blocks with equal sets nothing is looked at: every look is a miss of all caches.
+        """
+        get = self._holders.get
+        end = len(keys) - 1
+        spans = [(0, first, end, get(keys[end]))]
+        while spans:
+            low, held, high, then = spans.pop()
+            if held == then:
+                continue
+            if high - low == 1:
+                yield high, then
+                continue
+            middle = (low + high) // 2
+            between = get(keys[middle])
+            spans.append((middle, between, high, then))
+            spans.append((low, held, middle, between))
 
     def _named(self, depths: dict[int, int]) -> dict[RankId, int]:
         names = self._names

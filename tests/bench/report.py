@@ -217,8 +217,8 @@ def trace_section(rounds: int) -> list[str]:
         "## A prefix-heavy trace over HTTP, in front of the same eight engines",
         "",
         f"1,200 requests of Mooncake's synthetic trace, {trace_race.FASTER} times as fast as they "
-        "came and with a quarter of their prompt tokens, in real time; `direct` deals them in "
-        f"turn. Simulated engines: {1 / model.token_s:,.0f} tokens/s of serial prefill, a step of "
+        "came and with a quarter of their prompt tokens, in real time. "
+        f"Simulated engines: {1 / model.token_s:,.0f} tokens/s of serial prefill, a step of "
         f"{1e3 * model.step_s:.0f} ms, {model.blocks:,} blocks of 64 tokens: all eight caches hold "
         "about a third of the text. Median [least..most] of "
         f"{rounds} alternating rounds; `busiest` is the most requests at one engine over the "
@@ -262,7 +262,13 @@ def routing_rows() -> list[str]:
 
 def index_rows() -> list[str]:
     """What the index holds and takes; memory is that of a process of its own."""
-    held = routing_cost.memory(64)
+    out = subprocess.run(
+        [sys.executable, "-m", "tests.bench.routing_cost", "--only", "memory"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    held = json.loads(out)
     wired = [routing_cost.wire(64, 3_000)["events_per_cpu_s"] for _ in range(ROUNDS)]
     turned = list(routing_cost.churn(64, 10_000_000))
     sizes = [float(str(each["bytes_per_block"])) for each in turned]

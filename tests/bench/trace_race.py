@@ -31,12 +31,10 @@ from tests.bench.http_load import Ask, cpu_s, open_loop, percentile
 
 TRACE = Path(__file__).parent / "traces" / "mooncake_synthetic_slice.jsonl.gz"
 CONTENDERS = (
-    "direct",
     "r1-serve",
     "sglang-router:cache_aware",
     "vllm-router:cache_aware",
     "vllm-router:kv_aware",
-    "dynamo:kv",
 )
 ENGINES = 8
 FASTER = 10  # than the trace's own time
