@@ -54,7 +54,7 @@ bench-peers: venv ## the same, and the pass-through beside other people's router
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .peers/dynamo
 	$(BIN)/uv pip install --quiet --python .peers/dynamo/bin/python --no-deps ai-dynamo==1.6.1 ai-dynamo-runtime==1.6.1
 	$(BIN)/uv pip install --quiet --python .peers/dynamo/bin/python \
-		uvloop msgspec pyzmq pydantic packaging pyyaml prometheus-client typing-extensions
+		numpy uvloop msgspec pyzmq pydantic packaging pyyaml prometheus-client typing-extensions
 	$(BIN)/python -m tests.bench.report --relay
 
 bench-simulator: venv ## how fast the simulator is on one core, and what it holds

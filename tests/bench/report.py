@@ -261,20 +261,14 @@ def routing_rows() -> list[str]:
 
 
 def index_rows() -> list[str]:
-    """What the index holds and takes; memory is that of a process of its own."""
-    out = subprocess.run(
-        [sys.executable, "-m", "tests.bench.routing_cost", "--only", "memory"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    held = json.loads(out)
+    """What the index holds and takes; memory is that of processes of its own."""
+    (held,) = _routing_cost("memory")
     wired = [routing_cost.wire(64, 3_000)["events_per_cpu_s"] for _ in range(ROUNDS)]
-    turned = list(routing_cost.churn(64, 10_000_000))
-    sizes = [float(str(each["bytes_per_block"])) for each in turned]
-    speeds = [float(str(each["events_per_cpu_s"])) for each in turned]
+    turned = _routing_cost("churn")
+    sizes = [each["bytes_per_block"] for each in turned]
+    speeds = [each["events_per_cpu_s"] for each in turned]
     return [
-        f"| resident bytes per block, of {held['indexed_blocks']:,} blocks | "
+        f"| resident bytes per block, of {held['indexed_blocks']:,.0f} blocks | "
         f"{held['bytes_per_block']} |",
         f"| the same after 2 million block events, and after 10 million | {sizes[1]:.1f}, "
         f"{sizes[-1]:.1f} |",
@@ -282,6 +276,13 @@ def index_rows() -> list[str]:
         "| the same, stored ones from vLLM's bytes | "
         f"{spread([float(str(each)) for each in wired], 0)} |",
     ]
+
+
+def _routing_cost(what: str) -> list[dict[str, float]]:
+    """A measurement of `tests.bench.routing_cost`, in a process of its own."""
+    command = [sys.executable, "-m", "tests.bench.routing_cost", "--only", what]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [json.loads(line) for line in out.splitlines()]
 
 
 def stack_rows() -> list[str]:
