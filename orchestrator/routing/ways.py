@@ -33,8 +33,6 @@ def price_ways(view: FleetView, decoder: Role, question: Question, costs: Costs)
     `question` is that of the whole request. A decode rank's price in a transfer has what it holds
     taken off: only the rest is moved.
     """
-    if Role.PREFILL not in costs:
-        return None  # a model of unified gangs: there is no other way
     whole = choose_rank(view, decoder, replace(question, leg=Leg.WHOLE), costs[decoder])
     prefill = choose_rank(
         view, Role.PREFILL, replace(question, leg=Leg.PREFILL), costs[Role.PREFILL]

@@ -26,6 +26,6 @@ def stored(
         yield Stored(
             [engine_hash(key) for key in keys[begin:end]],
             engine_hash(keys[begin - 1]) if begin else None,
-            list(ids[begin * block : end * block]),
+            ids[begin * block : end * block],
         )
         first = at

@@ -4,8 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core import FleetView, RankId, RankView, Role
-from orchestrator.routing import Leg, Question, StepCosts, Way, price_ways, same_costs
+from orchestrator.core import FleetView, RankId, RankView, Role, token_ids
+from orchestrator.routing import (
+    Leg,
+    Prompt,
+    Question,
+    Router,
+    StepCosts,
+    Way,
+    price_ways,
+    same_costs,
+)
 
 COSTS = StepCosts(
     prefill_base_s=0.005,
@@ -48,6 +57,6 @@ def test_without_a_prefill_rank_there_is_nothing_to_choose() -> None:
 
 def test_unified_gangs_with_costs_of_their_own_have_nothing_to_choose() -> None:
     unified = replace(D, role=Role.UNIFIED)
-    question = Question(Leg.WHOLE, 2000, 500, {})
     view = FleetView((unified,), 0.0)
-    assert price_ways(view, Role.UNIFIED, question, {Role.UNIFIED: COSTS}) is None
+    router = Router(64, 1_000, {Role.UNIFIED: COSTS})
+    assert router.price(view, Role.UNIFIED, Prompt(token_ids(range(1_000)), 100)) is None
