@@ -1,5 +1,6 @@
 """Who is served now, who waits, who is refused."""
 
+from orchestrator.admission.price import OUTPUT_TOKENS, work_s
 from orchestrator.admission.queue import (
     Admission,
     Admit,
@@ -15,6 +16,7 @@ from orchestrator.admission.queue import (
 )
 
 __all__ = [
+    "OUTPUT_TOKENS",
     "Admission",
     "Admit",
     "Arrived",
@@ -26,4 +28,5 @@ __all__ = [
     "Queue",
     "Reason",
     "Shed",
+    "work_s",
 ]

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from orchestrator.cli.figures_text import PUBLISHED, published_text, read_text
 
+VALIDATE, CALIBRATE = "validate", "calibrate"  # what a row may be used for
+
 
 def add_accuracy(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
@@ -26,6 +28,12 @@ def add_accuracy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the accuracy page")
     parser.add_argument("--seed", type=int, default=0, help="of the simulator")
     parser.add_argument(
+        "--rows",
+        default=VALIDATE,
+        choices=(VALIDATE, CALIBRATE),
+        help="that the simulator plays: those that were not fitted, or those that were",
+    )
+    parser.add_argument(
         "--in-flight-max", type=float, metavar="N", help="the simulator leaves larger loads out"
     )
     parser.add_argument("--groups", type=Path, metavar="FILE", help="write plans' error bands")
@@ -42,11 +50,15 @@ def _run(options: argparse.Namespace) -> int:
     if options.model == "simulator":
         from orchestrator.cli import accuracy_simulator  # the gateway
 
-        played = accuracy_simulator.play_rows(text, factors, options.seed, options.in_flight_max)
-        if options.write:
-            accuracy_simulator.write_page(options.write, name, played)
-        else:
-            accuracy_simulator.print_played(name, text, played, options.format)
+        accuracy_simulator.run(
+            text,
+            name,
+            factors,
+            options.seed,
+            options.in_flight_max,
+            options.write or options.format,
+            options.rows,
+        )
         return 0
     report = Report(name, text, factors)
     if options.write:

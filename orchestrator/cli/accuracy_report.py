@@ -45,11 +45,11 @@ class Report:
 
     def write_page(self, path: Path) -> None:
         """The accuracy page."""
-        _write(path, document(self._points, self._without))
+        write(path, document(self._points, self._without))
 
     def write_groups(self, path: Path) -> None:
         """The groups that error bands are taken from."""
-        _write(path, groups_text(self._points))
+        write(path, groups_text(self._points))
 
 
 def groups_text(points: list[Point]) -> str:
@@ -59,9 +59,11 @@ def groups_text(points: list[Point]) -> str:
     return head + yaml.safe_dump({"groups": found}, sort_keys=False)
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str, mode: str = "w") -> None:
+    """Writes a file of the operator's choice; "a" and no text says whether it could be."""
     try:
-        path.write_text(text, encoding="utf-8")
+        with path.open(mode, encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
         raise SpecError(f"cannot write {path}: {error.strerror}", "name another") from error
 

@@ -1,7 +1,8 @@
 """`r1-serve accuracy --model simulator`: published rows played again, beside the closed form.
 
-Only rows marked `validate` are played: they were never fitted, and the simulator has no factor of
-its own. The closed form's prediction of the same row stands beside each.
+Rows marked `validate` were never fitted, and the simulator has no factor of its own; how engines
+were started is in `sim/recipes.py`, from the rows' own sources. The closed form's prediction of the
+same row stands beside each.
 """
 
 import json
@@ -12,6 +13,8 @@ from pathlib import Path
 from statistics import fmean, median
 
 from orchestrator.cli.accuracy_document import error_text, metric_text
+from orchestrator.cli.accuracy_report import write
+from orchestrator.core import SpecError
 from orchestrator.perf import Factors, Mode
 from orchestrator.perf.accuracy import VALIDATE, predict_rows
 from orchestrator.perf.cases import Case, Unpredictable, cases_of
@@ -64,10 +67,17 @@ class Played:
         return ""
 
 
-def play_rows(text: str, factors: Factors, seed: int, most: float | None) -> list[Played]:
-    """Every metric of every `validate` row; `most` leaves out fleets with more in flight."""
-    rows = read_figures(text)
-    cases = [case for case in cases_of(rows) if case.use == VALIDATE]
+def _play(
+    rows: Sequence[Case | Unpredictable],
+    factors: Factors,
+    seed: int,
+    most: float | None,
+    tell: Callable[[Played], None],
+) -> list[Played]:
+    """Every metric of every row, each told as soon as it is known; `most` leaves out fleets with
+    more in flight.
+    """
+    cases = list(cases_of(rows))
     step = {
         (point.case.id, point.metric): point.predicted for point in predict_rows(cases, factors)
     }
@@ -76,15 +86,52 @@ def play_rows(text: str, factors: Factors, seed: int, most: float | None) -> lis
         if most is not None and case.concurrency > most:
             continue
         if sys.stderr.isatty():
-            print(f"\r{number} of {len(cases)}: {case.id:<70}", end="", file=sys.stderr)
+            print(f"\r{number} of {len(cases)}: {case.id:<70}\r", end="", file=sys.stderr)
         played = replay_case(case, factors, seed)
         for metric in METRICS[case.mode]:
             if metric in case.measured:
                 simulated, measured = played.metrics[metric], case.measured[metric]
                 found.append(Played(case, metric, simulated, step[case.id, metric], measured))
-    if sys.stderr.isatty():
-        print(f"\r{'':<90}\r", end="", file=sys.stderr)
+                tell(found[-1])
     return found
+
+
+def run(
+    text: str,
+    name: str,
+    factors: Factors,
+    seed: int,
+    most: float | None,
+    out: Path | str,
+    use: str,
+) -> None:
+    """Plays the rows of `text`, the file `name`, that are marked `use`; writes the page `out`, or
+    prints a "table" or "json".
+    """
+    rows = [row for row in read_figures(text) if row.use == use]
+    match out:
+        case Path():
+            if use != VALIDATE:
+                raise SpecError("the page is of rows that were not fitted", "leave --rows out")
+            write(out, "", "a")  # that it cannot be written is known before the minutes have passed
+            write(out, document(name, _play(rows, factors, seed, most, lambda p: None)))
+        case "json":
+            json.dump(_tree(_play(rows, factors, seed, most, lambda p: None)), sys.stdout)
+            print()
+        case _:
+            print(f"{name}: {use} rows, simulated / closed form / measured")
+            played = _play(rows, factors, seed, most, _print_row)
+            print(f"{sum(isinstance(row, Unpredictable) for row in rows)} rows have no prediction")
+            for title, bound, reached, met, formula in targets(played):
+                word = "met " if met else "MISS"
+                print(f"{word}  {title}: {reached} ({bound}); closed form {formula}")
+
+
+def _print_row(p: Played) -> None:
+    values = " / ".join(metric_text(p.metric, v) for v in (p.simulated, p.step, p.measured))
+    errors = f"{error_text(p.error):>7} {error_text(p.step_error):>7}"
+    row = f"{p.case.id[:58]:<58} {p.metric:<14}{values:>30} {errors} {_remarks(p)}"
+    print(row.rstrip(), flush=True)
 
 
 def targets(played: Sequence[Played]) -> list[tuple[str, str, str, bool, str]]:
@@ -117,23 +164,6 @@ def targets(played: Sequence[Played]) -> list[tuple[str, str, str, bool, str]]:
                 (title, f"<= {bound:.0%}", f"{reached:.1%}", reached <= bound, f"{formula:.1%}")
             )
     return out
-
-
-def print_played(name: str, text: str, played: Sequence[Played], form: str) -> None:
-    """The table, or one JSON object."""
-    without = [row for row in read_figures(text) if isinstance(row, Unpredictable)]
-    if form == "json":
-        json.dump(_tree(played), sys.stdout, indent=1)
-        print()
-        return
-    print(f"{name}: {len(played)} metrics of validate rows, simulated / closed form / measured")
-    for p in played:
-        values = " / ".join(metric_text(p.metric, v) for v in (p.simulated, p.step, p.measured))
-        errors = f"{error_text(p.error):>7} {error_text(p.step_error):>7}"
-        print(f"{p.case.id[:58]:<58} {p.metric:<14}{values:>30} {errors} {_remarks(p)}")
-    print(f"{sum(row.use == VALIDATE for row in without)} validate rows have no prediction")
-    for title, bound, reached, met, formula in targets(played):
-        print(f"{'met ' if met else 'MISS'}  {title}: {reached} ({bound}); closed form {formula}")
 
 
 def _remarks(p: Played) -> str:
@@ -170,11 +200,14 @@ Written by `r1-serve accuracy --model simulator --write FILE` from `{name}`; do 
 `validate` row is played in the simulator in a closed loop: its own fleet, its own load, lengths
 uniform between 0.8 and 1.0 of the nominal ones where the benchmark draws them so, a lognormal tail
 where the row has a data set's means. Nothing was fitted to these rows, and the simulator adds no
-factor to those of the closed form. A row that measures one decode step is not played, only priced.
+factor to those of the closed form. What a row leaves out of how its engine was started, and its
+source says, is in `orchestrator/sim/recipes.py`: chunks, how often SGLang's scheduler looks at what
+has arrived, how long TensorRT-LLM lets prompts wait for those of other ranks. A row that measures
+one decode step is not played, only priced.
 
 A TTFT *can be known* of clean rows of one pool. Of rows with two pools it cannot: how requests
-queue between them is not stated, and such rows measure up to 38 s where four requests are in
-flight. Rows whose requests come all at once measure the client's own queue.
+queue between them is not stated. Rows whose requests come all at once measure the client's own
+queue. Both are told by what a row says of its run, never by its error, and stand below with theirs.
 """
 
 
@@ -199,8 +232,3 @@ def document(name: str, played: Sequence[Played]) -> str:
         errors = f"{error_text(p.error)} | {error_text(p.step_error)}"
         lines.append(f"| {p.case.id} | {p.metric} | {values} | {errors} | {_remarks(p)} |")
     return "\n".join(lines) + "\n"
-
-
-def write_page(path: Path, name: str, played: Sequence[Played]) -> None:
-    """Writes that page."""
-    path.write_text(document(name, played), encoding="utf-8")

@@ -12,7 +12,12 @@ import msgspec
 
 from orchestrator import admission
 from orchestrator.core import SpecError
-from orchestrator.gateway.decision_log import admission_input, replay, replay_path
+from orchestrator.gateway.decision_log import (
+    admission_input,
+    admission_limits,
+    replay,
+    replay_path,
+)
 from orchestrator.routing import Choice
 
 _SHOWN = 10  # differences that are printed
@@ -74,7 +79,7 @@ class _Replay:
     def _admission(self, number: int, event: str, line: dict[str, object]) -> None:
         key = str(line.get("source")), str(line.get("model"))
         if event == "admission_opened":
-            self._queues[key] = admission.Admission(int(str(line["queue_requests_max"])))
+            self._queues[key] = admission.Admission(admission_limits(line))
             self._expected[key] = []
         elif key not in self._queues:
             self._left_out["admission without its beginning"] += event == "admission"

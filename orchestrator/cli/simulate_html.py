@@ -103,11 +103,10 @@ def _busy(result: "Result") -> str:
     line = result.meter.line
     series = []
     for at, pool in enumerate(result.plan.pools):
-        capacity = pool.model.gpus * pool.replicas * line.span_s
-        sums = line.sums.get(pool.model.role.value, [])
-        series.append(
-            _line(pool.model.role.value, [s / capacity for s in sums], line.span_s, f"s{at}")
-        )
+        role = pool.model.role.value
+        sums, held = line.sums.get(role, []), line.sums.get(f"held {role}", [])
+        shares = [s / gpu_s if gpu_s else 0.0 for s, gpu_s in zip(sums, held, strict=False)]
+        series.append(_line(role, shares, line.span_s, f"s{at}"))
     return _chart("s", "share of the time", series, [], 470, 260, y_most=1.05)
 
 

@@ -49,7 +49,12 @@ class Result:
     @property
     def gpu_hours(self) -> float:
         """That were held, whatever they did."""
-        return self.plan.gpus * self.lasted_s / 3600
+        return sum(self.meter.held_s.values()) / 3600
+
+    @property
+    def gpus(self) -> float:
+        """That were held on average."""
+        return sum(self.meter.held_s.values()) / self.lasted_s
 
     @property
     def cost(self) -> float | None:

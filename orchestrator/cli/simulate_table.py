@@ -23,10 +23,11 @@ def figures(result: "Result") -> list[tuple[str, str]]:
         *((str(o), f"{meter.outcomes[o]:,}") for o in Outcome if meter.outcomes[o]),
         ("within the SLO", f"{kept / max(ended, 1):.1%}"),
         ("goodput, requests/s", f"{kept / result.lasted_s:.2f}"),
-        ("output, tok/s/GPU", f"{meter.output_tokens / result.lasted_s / result.plan.gpus:,.0f}"),
+        ("output, tok/s/GPU", f"{meter.output_tokens / result.lasted_s / result.gpus:,.0f}"),
         ("prefix hit", f"{meter.cached_tokens / max(meter.prompt_tokens, 1):.1%}"),
         ("in flight, mean", f"{meter.in_flight_s / result.lasted_s:,.1f}"),
         *((f"busy, {role}", f"{share:.0%}") for role, share in busy(result).items()),
+        ("GPUs held, mean", f"{result.gpus:,.1f}"),
         ("GPU-hours", f"{result.gpu_hours:,.1f}"),
     ]
     if result.cost is not None:
@@ -37,10 +38,11 @@ def figures(result: "Result") -> list[tuple[str, str]]:
 
 def busy(result: "Result") -> dict[str, float]:
     """Of each role's GPUs, the share of the time in which they computed."""
+    meter = result.meter
     return {
-        pool.model.role.value: result.meter.busy_s.get(pool.model.role.value, 0.0)
-        / (pool.model.gpus * pool.replicas * result.lasted_s)
-        for pool in result.plan.pools
+        role: meter.busy_s.get(role, 0.0) / held_s
+        for role, held_s in meter.held_s.items()
+        if held_s
     }
 
 
@@ -147,6 +149,7 @@ def tree(result: "Result") -> dict[str, object]:
         "command": result.command,
         "source": result.source,
         "gpus": result.plan.gpus,
+        "gpus_held_mean": result.gpus,
         "gpu": result.plan.gpu,
         "simulated_s": result.lasted_s,
         "outcomes": {str(outcome): count for outcome, count in sorted(meter.outcomes.items())},

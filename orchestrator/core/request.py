@@ -28,3 +28,5 @@ class Request:
     arrived_at: float
     deadline: float
     session: str = ""  # requests of one session share a prefix; empty: nobody has said
+    tenant: str = ""  # whose it is, for fairness; empty: everybody's
+    klass: str = ""  # of service

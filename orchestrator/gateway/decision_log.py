@@ -10,7 +10,7 @@ from orchestrator import admission, handoff
 from orchestrator.core import FleetView, RankId, RankView, Request, RequestId, Role
 from orchestrator.routing import Choice, NoRank, Prices, Question, StepCosts, choose_rank
 from orchestrator.routing.router import Decision
-from orchestrator.spec import HandoffSpec
+from orchestrator.spec import AdmissionSpec, HandoffSpec
 
 # --- routing -------------------------------------------------------------------------------------
 
@@ -74,6 +74,7 @@ class _Input(msgspec.Struct):
     now: float
     on: str
     request: Request | None = None
+    work_s: float = 0.0
     request_id: str = ""
     slots: int = 0
 
@@ -81,8 +82,8 @@ class _Input(msgspec.Struct):
 def admission_fields(event: admission.Event) -> dict[str, object]:
     """What came in, as fields of its line."""
     match event:
-        case admission.Arrived(request):
-            return {"on": "arrived", "request": request}
+        case admission.Arrived(request, work_s):
+            return {"on": "arrived", "request": request, "work_s": work_s}
         case admission.Left(request_id):
             return {"on": "left", "request_id": request_id}
         case admission.Capacity(slots):
@@ -93,12 +94,17 @@ def admission_fields(event: admission.Event) -> dict[str, object]:
             assert_never(event)
 
 
+def admission_limits(line: Mapping[str, object]) -> AdmissionSpec:
+    """What a queue was opened with. Raises msgspec.ValidationError for any other line."""
+    return msgspec.convert(line.get("limits"), AdmissionSpec)
+
+
 def admission_input(line: Mapping[str, object]) -> tuple[admission.Event, float]:
     """The event and its instant. Raises msgspec.ValidationError for any other line."""
     read = msgspec.convert(line, _Input)
     match read.on:
         case "arrived" if read.request is not None:
-            return admission.Arrived(read.request), read.now
+            return admission.Arrived(read.request, read.work_s), read.now
         case "left":
             return admission.Left(RequestId(read.request_id)), read.now
         case "capacity":

@@ -110,6 +110,8 @@ class Endpoint:
             now,
             now + spec.admission.queue_timeout_s,
             session,
+            account.name,
+            account.klass,
         )
         passage = prepared.served.service.open(
             request,

@@ -2,10 +2,11 @@
 
 A file has a line per key, `#` begins a comment:
 
-    ACCOUNT sha256:HEX [requests=N] [suspended]
+    ACCOUNT sha256:HEX [requests=N] [class=NAME] [suspended]
 
-`requests` bounds the account's open requests at each gateway replica; `suspended` refuses them all
-with 402. A folder, such as a mounted Kubernetes Secret, is read as all of its files together.
+`requests` bounds the account's open requests at each gateway replica; `class` is one of
+`admission.classes`; `suspended` refuses them all with 402. A folder, such as a
+mounted Kubernetes Secret, is read as all of its files together.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import hashlib
 import re
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class Account:
     name: str
     requests_max: int | None = None  # open at one gateway replica
     suspended: bool = False
+    klass: str = ""  # of service
 
 
 OPEN = Account("")  # everybody's, where no keys are configured
@@ -60,8 +62,8 @@ def key_line(name: str, key: str) -> str:
     return line
 
 
-def read_keys(path: Path) -> Mapping[str, Account]:
-    """The accounts by their keys' digests.
+def read_keys(path: Path, classes: Collection[str] = ()) -> Mapping[str, Account]:
+    """The accounts by their keys' digests; `classes` are those of service that there are.
 
     Raises SpecError if the path cannot be read, holds no key or a line that is none.
     """
@@ -73,7 +75,7 @@ def read_keys(path: Path) -> Mapping[str, Account]:
             raise SpecError(f"cannot read the keys in {file}: {error}", _CURE) from error
         for number, line in enumerate(lines, 1):
             if text := line.partition("#")[0].strip():
-                key, account = _parse(text, f"{file}, line {number}")
+                key, account = _parse(text, f"{file}, line {number}", classes)
                 accounts[key] = account
     if not accounts:
         raise SpecError(f"api.keys_path: there is no key in {path}", _CURE)
@@ -89,30 +91,40 @@ def _files(path: Path) -> list[Path]:
     return sorted(f for f in path.iterdir() if f.is_file() and not f.name.startswith("."))
 
 
-def _parse(text: str, place: str) -> tuple[str, Account]:
+def _parse(text: str, place: str, classes: Collection[str]) -> tuple[str, Account]:
     found = _LINE.fullmatch(text)
     if found is None:
         raise SpecError(f"{place} is no `ACCOUNT sha256:HEX`", _CURE)
-    requests_max, suspended = None, False
+    requests_max, suspended, klass = None, False, ""
     for option in found["rest"].split():
         name, _, value = option.partition("=")
         if option == "suspended":
             suspended = True
         elif name == "requests" and value.isdecimal() and int(value) > 0:
             requests_max = int(value)
+        elif name == "class":
+            if value not in classes:
+                raise SpecError(
+                    f"{place}: there is no class {value!r}",
+                    f"give one of admission.classes: {', '.join(sorted(classes)) or 'none yet'}",
+                )
+            klass = value
         else:
-            raise SpecError(f"{place}: {option!r} is no option", "use requests=N or suspended")
-    return found["digest"], Account(found["name"], requests_max, suspended)
+            raise SpecError(
+                f"{place}: {option!r} is no option", "use requests=N, class=NAME or suspended"
+            )
+    return found["digest"], Account(found["name"], requests_max, suspended, klass)
 
 
 class Keys:
     """The keys in force. Without a path everybody may come in, and the log says so."""
 
-    def __init__(self, path: str | None, log: Log) -> None:
-        """Raises SpecError if the path has no valid keys."""
+    def __init__(self, path: str | None, log: Log, classes: Collection[str] = ()) -> None:
+        """`classes` are those of `admission`. Raises SpecError if the path has no valid keys."""
         self._path = None if path is None else Path(path)
         self._log = log
-        self._accounts = {} if self._path is None else read_keys(self._path)
+        self._classes = classes
+        self._accounts = {} if self._path is None else read_keys(self._path, self._classes)
         self._seen = self._signature()
         self._open: Counter[str] = Counter()  # requests by account
         if self._path is None:
@@ -160,7 +172,7 @@ class Keys:
             return
         self._seen = seen
         try:
-            self._accounts = read_keys(self._path)
+            self._accounts = read_keys(self._path, self._classes)
         except SpecError as error:
             self._log.error("keys_not_reloaded", cause=error.cause, cure=error.cure)
         else:

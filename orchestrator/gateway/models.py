@@ -11,6 +11,7 @@ from orchestrator.core import Role, SpecError
 from orchestrator.gateway.network import Member
 from orchestrator.gateway.service import Service
 from orchestrator.gateway.supervisor import Supervisor
+from orchestrator.scaling import Observation
 from orchestrator.spec import EngineKind, ModelSpec, SourceKind, Spec, public_names, source_of
 from orchestrator.telemetry import Log, Metrics
 
@@ -126,6 +127,10 @@ class Models:
     def ready(self) -> bool:
         """Whether a request for any model that came now could be decoded."""
         return all(served.service.ready() for served in self._served.values())
+
+    def observe(self) -> dict[str, Observation]:
+        """What was measured of each model's requests."""
+        return {name: served.service.observe() for name, served in self._served.items()}
 
     def ranks(self) -> dict[str, dict[str, int]]:
         """How many ranks can be reached now, by model and role."""

@@ -57,6 +57,7 @@ class Ranks:
         self._network = network
         self.costs = costs or routing.same_costs(routing.DEFAULT_COSTS)
         self._priced = costs is not None
+        self.credits: dict[Role, int] = {}  # open requests at a rank; others: the channel's limit
         self._ranks: dict[RankId, _Rank] = {}
         self._hashing: KvHashing | None = None  # of the first rank, and so of all
         self._router: routing.Router | None = None  # from the first rank on
@@ -204,7 +205,13 @@ class Ranks:
         kv_tokens = info.kv_blocks * info.block_size
         rank.joined = True
         self._router.join(
-            routing.Member(member.rank_id, member.role, self._limits.max_requests, 0, kv_tokens),
+            routing.Member(
+                member.rank_id,
+                member.role,
+                self.credits.get(member.role, self._limits.max_requests),
+                0,
+                kv_tokens,
+            ),
             kv_events=info.kv_events is not None,
         )
         if info.kv_events is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from orchestrator import admission, handoff, routing
+from orchestrator import admission, handoff, routing, scaling
 from orchestrator.admission import Admission
 from orchestrator.core import (
     KvParams,
@@ -75,11 +75,13 @@ class Service:
         self._log = log
         self._decisions = decisions
         self._decoder = Role.UNIFIED if model.pool(Role.UNIFIED) else Role.DECODE
-        self._admission = Admission(spec.admission.queue_requests_max)
+        self._prefiller = Role.UNIFIED if model.pool(Role.UNIFIED) else Role.PREFILL
+        self._admission = Admission(spec.admission)
         self._passages: dict[str, Passage] = {}  # until the last submission has ended
         self._stranded: dict[str, Passage] = {}  # found no rank when they last looked
         self._host = host or Host()
         self._now = self._host.now
+        self._meter = scaling.Meter()
         limits = ChannelLimits(
             heartbeat_s=spec.channel.heartbeat_s,
             lost_after_s=spec.channel.lost_after_s,
@@ -89,12 +91,13 @@ class Service:
         self.ranks = Ranks(
             limits, supervisor, self._fleet_changed, self._now, log, network, _costs(model)
         )
+        self.ranks.credits[self._decoder] = _credits(spec)
         self._slots = 0
         self._changed = False
         decisions.info(
             "admission_opened",
             model=model.name,
-            queue_requests_max=spec.admission.queue_requests_max,
+            limits=spec.admission,
         )
 
     def start(self) -> None:
@@ -121,6 +124,13 @@ class Service:
         view = self.ranks.view(self._now())
         return {pool.role.value: len(view.of(pool.role)) for pool in self.model.pools}
 
+    def observe(self) -> scaling.Observation:
+        """What this gateway has measured of the model's requests."""
+        now = self._now()
+        rooms = [rank.kv_tokens for rank in self.ranks.view(now).of(self._decoder)]
+        kv_tokens = min(rooms, default=0)
+        return self._meter.read(self._admission.held, self._admission.waiting, kv_tokens, now)
+
     # --- requests ------------------------------------------------------------------------------
 
     def open(
@@ -139,8 +149,22 @@ class Service:
         machine = Handoff(self.spec.handoff, self._decoder, len(prompt_ids), sampling.max_tokens)
         passage = self._host.passage(request, prompt_ids, sampling, machine, cache_salt, pin_ids)
         self._passages[request.request_id] = passage
-        self._admit(admission.Arrived(request))
+        costs = self.ranks.costs[self._prefiller]
+        self._meter.arrived(len(prompt_ids), costs, self._now())
+        self._admit(admission.Arrived(request, self._work_s(request)))
         return passage
+
+    def _work_s(self, request: Request) -> float:
+        """What the request is predicted to cost."""
+        usual = self._meter.output_tokens or admission.OUTPUT_TOKENS
+        costs = self.ranks.costs
+        return admission.work_s(
+            costs[self._prefiller],
+            costs[self._decoder],
+            request.prompt_tokens,
+            min(usual, request.max_tokens),
+            self.ranks.credits[self._decoder],
+        )
 
     def close(self, passage: Passage) -> None:
         """The HTTP side is done with the request, whether it has ended or not. Never waits."""
@@ -296,14 +320,16 @@ class Service:
         self.ranks.submit(decision, prompt, submit, _Nobody())
 
     def _log_end(self, passage: Passage, end: handoff.Finished) -> None:
-        self.ranks.drew(len(passage.handoff.emitted))
+        output_tokens = len(passage.handoff.emitted)
+        self.ranks.drew(output_tokens)
+        self._meter.ended(len(passage.prompt_ids), passage.handoff.cached_tokens, output_tokens)
         self._log.info(
             "request_ended",
             request_id=passage.request.request_id,
             finish=end.finish,
             cause=end.cause,
             prompt_tokens=len(passage.prompt_ids),
-            output_tokens=len(passage.handoff.emitted),
+            output_tokens=output_tokens,
             ranks=[rank_id for rank_id, _ in passage.attempts.values()],
         )
 
@@ -383,6 +409,14 @@ def _costs(model: ModelSpec) -> routing.Costs | None:
     """Of a rank of each pool, if the spec knows those of all."""
     known = {pool.role: pool.costs for pool in model.pools if pool.costs is not None}
     return known if len(known) == len(model.pools) else None
+
+
+def _credits(spec: Spec) -> int:
+    """Requests that this gateway may have open at one rank that decodes: its share."""
+    most = spec.admission.rank_requests_max
+    if most is None:
+        return spec.channel.max_requests
+    return min(spec.channel.max_requests, -(-most // spec.gateway.replicas))
 
 
 def _prompt(passage: Passage) -> routing.Prompt:

@@ -25,8 +25,15 @@ from orchestrator.perf.hardware import HARDWARE, Fabric, Gpu
 from orchestrator.perf.layout import Array, EngineFamily, Layout, LayoutGrid
 from orchestrator.perf.ledger import Ledger, expert_slots, ledger
 from orchestrator.perf.precision import Kv, Precision, Weight
+from orchestrator.perf.queueing import delayed, mean_wait
 from orchestrator.perf.rank_costs import rank_costs
-from orchestrator.perf.start import cold_start_s, kv_transfer_s, load_s, start_s
+from orchestrator.perf.start import (
+    cold_start_s,
+    kv_transfer_s,
+    load_s,
+    node_weights_bytes,
+    start_s,
+)
 from orchestrator.perf.step import StepTime
 from orchestrator.perf.system import decode_step, disaggregated, prefill_step, unified
 from orchestrator.perf.traffic import ClosedLoop, Load, OpenLoop, Prediction, Traffic
@@ -60,12 +67,15 @@ __all__ = [
     "Weight",
     "cold_start_s",
     "decode_step",
+    "delayed",
     "disaggregated",
     "error_band",
     "expert_slots",
     "kv_transfer_s",
     "ledger",
     "load_s",
+    "mean_wait",
+    "node_weights_bytes",
     "prefill_step",
     "rank_costs",
     "read_factors",

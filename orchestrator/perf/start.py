@@ -28,16 +28,20 @@ def cold_start_s(
     Every node reads the weights of its own GPUs. With `shared_storage` the rate is of all nodes
     of the gang together.
     """
+    nodes = np.ceil(grid.gpus / grid.hardware.gpus_per_node)
+    read = node_weights_bytes(grid) * (nodes if shared_storage else 1)
+    return np.asarray(read / np.asarray(storage_bytes_per_s, dtype=float) + _WARM_UP_S)
+
+
+def node_weights_bytes(grid: LayoutGrid) -> Array:
+    """Bytes of weights that the GPUs of one node hold together."""
     parts = ledger(grid).components
     weights = sum(
         parts[name]
         for name in parts
         if name not in ("kv", "activations", "cuda_graphs", "communication", "runtime")
     )
-    local = np.minimum(grid.gpus, grid.hardware.gpus_per_node)
-    nodes = np.ceil(grid.gpus / grid.hardware.gpus_per_node)
-    read = weights * local * (nodes if shared_storage else 1)
-    return np.asarray(read / np.asarray(storage_bytes_per_s, dtype=float) + _WARM_UP_S)
+    return np.asarray(weights * np.minimum(grid.gpus, grid.hardware.gpus_per_node))
 
 
 def load_s(weights_bytes: float, storage_bytes_per_s: float) -> float:

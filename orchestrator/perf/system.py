@@ -15,6 +15,7 @@ from orchestrator.perf.factors import Efficiency, Factors, shipped_factors
 from orchestrator.perf.layout import Array, LayoutGrid
 from orchestrator.perf.ledger import ledger
 from orchestrator.perf.point import Point
+from orchestrator.perf.queueing import mean_wait
 from orchestrator.perf.step import StepTime, decode_pass, prefill_pass
 from orchestrator.perf.traffic import ClosedLoop, Load, OpenLoop, Prediction, Traffic
 
@@ -212,11 +213,11 @@ def _bunched(load: Load, gangs: Array, e: Efficiency) -> Array:
 
 
 def _queue(load: Load, busy: Array, gangs: Array) -> Array:
-    """Prompts' work before an open loop's prompt: an M/D/c queue, by Sakasegawa's formula."""
+    """Prompts' work before an open loop's prompt."""
     if isinstance(load, ClosedLoop):
         return np.asarray(0.0)
     within = np.minimum(busy, _BUSY_MAX)
-    return np.asarray(within ** (np.sqrt(2 * (gangs + 1)) - 1) / (2 * gangs * (1 - within)))
+    return np.asarray(mean_wait(within, gangs))
 
 
 def _solve(

@@ -4,7 +4,7 @@ import json
 import math
 
 from orchestrator.core import Role
-from orchestrator.perf import EngineFamily, Kv, rank_costs
+from orchestrator.perf import EngineFamily, Kv, node_weights_bytes, rank_costs
 from orchestrator.placement.asked import Asked
 from orchestrator.placement.fleets import Crew, traffic_of
 from orchestrator.placement.legality import grid_of
@@ -35,9 +35,11 @@ def pools_of(asked: Asked, forecast: Forecast) -> tuple[PoolSpec, ...]:
             gang=gang_of(asked, crew),
             node_group=crew.shape.role.value,
             args=_flags(asked, crew, forecast, drafts),
-            costs=rank_costs(grid_of(asked, [crew.shape]), traffic_of(asked), forecast.batch_most),
+            costs=rank_costs(grid, traffic_of(asked), forecast.batch_most),
+            node_weights_bytes=round(float(node_weights_bytes(grid).flat[0])),
         )
         for crew in forecast.fleet.crews
+        for grid in [grid_of(asked, [crew.shape])]
     )
 
 

@@ -1,5 +1,6 @@
 """What an engine says of its KV blocks, as values; whoever decodes them is a host."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 HASH_MASK = (1 << 60) - 1  # of an engine's block hash, what we keep: see keys.KEY_BITS
@@ -15,7 +16,7 @@ class Stored:
 
     hashes: list[int]
     parent: int | None
-    token_ids: list[int]
+    token_ids: Sequence[int]
     salt: str = ""
 
 

@@ -155,6 +155,8 @@ class Router:
         """What it costs to prefill the prompt where it is decoded, and elsewhere; None if there is
         no choice.
         """
+        if Role.PREFILL not in self.costs:
+            return None  # a model of unified gangs: there is no other way
         return price_ways(view, decoder, self._asked(Leg.WHOLE, prompt)[0], self.costs)
 
     def _asked(self, leg: Leg, prompt: Prompt) -> tuple[Question, PrefixHits]:

@@ -1,8 +1,10 @@
 """The Serve application of a spec: the gateway, and a pool per role whose replicas are gangs."""
 
+from typing import Any
+
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
 from orchestrator.core import Role
 from orchestrator.placement import node_label, spread
@@ -10,13 +12,15 @@ from orchestrator.runtime import fleet_watch
 from orchestrator.runtime.gang import Gang
 from orchestrator.runtime.gateway import Gateway
 from orchestrator.runtime.launch import pool_name
-from orchestrator.spec import ModelSpec, PoolSpec, Spec
+from orchestrator.runtime.scaling_policy import GATEWAY
+from orchestrator.runtime.serve_config import scaled
+from orchestrator.spec import ModelSpec, PoolSpec, Spec, parse_spec
 
-APPLICATION = "r1-serve"
 HEALTH_TIMEOUT_S = 30.0
 HEALTH_FAILURES = 5
 NODE_CPUS = 1.0  # asked of each bundle, for the engine's own host work
 REPLICA_CPUS = 0.1  # Serve's actors mostly wait
+STATS_S = 5.0  # how often a gateway replica measures what scaling looks at
 
 
 def application(spec: Spec) -> Application:
@@ -27,8 +31,8 @@ def application(spec: Spec) -> Application:
         for pool in model.pools
     }
     ingress = serve.deployment(
-        name="gateway",
-        num_replicas=spec.gateway.replicas,
+        name=GATEWAY,
+        **_replicas(spec.gateway.replicas, _fixed(spec)),
         max_ongoing_requests=1_000_000,  # admission is the gateway's own
         ray_actor_options={"num_cpus": REPLICA_CPUS},
         health_check_period_s=spec.fleet.health_period_s,
@@ -43,7 +47,7 @@ def _pool(spec: Spec, model: ModelSpec, pool: PoolSpec) -> Application:
     group = pool.node_group
     deployment = serve.deployment(
         name=pool_name(model, pool.role),
-        num_replicas=pool.replicas,
+        **_replicas(pool.replicas, _range(model, pool)),
         ray_actor_options={"num_cpus": REPLICA_CPUS},
         placement_group_bundles=[bundle] * pool.gang.nodes,
         placement_group_strategy=spread(pool.gang),
@@ -57,6 +61,43 @@ def _pool(spec: Spec, model: ModelSpec, pool: PoolSpec) -> Application:
         ),
     )(Gang)
     return deployment.bind(spec, model.name, Role(pool.role))
+
+
+def _range(model: ModelSpec, pool: PoolSpec) -> tuple[int, int] | None:
+    """The fewest and the most gangs that a pool may ever have, if it is scaled."""
+    if model.scaling is None:
+        return None
+    own = next(each for each in model.scaling.pools if each.role is pool.role)
+    return own.gangs_min, own.gangs_max
+
+
+def _fixed(spec: Spec) -> tuple[int, int] | None:
+    """Gateways are not scaled, but Serve collects what replicas measure from scaled ones only."""
+    if not scaled(spec):
+        return None
+    return spec.gateway.replicas, spec.gateway.replicas
+
+
+def _replicas(count: int, bounds: tuple[int, int] | None) -> dict[str, Any]:
+    """How many replicas a deployment has. Dwell is our own: Serve's delays are switched off."""
+    if bounds is None:
+        return {"num_replicas": count}
+    config = AutoscalingConfig(
+        min_replicas=bounds[0],
+        max_replicas=bounds[1],
+        initial_replicas=min(max(count, bounds[0]), bounds[1]),
+        metrics_interval_s=STATS_S,
+        look_back_period_s=2 * STATS_S,
+        upscale_delay_s=0.0,
+        downscale_delay_s=0.0,
+        downscale_to_zero_delay_s=0.0,
+    )
+    return {"autoscaling_config": config}
+
+
+def build(args: dict[str, str]) -> Application:
+    """The application of `args["spec"]`, a YAML text: what `serve_config` names."""
+    return application(parse_spec(args["spec"], "the application's spec"))
 
 
 def serve_environment(spec: Spec) -> dict[str, str]:

@@ -19,6 +19,7 @@ from orchestrator.gateway import (
 )
 from orchestrator.runtime import fleet_feed
 from orchestrator.runtime.launch import pool_name
+from orchestrator.runtime.scaling_policy import stats_of
 from orchestrator.spec import Spec
 from orchestrator.telemetry import open_log
 
@@ -37,7 +38,7 @@ class Gateway:
             log,
             open_log(gateway_id, logs / f"decisions-{gateway_id}.jsonl"),
         )
-        self._keys = Keys(spec.api.keys_path, log)
+        self._keys = Keys(spec.api.keys_path, log, spec.admission.class_names)
         self._pools = {
             pool_name(model, pool.role): (model.name, pool.role)
             for model in spec.models
@@ -57,6 +58,10 @@ class Gateway:
         """Raises if a background task has died; Serve then replaces the replica."""
         if cause := self._models.supervisor.failure():
             raise RuntimeError(cause)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What scaling looks at; asked for by Serve if pools are scaled."""
+        return stats_of(self._models.observe())
 
     def _listen(self) -> None:
         fleet_feed.listen(self._pool_changed)

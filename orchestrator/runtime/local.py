@@ -11,14 +11,17 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
+from urllib.request import Request, urlopen
 
 from ray import serve
+from ray.serve.schema import ApplicationStatus
 
 from orchestrator.core import EngineStartError, StartError
 from orchestrator.gateway import load_tokenizers, read_keys
 from orchestrator.runtime import keeper
-from orchestrator.runtime.application import APPLICATION, application
+from orchestrator.runtime.application import application
 from orchestrator.runtime.local_cluster import LocalCluster, check_port, last_line
+from orchestrator.runtime.serve_config import APPLICATION, scaled, serve_config
 from orchestrator.runtime.simulated import check_layout
 from orchestrator.spec import PUBLISHER, Spec, public_names
 
@@ -42,7 +45,7 @@ def run_local(spec: Spec, folder: Path, say: Say, began_at: float) -> None:
     """
     load_tokenizers(spec)
     if spec.api.keys_path is not None:
-        read_keys(Path(spec.api.keys_path))
+        read_keys(Path(spec.api.keys_path), spec.admission.class_names)
     check_layout(spec)
     check_port(spec)
     _quiet()
@@ -56,7 +59,7 @@ def run_local(spec: Spec, folder: Path, say: Say, began_at: float) -> None:
             gangs = ", ".join(f"{pool.replicas} x {pool.role}" for pool in model.pools)
             say(f"starting {model.name} ({model.profile.licence}): {gangs} ...")
         say(f"the gangs' logs are in {spec.log_dir}/")
-        _deploy(spec)
+        _deploy(spec, cluster.dashboard_url)
         _await_ready(spec)
         first_token_s = _ask(spec, say, began_at)
         _announce(spec, cluster, say, first_token_s)
@@ -78,11 +81,35 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _deploy(spec: Spec) -> None:
+def _deploy(spec: Spec, dashboard_url: str) -> None:
     try:
-        serve.run(application(spec), name=APPLICATION, route_prefix="/")
+        if scaled(spec):
+            _deploy_config(spec, dashboard_url)
+        else:
+            serve.run(application(spec), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
         raise _cause_of(error, spec) from error
+
+
+def _deploy_config(spec: Spec, dashboard_url: str) -> None:
+    """Through Serve's REST API, which alone takes a policy for the whole application."""
+    body = json.dumps(serve_config(spec)).encode()
+    url = f"{dashboard_url}/api/serve/applications/"
+    request = Request(url, body, {"Content-Type": "application/json"}, method="PUT")
+    try:
+        with urlopen(request, timeout=READY_S):
+            pass
+    except OSError as error:
+        raise StartError(
+            f"Serve does not take the application: {error}", f"read the logs in {spec.log_dir}/"
+        ) from error
+    while True:
+        told = serve.status().applications.get(APPLICATION)
+        if told is not None and told.status == ApplicationStatus.RUNNING:
+            return
+        if told is not None and told.status == ApplicationStatus.DEPLOY_FAILED:
+            raise RuntimeError(told.message)
+        time.sleep(0.5)
 
 
 def _cause_of(error: RuntimeError, spec: Spec) -> StartError:

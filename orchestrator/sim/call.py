@@ -35,6 +35,7 @@ class Call:
     hash_tokens: int = HASH_TOKENS
     max_tokens: int = 32_768
     klass: str = ""  # of service
+    tenant: str = ""  # whose it is
     poison: bool = False  # kills the engine that prefills it
     # What becomes of it:
     keys: Sequence[int] | None = None  # of its blocks, once the engine has asked
@@ -60,12 +61,12 @@ class Call:
 def ids_of(hash_ids: Iterable[int], run: int) -> TokenIds:
     """A run of token ids for each hash id of up to 62 bits; equal ones are equal runs."""
     assert run >= 2
-    ids: list[int] = []
+    ids = token_ids(())
     for hash_id in hash_ids:
         high, low = _parts(hash_id)
         ids.append(high)
-        ids += [low] * (run - 1)
-    return token_ids(ids)
+        ids.extend(token_ids((low,)) * (run - 1))
+    return ids
 
 
 def _parts(number: int) -> tuple[int, int]:

@@ -14,6 +14,7 @@ class Checks:
         self.faults: list[str] = []
         self.begun = 0
         self.ended = dict.fromkeys(Outcome, 0)
+        self.told = 0  # of those, all together
         self.last_at = 0.0
         self._open: dict[int, None] = {}
 
@@ -40,6 +41,7 @@ class Checks:
             return
         del self._open[call.number]
         self.ended[outcome] += 1
+        self.told += 1
         if outcome is Outcome.FINISHED and call.emitted != min(call.output_tokens, call.max_tokens):
             self.fault(f"request {call.number} has {call.emitted} tokens of {call.output_tokens}")
 
@@ -48,7 +50,7 @@ class Checks:
         if now < self.last_at:
             self.fault(f"time goes back from {self.last_at} to {now}")
         self.last_at = now
-        if self.begun != sum(self.ended.values()) + len(self._open):
+        if self.begun != self.told + len(self._open):
             self.fault(
                 f"{self.begun} requests have begun; {dict(self.ended)} have ended and "
                 f"{len(self._open)} are open"

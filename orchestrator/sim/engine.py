@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from orchestrator.routing import HASH_MASK, KvBatch, Removed, Stored
+from orchestrator.routing import KvBatch, Removed, Stored
 from orchestrator.sim.agenda import Agenda
-
-_HASH_FACTOR = 0x9E3779B97F4A7C1  # odd: the engine's own block hashes, unlike any key of ours
+from orchestrator.sim.events import engine_hash, stored
 
 
 class HitAt(StrEnum):
@@ -188,28 +187,19 @@ class SimEngine:
 
     def _keep(self, job: Job, now: float) -> None:
         """The prompt's blocks enter the cache; what no longer fits leaves it."""
-        events: list[Stored | Removed] = []
-        block = self.model.block_tokens
-        run: list[int] = []
-        for at, key in enumerate([*job.keys, None]):
-            if key is not None and key not in self._cache:
-                run.append(at)
-                self._cache[key] = None
-                continue
-            if run:
-                events.append(
-                    Stored(
-                        [_hash(job.keys[number]) for number in run],
-                        _hash(job.keys[run[0] - 1]) if run[0] else None,
-                        list(job.prompt_ids[run[0] * block : (run[-1] + 1) * block]),
-                    )
-                )
-                run = []
-            if key is not None:
+        fresh: list[int] = []
+        for at, key in enumerate(job.keys):
+            if key in self._cache:
                 self._cache.move_to_end(key)
+            else:
+                self._cache[key] = None
+                fresh.append(at)
+        events: list[Stored | Removed] = [
+            *stored(fresh, job.keys, job.prompt_ids, self.model.block_tokens)
+        ]
         removed: list[int] = []
         while len(self._cache) > self.model.blocks:
-            removed.append(_hash(self._cache.popitem(last=False)[0]))
+            removed.append(engine_hash(self._cache.popitem(last=False)[0]))
         if removed:
             events.append(Removed(removed))
         if events:
@@ -256,7 +246,3 @@ class SimEngine:
         self.outlet.on_end(job, now)
         while self._waiting and self._held < self.model.slots:
             self._admit(self._waiting.popleft(), now)
-
-
-def _hash(key: int) -> int:
-    return key * _HASH_FACTOR & HASH_MASK

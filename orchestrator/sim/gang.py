@@ -5,43 +5,17 @@ nobody ends, blocks suffice) are one event, however many they are; what comes in
 at the end of the step that is under way.
 """
 
-import heapq
 import random
-from typing import Protocol
 
 from orchestrator.core import Finish, KvSource
 from orchestrator.routing import KvBatch
 from orchestrator.sim.agenda import Agenda
 from orchestrator.sim.gate import Gate
-from orchestrator.sim.job import GangModel, Job, Scheduling, Stage
+from orchestrator.sim.job import Around, GangModel, Job, Scheduling, Stage
 from orchestrator.sim.rank import SimRank
-from orchestrator.sim.steps import Drafts, Glide, Pass, Seen
+from orchestrator.sim.steps import Drafts, Glide, Marks, Pass, Plan, Seen, due
 
 _ALMOST = 1e-9  # of a step
-
-
-class Around(Protocol):
-    """What a gang needs of the world."""
-
-    def pull(self, gang: "Gang", job: Job, now: float) -> None:
-        """Fetches the KV of `job.pull`; calls `gang.pulled` once, later."""
-        ...
-
-    def publish(self, gang: "Gang", rank: int, batch: KvBatch, now: float) -> None:
-        """Tells who listens."""
-        ...
-
-    def poisoned(self, gang: "Gang", job: Job, now: float) -> None:
-        """The job has just killed the gang's engines."""
-        ...
-
-    def stepped(self, gang: "Gang", began_at: float, now: float, tokens: int) -> None:
-        """The gang was busy for so long, of which running decodes gained so many tokens."""
-        ...
-
-    def gaps(self, gang: "Gang", gap_s: float, arrivals: int, tokens: int) -> None:
-        """So many times new tokens came `gap_s` behind the ones before them, `tokens` in all."""
-        ...
 
 
 class Gang:
@@ -71,8 +45,8 @@ class Gang:
         self._chance = chance
         self._kv_events = kv_events
         self._doing: Glide | Pass | None = None
-        self._plans = 0  # to know an event that was overtaken
-        self._marks: list[tuple[int, int, Job]] = []  # heap: step, then job, to look at
+        self._plan = Plan(agenda)
+        self._marks = Marks()
         self._joining: list[Job] = []  # pulled since the last step
         self._aborted: list[Job] = []
         self._stalled_s = 0.0  # since running decodes last gained a token
@@ -139,12 +113,12 @@ class Gang:
     def hang(self) -> None:
         """Steps no more, and says nothing."""
         self.hung = True
-        self._plans += 1
+        self._plan.drop()
 
     def die(self) -> None:
         """Everything in it is lost; nobody is told from here."""
         self.dead = True
-        self._plans += 1
+        self._plan.drop()
         for rank in self.ranks:
             for job in (*rank.waiting, *rank.prefills, *rank.apart, *rank.running):
                 job.stage = Stage.OVER
@@ -180,9 +154,7 @@ class Gang:
             return
         doing = self._doing
         if doing is None:
-            self._plans += 1
-            plan = self._plans
-            self._agenda.soon(lambda: self._start_if(plan))
+            self._plan.soon(self._start_idle)
         elif isinstance(doing, Glide):
             steps = doing.done(now) + 1
             if arrival:
@@ -191,21 +163,14 @@ class Gang:
                 doing.steps = steps
                 self._await_glide(doing, now)
 
-    def _start_if(self, plan: int) -> None:
-        if plan == self._plans and not self.dead and not self.hung and self._doing is None:
+    def _start_idle(self) -> None:
+        if not self.dead and not self.hung and self._doing is None:
             self._gate.look_now(self.step)
             self._start(self._agenda.now)
 
     def _await_glide(self, glide: Glide, now: float) -> None:
-        self._plans += 1
-        plan = self._plans
         ends_at = max(now, glide.began_at + glide.lasts_s(glide.steps))
-
-        def ended(when: float) -> None:
-            if plan == self._plans:
-                self._glided(glide, when)
-
-        self._agenda.at(ends_at, ended)
+        self._plan.at(ends_at, lambda when: self._glided(glide, when))
 
     def _glided(self, glide: Glide, now: float) -> None:
         self._doing = None
@@ -225,7 +190,7 @@ class Gang:
         """Plans what comes next and begins it."""
         if self.dead:  # what was told last has killed it
             return
-        self._plans += 1
+        self._plan.drop()
         if self._aborted:
             self._end_aborted(now)
         if self._joining:
@@ -233,6 +198,8 @@ class Gang:
                 del self.ranks[job.rank].apart[job]
                 self._join(job, now)
             self._joining.clear()
+        if not any(rank.running or rank.prefills for rank in self.ranks):
+            self._gate.look_now(self.step)
         self._gate.receive(self.step, self._numbers)
         seen = Seen()
         for rank in self.ranks:
@@ -275,13 +242,7 @@ class Gang:
             decode_s = self.slow * passes.decode_s(seen.batch, seen.total, seen.context)
         doing = Pass(now, seen.parts, decodes, alone_s - each_s, seen.gained, seen.total)
         self._doing = doing
-        plan = self._plans
-
-        def ended(when: float) -> None:
-            if plan == self._plans:
-                self._passed(doing, when)
-
-        self._agenda.at(now + each_s + decode_s, ended)
+        self._plan.at(now + each_s + decode_s, lambda when: self._passed(doing, when))
 
     def _passed(self, done: Pass, now: float) -> None:
         self._doing = None
@@ -311,9 +272,7 @@ class Gang:
         self._start(now)
 
     def _begin_glide(self, seen: Seen, most: int, now: float) -> None:
-        while self._marks[0][0] != self._due(self._marks[0][2]):
-            heapq.heappop(self._marks)  # of a job that was preempted or aborted
-        steps = min(self._marks[0][0] - self.step, seen.room, most)
+        steps = min(self._marks.next_step() - self.step, seen.room, most)
         if self._numbers > self._gate.received:
             steps = min(steps, self._gate.look_step(self.step + 1) - self.step)
         passes = self.model.passes
@@ -405,16 +364,7 @@ class Gang:
         steps = self._steps(left)
         job.per_step = left / steps
         self.ranks[job.rank].join(job, self.step)
-        due = steps if job.told_first else 1
-        heapq.heappush(self._marks, (self.step + due, job.number, job))
-
-    def _due(self, job: Job) -> int:
-        """The step at which the job is to be looked at; -1 if never."""
-        if job.stage is not Stage.DECODE:
-            return -1
-        if not job.told_first:
-            return job.from_step + 1
-        return job.from_step + round((job.output_tokens - job.emitted) / job.per_step)
+        self._marks.add(job, self.step + (steps if job.told_first else 1))
 
     def _steps(self, tokens: int) -> int:
         """Steps in which a sequence gains so many tokens: chance decides which drafts hold."""
@@ -425,20 +375,16 @@ class Gang:
 
     def _look(self, now: float) -> None:
         """Tells of first tokens and ends that the last step has brought."""
-        marks = self._marks
-        while marks and marks[0][0] <= self.step:
-            at, _, job = heapq.heappop(marks)
-            if self.dead or at != self._due(job):
-                continue
+        while not self.dead and (job := self._marks.pop(self.step)) is not None:
             if not job.told_first:
                 job.told_first = True
-                last = self._due(job)
+                last = due(job)
                 job.outlet.on_first(job, now)
-                if last > self.step and not self.dead:
-                    heapq.heappush(marks, (last, job.number, job))
+                if self.dead:
+                    return
+                if last > self.step:
+                    self._marks.add(job, last)
                     continue
-            if self.dead:
-                return
             rank = self.ranks[job.rank]
             rank.leave(job, self.step)
             job.emitted = job.output_tokens

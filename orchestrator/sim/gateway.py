@@ -65,6 +65,8 @@ class SimGateway:
             call.max_tokens,
             now,
             now + spec.admission.queue_timeout_s,
+            tenant=call.tenant,
+            klass=call.klass,
         )
         self.service.open(request, ids, Sampling(call.max_tokens))
 

@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.core import Finish, KvSource, Role
+from orchestrator.routing import KvBatch
+
+if TYPE_CHECKING:
+    from orchestrator.sim.gang import Gang
 
 
 class Scheduling(Enum):
@@ -116,3 +120,27 @@ class Pull:
 
     engine_id: str
     submission: str
+
+
+class Around(Protocol):
+    """What a gang needs of the world."""
+
+    def pull(self, gang: "Gang", job: Job, now: float) -> None:
+        """Fetches the KV of `job.pull`; calls `gang.pulled` once, later."""
+        ...
+
+    def publish(self, gang: "Gang", rank: int, batch: KvBatch, now: float) -> None:
+        """Tells who listens."""
+        ...
+
+    def poisoned(self, gang: "Gang", job: Job, now: float) -> None:
+        """The job has just killed the gang's engines."""
+        ...
+
+    def stepped(self, gang: "Gang", began_at: float, now: float, tokens: int) -> None:
+        """The gang was busy for so long, of which running decodes gained so many tokens."""
+        ...
+
+    def gaps(self, gang: "Gang", gap_s: float, arrivals: int, tokens: int) -> None:
+        """So many times new tokens came `gap_s` behind the ones before them, `tokens` in all."""
+        ...

@@ -94,6 +94,7 @@ class Meter:
     line: Timeline = field(default_factory=Timeline)
     in_flight_s: float = 0.0  # requests times seconds
     last_end_at: float = 0.0
+    held_s: dict[str, float] = field(default_factory=dict)  # GPU-seconds by role, idle or not
 
     def ended(self, call: Call, outcome: Outcome, cause: str, now: float) -> None:
         """A request has its end."""

@@ -85,6 +85,8 @@ class SimChannel:
         self.world = network.world
         self._on_state = on_state
         self._rank = int(member.rank_id.rpartition("/")[2])
+        self._loads = self.world.pools.loads
+        self._key = (member.engine_id, self._rank)
         self._closed = False
         self._cut = False  # nothing passes, and nobody has noticed yet, or it has been noticed
         self.world.agenda.at(self.world.agenda.now + CONNECT_S, self._connect)
@@ -92,9 +94,7 @@ class SimChannel:
     @property
     def load(self) -> EngineLoad | None:
         """As of the last heartbeat that has passed."""
-        if self._cut:
-            return None
-        return self.world.pools.loads.get((self.member.engine_id, self._rank))
+        return None if self._cut else self._loads.get(self._key)
 
     @property
     def others(self) -> None:

@@ -1,7 +1,7 @@
 """From a plan to what is simulated: its pools with the numbers of `perf`, its SLO, its price."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.core import SpecError
@@ -26,7 +26,7 @@ from orchestrator.sim.job import GangModel
 from orchestrator.sim.meter import Bounds
 from orchestrator.sim.models import SEQUENCES_MAX, first_token_s, gang_model, luck_of
 from orchestrator.sim.pools import SimPool
-from orchestrator.spec import KvHandoff, PoolSpec, Spec
+from orchestrator.spec import KvHandoff, PoolSpec, Spec, flag_value
 
 STORAGE_BYTES_PER_S = (
     5e9  # that a node reads weights with: one fast NVMe drive, or its share of more
@@ -59,7 +59,7 @@ def planned(
     origin: str,
     seed: int,
     engine: EngineFamily = EngineFamily.VLLM,
-    storage_bytes_per_s: float = STORAGE_BYTES_PER_S,
+    storage_bytes_per_s: float | None = None,
 ) -> Planned:
     """The plan whose values have this spec and this `plan.asked`. Raises SpecError."""
     if spec.handoff.kv is not KvHandoff.PULL:
@@ -86,7 +86,8 @@ def planned(
                 f"{gpu.name}",
                 "plan anew with `r1-serve plan`",
             )
-        start_s = float(cold_start_s(grid, storage_bytes_per_s).flat[0])
+        rate = storage_bytes_per_s or model.engine.storage_bytes_per_s or STORAGE_BYTES_PER_S
+        start_s = float(cold_start_s(grid, rate).flat[0])
         ranks = int((grid.dp * grid.tp).flat[0]) if pool.gang.expert_parallel else 1
         luck = luck_of(ranks, Chance(seed)(f"experts {pool.role.value}").gauss)
         found: GangModel = gang_model(
@@ -120,8 +121,8 @@ def _grid(
     """The pool's gang as a grid of one layout, and the sequences that a rank runs at most."""
     flags = pool.args
     gang = pool.gang
-    speculative = json.loads(_value(flags, "--speculative-config") or "{}")
-    balance = json.loads(_value(flags, "--eplb-config") or "{}")
+    speculative = json.loads(flag_value(flags, "--speculative-config") or "{}")
+    balance = json.loads(flag_value(flags, "--eplb-config") or "{}")
     layout = Layout(
         tp=gang.tensor_parallel,
         pp=gang.pipeline_parallel,
@@ -130,21 +131,11 @@ def _grid(
         redundant_experts=int(balance.get("num_redundant_experts", 0)),
         mtp_drafts=int(speculative.get("num_speculative_tokens", 0)),
         overlap="--enable-dbo" in flags,
-        chunk_tokens=int(_value(flags, "--max-num-batched-tokens") or _CHUNK_TOKENS),
+        chunk_tokens=int(flag_value(flags, "--max-num-batched-tokens") or _CHUNK_TOKENS),
     )
-    kv = Kv.FP8 if _value(flags, "--kv-cache-dtype").startswith("fp8") else Kv.BF16
+    kv = Kv.FP8 if flag_value(flags, "--kv-cache-dtype").startswith("fp8") else Kv.BF16
     dense = Weight.FP8 if weight is Weight.NVFP4 else weight
     grid = LayoutGrid.of(
         [layout], ARCHITECTURES[model], gpu, Precision(weight, dense, kv), engine, fabric
     )
-    return grid, int(_value(flags, "--max-num-seqs") or SEQUENCES_MAX)
-
-
-def _value(flags: Sequence[str], name: str) -> str:
-    """What follows a flag, or ""."""
-    for at, word in enumerate(flags):
-        if word == name and at + 1 < len(flags):
-            return flags[at + 1]
-        if word.startswith(f"{name}="):
-            return word.partition("=")[2]
-    return ""
+    return grid, int(flag_value(flags, "--max-num-seqs") or SEQUENCES_MAX)

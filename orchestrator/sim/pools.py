@@ -1,9 +1,10 @@
 """Gangs as a fleet has them: started, listed, watched, drained, restarted; and the links between.
 
-This is where later policies of scaling and of a gang's life are to be hosted: `Slot` is one replica
-that the operator pays for, `add` and `drain` are all that a decision can do.
+`Slot` is one replica that the operator pays for from when it has its nodes; `add`, `retire` and
+`drain` are all that a decision can do.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,9 @@ class Slot:
     lives: int = 0
     ready: bool = False
     listed: bool = False
+    pending: bool = False  # it has no nodes yet
+    retired: bool = False  # it ends what it has, and is gone then
+    held_since: float = 0.0  # when it got its nodes
     down: bool = False  # its nodes are under maintenance
     exited: str | None = None  # a process of the gang has ended, and which
     watch: fleet.Watch = field(default_factory=fleet.Watch)
@@ -69,6 +73,9 @@ class Pools:
         self.controller_until = 0.0  # nothing is started or listed before
         self.transfers_fail = 0.0  # share of pulls
         self.transfers = 0
+        self._gone_gpu_s: dict[Role, float] = {}  # held by replicas that are gone
+        self.models = {pool.model.role: pool.model for pool in pools}
+        self._names: dict[Role, int] = {}
         self._gangs: dict[str, Gang] = {}
         self._links: dict[tuple[str, int], _Link] = {}
         self._chance = world.chance("transfers")
@@ -80,10 +87,68 @@ class Pools:
 
     def add(self, model: GangModel) -> Slot:
         """One more replica; it is not started yet."""
-        number = sum(1 for slot in self.slots if slot.model.role is model.role)
-        slot = Slot(f"{model.role.value}{number}", model)
+        number = self._names.get(model.role, 0)
+        self._names[model.role] = number + 1
+        slot = Slot(f"{model.role.value}{number}", model, held_since=self._agenda.now)
+        slot.pending = model.gpus > self.gpus_free
         self.slots.append(slot)
         return slot
+
+    @property
+    def gpus_held(self) -> dict[Role, int]:
+        """GPUs that replicas of each role hold now."""
+        held = dict.fromkeys(self.models, 0)
+        for slot in self.slots:
+            if not slot.pending:
+                held[slot.model.role] += slot.model.gpus
+        return held
+
+    @property
+    def gpus_free(self) -> float:
+        """GPUs that no replica holds."""
+        return (self._world.scenario.gpus_max or math.inf) - sum(self.gpus_held.values())
+
+    def held_gpu_s(self, now: float) -> dict[str, float]:
+        """GPU-seconds that replicas of each role have held, whatever they did with them."""
+        held = {role.value: self._gone_gpu_s.get(role, 0.0) for role in self.models}
+        for slot in self.slots:
+            if not slot.pending:
+                held[slot.model.role.value] += (now - slot.held_since) * slot.model.gpus
+        return held
+
+    def retire(self, slot: Slot, now: float, drain_s: float) -> None:
+        """Takes nothing new, ends what it has within `drain_s`, and gives its nodes back."""
+        slot.retired = True
+        if slot.gang is None:
+            self._remove(slot, now)
+            return
+        slot.listed = False
+        self.tell(slot.model.role)
+        gang, until = slot.gang, now + drain_s
+
+        def look(when: float) -> None:
+            if slot.gang is gang and gang.open and when < until:
+                self._agenda.at(when + HEARTBEAT_S, look)
+                return
+            if slot.gang is not None:
+                self.kill(slot, "it was let go")
+            self._remove(slot, when)
+
+        self._agenda.at(now + 3 * LISTING_S, look)
+
+    def _remove(self, slot: Slot, now: float) -> None:
+        if slot not in self.slots:
+            return
+        self.slots.remove(slot)
+        slot.lives += 1  # a start that is under way comes to nothing
+        if not slot.pending:
+            gpu_s = (now - slot.held_since) * slot.model.gpus
+            role = slot.model.role
+            self._gone_gpu_s[role] = self._gone_gpu_s.get(role, 0.0) + gpu_s
+        for other in self.slots:
+            if other.pending and other.model.gpus <= self.gpus_free:
+                other.pending, other.held_since = False, now
+                self.start(other, other.model.start_s)
 
     def start(self, slot: Slot, after_s: float) -> None:
         """Its gang will be ready so much later: weights are loaded, graphs captured."""
@@ -103,7 +168,7 @@ class Pools:
         self._agenda.at(self._agenda.now + after_s, when_there)
 
     def _ready(self, slot: Slot, life: int, now: float) -> None:
-        if slot.lives != life or slot.down:
+        if slot.lives != life or slot.down or slot.retired:
             return
         world = self._world
         engine_id = f"{slot.name}.{life}"
@@ -153,7 +218,7 @@ class Pools:
             self.publishers.pop(RankId(f"{gang.engine_id}/{index}"), None)
             self._links.pop((gang.engine_id, index), None)
         self.tell(slot.model.role)
-        if not slot.down:
+        if not slot.down and not slot.retired:
             self.start(slot, slot.model.start_s if again_s is None else again_s)
 
     def exit_rank(self, slot: Slot) -> None:
@@ -164,7 +229,7 @@ class Pools:
 
     def drain(self, slot: Slot, now: float, drain_s: float, back_s: float) -> None:
         """Takes nothing new, ends what it has within `drain_s`, and comes back `back_s` later."""
-        if slot.gang is None or not slot.listed:
+        if slot.gang is None or not slot.listed or slot.retired:
             return
         slot.listed = False
         self.tell(slot.model.role)
@@ -184,7 +249,8 @@ class Pools:
 
     def _back(self, slot: Slot) -> None:
         slot.down = False
-        self.start(slot, slot.model.start_s)
+        if not slot.retired:
+            self.start(slot, slot.model.start_s)
 
     # --- what a fleet sees ---------------------------------------------------------------------
 

@@ -2,12 +2,12 @@
 
 from collections import deque
 
-from orchestrator.routing import HASH_MASK, KvEvent, Removed, Stored
+from orchestrator.routing import KvEvent, Removed
 from orchestrator.sim.blocks import Blocks
+from orchestrator.sim.events import engine_hash, stored
 from orchestrator.sim.job import GangModel, Job, Scheduling, Stage
 from orchestrator.sim.steps import Seen
 
-_HASH_FACTOR = 0x9E3779B97F4A7C1  # odd: the engine's own block hashes, unlike any key of ours
 _ALMOST = 1e-9  # of a token: what sums of fractions may be off by
 
 
@@ -100,7 +100,7 @@ class SimRank:
         blocks.fit()
         blocks.reserved -= grown
         if blocks.gone:
-            self.stored.append(Removed([_hash(key) for key in blocks.gone]))
+            self.stored.append(Removed([engine_hash(key) for key in blocks.gone]))
             blocks.gone.clear()
 
     def keep(self, job: Job, *, publish: bool) -> None:
@@ -115,20 +115,12 @@ class SimRank:
 
     def _store(self, job: Job) -> None:
         used, idle, keys = self.blocks.used, self.blocks.idle, job.keys
-        block = self.model.block_tokens
-        first = None
-        for at in range(len(job.held), len(keys) + 1):
-            if at < len(keys) and keys[at] not in used and keys[at] not in idle:
-                first = at if first is None else first
-            elif first is not None:
-                self.stored.append(
-                    Stored(
-                        [_hash(key) for key in keys[first:at]],
-                        _hash(keys[first - 1]) if first else None,
-                        list(job.prompt_ids[first * block : at * block]),
-                    )
-                )
-                first = None
+        fresh = [
+            at
+            for at in range(len(job.held), len(keys))
+            if keys[at] not in used and keys[at] not in idle
+        ]
+        self.stored += stored(fresh, keys, job.prompt_ids, self.model.block_tokens)
 
     # --- what it would do next ---------------------------------------------------------------
 
@@ -225,7 +217,7 @@ class SimRank:
             return f"rank {self.index} has given back more blocks than it had"
         if len(blocks.used) + blocks.reserved > blocks.capacity:
             return f"rank {self.index} holds more blocks than it has"
-        if self.slots < 0:
+        if self.busy > self.model.sequences_max:
             return f"rank {self.index} runs more than {self.model.sequences_max} sequences"
         if self.running and self.room_tokens() < -_SLACK * self.model.block_tokens:
             return f"rank {self.index} has decodes without room for their KV"
@@ -240,7 +232,3 @@ class SimRank:
 
 
 _SLACK = 1.0  # blocks: a step that is under way has grown what the next look makes room for
-
-
-def _hash(key: int) -> int:
-    return key * _HASH_FACTOR & HASH_MASK

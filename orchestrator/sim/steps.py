@@ -1,9 +1,12 @@
 """What a gang does next: steps that are one event, or a pass over prompts."""
 
+import heapq
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from orchestrator.sim.job import Job
+from orchestrator.sim.agenda import Action, Agenda
+from orchestrator.sim.job import Job, Stage
 
 _ALMOST = 1e-9  # of a step
 
@@ -83,3 +86,77 @@ class Drafts:
     def steps(self, tokens: int, drawn: float) -> int:
         """Whole steps for that many tokens, near `drawn`, within what is possible."""
         return min(tokens, max(round(drawn), -(-tokens // self._most)))
+
+
+class Plan:
+    """The one event that a gang waits for; a new one takes the place of the one before it."""
+
+    def __init__(self, agenda: Agenda) -> None:
+        self._agenda = agenda
+        self._number = 0
+
+    def drop(self) -> None:
+        """It waits for nothing."""
+        self._number += 1
+
+    def at(self, when: float, action: Action) -> None:
+        """At an instant."""
+        self._number += 1
+        number = self._number
+
+        def act(now: float) -> None:
+            if number == self._number:
+                action(now)
+
+        self._agenda.at(when, act)
+
+    def soon(self, action: Callable[[], None]) -> None:
+        """Behind what is under way."""
+        self._number += 1
+        number = self._number
+
+        def act() -> None:
+            if number == self._number:
+                action()
+
+        self._agenda.soon(act)
+
+
+class Marks:
+    """Decoding jobs by the step at which they are to be looked at: a first token, or the end."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, Job]] = []  # step, then the job's number
+
+    def add(self, job: Job, step: int) -> None:
+        """To be looked at behind that step."""
+        heapq.heappush(self._heap, (step, job.number, job))
+
+    def next_step(self) -> int:
+        """The step of the next one, which there must be."""
+        heap = self._heap
+        while heap[0][0] != due(heap[0][2]):
+            heapq.heappop(heap)  # of a job that was preempted or aborted
+        return heap[0][0]
+
+    def pop(self, step: int) -> Job | None:
+        """The next one of this step or before it."""
+        heap = self._heap
+        while heap and heap[0][0] <= step:
+            at, _, job = heapq.heappop(heap)
+            if at == due(job):
+                return job
+        return None
+
+    def clear(self) -> None:
+        """There are no jobs any more."""
+        self._heap.clear()
+
+
+def due(job: Job) -> int:
+    """The step at which the job is to be looked at; -1 if never."""
+    if job.stage is not Stage.DECODE:
+        return -1
+    if not job.told_first:
+        return job.from_step + 1
+    return job.from_step + round((job.output_tokens - job.emitted) / job.per_step)

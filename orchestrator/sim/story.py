@@ -18,7 +18,18 @@ from orchestrator.sim.kv_path import EventPath
 from orchestrator.sim.pools import SimPool
 from orchestrator.sim.sources import OpenLoop
 from orchestrator.sim.world import Scenario, World
-from orchestrator.spec import AdmissionSpec, ChannelSpec, HandoffSpec, ModelSpec, PoolSpec, Spec
+from orchestrator.spec import (
+    AdmissionSpec,
+    ChannelSpec,
+    EngineSpec,
+    HandoffSpec,
+    ModelSpec,
+    PoolScaling,
+    PoolSpec,
+    ScalingSpec,
+    Spec,
+    StepCosts,
+)
 
 _BLOCK = 16
 _FAR = 1 << 20
@@ -126,7 +137,7 @@ _DURATION_S = 60.0
 
 def _fleet(seed: int) -> Scenario:
     """A small fleet: unified, or prefill and decode apart, with little room everywhere."""
-    stream = Chance(seed)("fleet")
+    stream, gate = Chance(seed)("fleet"), Chance(seed)("gate")
     passes = Linear(step_s=stream.uniform(0.005, 0.05), token_s=stream.uniform(5e-6, 1e-4))
 
     def model(role: Role) -> GangModel:
@@ -140,6 +151,10 @@ def _fleet(seed: int) -> Scenario:
             chunk_tokens=stream.choice((128, 512, 2048)),
             stages=stream.choice((1, 1, 2)) if role is Role.UNIFIED else 1,
             scheduling=stream.choice(list(Scheduling)),
+            receive_steps=gate.choice((1, 1, 10)),
+            align_steps=gate.choice((0, 0, 20)),
+            batch_steps=gate.choice((0, 5)),
+            guaranteed=gate.random() < 0.3,
             accepted=stream.choice(((), (0.8,), (0.8, 0.6))),
             start_s=stream.uniform(5, 30),
             transfer_base_s=0.005,
@@ -158,8 +173,10 @@ def _fleet(seed: int) -> Scenario:
         models=(
             ModelSpec(
                 "",
-                tuple(PoolSpec(pool.model.role, pool.replicas) for pool in pools),
+                tuple(_pool(pool) for pool in pools),
                 "DeepSeek-R1-0528",
+                engine=EngineSpec(storage_bytes_per_s=1e9),
+                scaling=_scaling(seed, pools),
             ),
         ),
         channel=ChannelSpec(max_requests=stream.randint(4, 32)),
@@ -177,6 +194,31 @@ def _fleet(seed: int) -> Scenario:
         spec=spec,
         warm=stream.random() < 0.8,
         stall_s=1_800.0,
+    )
+
+
+def _pool(pool: SimPool) -> PoolSpec:
+    costs = StepCosts(0.01, 20e-6, step_base_s=0.02, step_request_s=1e-3, stall=1.0)
+    return PoolSpec(pool.model.role, pool.replicas, costs=costs, node_weights_bytes=1e9)
+
+
+def _scaling(seed: int, pools: tuple[SimPool, ...]) -> ScalingSpec | None:
+    """In a third of the stories gangs come and go, oftener than anybody would want."""
+    stream = Chance(seed)("scaling")
+    if stream.random() >= 1 / 3:
+        return None
+    bounds = tuple(
+        PoolScaling(pool.model.role, pool.replicas + stream.randint(0, 2), stream.randint(0, 1))
+        for pool in pools
+    )
+    return ScalingSpec(
+        stream.uniform(0.1, 5.0),
+        stream.uniform(0.02, 0.1),
+        bounds,
+        dwell_s=stream.uniform(0, 20),
+        idle_s=stream.uniform(5, 60),
+        pending_s=10.0,
+        period_s=2.0,
     )
 
 

@@ -1,5 +1,6 @@
 """One simulated fleet and its clients, from the first request to the last."""
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -11,6 +12,7 @@ from orchestrator.engines import EngineInfo
 from orchestrator.fleet import Limits
 from orchestrator.gateway import TICK_S
 from orchestrator.routing import KvBatch, StepCosts
+from orchestrator.scaling import plan_of
 from orchestrator.sim.agenda import Action, Agenda
 from orchestrator.sim.call import Call, Outcome
 from orchestrator.sim.chance import Chance
@@ -22,10 +24,14 @@ from orchestrator.sim.kv_path import EventPath, Publisher
 from orchestrator.sim.meter import Bounds, Meter
 from orchestrator.sim.network import engine_info
 from orchestrator.sim.pools import HEARTBEAT_S, Pools, SimPool, Slot
+from orchestrator.sim.scaler import Planned, Policy, Scaler
 from orchestrator.spec import ModelSpec, PoolSpec, Spec
 
 Write = Callable[[bytes], object]
 _encode = msgspec.json.Encoder(enc_hook=str).encode
+# Objects that Python makes between two looks for cycles. Prefix indices and requests in flight live
+# long and are many, cycles are few: at the usual 700 a seventh of the time went there.
+_COLLECT = (50_000, 20, 100)
 _LINES_OF_STATE = 200  # of faults and repairs that a report keeps
 
 
@@ -76,6 +82,8 @@ class Scenario:
     warm: bool = True  # gangs are ready at 0; else they start then
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
+    gpus_max: int = 0  # that there are; 0: as many as are asked for
+    week_s: float = 0.0  # since Monday 00:00 UTC, at the beginning
     stall_s: float = 21_600.0  # behind the last request, after which nobody waits any more
 
 
@@ -113,22 +121,37 @@ class World:
         if gang_class is not None:
             self.gang_class = gang_class
         self.pools = Pools(self, scenario.pools)
+        model = self.spec.models[0]
+        self.scaling: Policy | None = None  # None: the fleet stays as it is
+        if model.scaling is not None:
+            self.scaling = Planned(plan_of(self.spec, model))
 
     # --- running -------------------------------------------------------------------------------
 
     def run(self, source: Source) -> Meter:
         """Until every request has ended. Raises Violation if something that must be true is not."""
+        collected = gc.get_threshold()
+        gc.set_threshold(*_COLLECT)
+        try:
+            return self._run(source)
+        finally:
+            gc.set_threshold(*collected)
+
+    def _run(self, source: Source) -> Meter:
         self._source = source
         for _ in range(self.scenario.gateways):
             self.add_gateway()
-        for slot in self.pools.slots:
+        for slot in [slot for slot in self.pools.slots if not slot.pending]:
             self.pools.start(slot, 0.0 if self.scenario.warm else slot.model.start_s)
         self.agenda.at(0.0, self._beat)
         self.agenda.at(0.0, self._tick)
         self.agenda.at(_SETTLED_S if self.scenario.warm else 0.0, lambda _: source.start(self))
         for fault in self.scenario.faults:
             self.agenda.at(fault.at_s, self._striker(fault))
+        if self.scaling is not None:
+            self.agenda.at(_SETTLED_S, Scaler(self, self.scaling).tick)
         self.agenda.run(self._behind)
+        self.meter.held_s = self.pools.held_gpu_s(self.agenda.now)
         self._at_rest()
         return self.meter
 
@@ -229,6 +252,8 @@ class World:
         self.pools.beat(now)
         self.meter.line.add("in_flight", now, len(self.calls))
         self.meter.line.add("beats", now, 1)
+        for role, gpus in self.pools.gpus_held.items():
+            self.meter.line.add(f"held {role.value}", now, gpus * HEARTBEAT_S)
         if self.progress is not None:
             self.progress(now, self.checks.begun, len(self.calls))
         if now > self._last_begun_at + self.scenario.stall_s:

@@ -7,6 +7,7 @@ from orchestrator.spec.catalogue import (
     SystemPrompt,
     TemplateKind,
 )
+from orchestrator.spec.flags import flag_value
 from orchestrator.spec.inventory import Inventory, NodeSpec
 from orchestrator.spec.load import (
     load_inventory,
@@ -19,12 +20,14 @@ from orchestrator.spec.load import (
 )
 from orchestrator.spec.local import LOOPBACK, local_spec, simulated
 from orchestrator.spec.names import PUBLISHER, public_names
+from orchestrator.spec.scaling import CalendarEntry, Day, PoolScaling, ScalingSpec
 from orchestrator.spec.sources import Source, SourceKind, source_of
 from orchestrator.spec.spec import (
     AdmissionSpec,
     ApiProfile,
     ApiSpec,
     ChannelSpec,
+    ClassSpec,
     Device,
     EngineKind,
     EngineSpec,
@@ -49,7 +52,10 @@ __all__ = [
     "AdmissionSpec",
     "ApiProfile",
     "ApiSpec",
+    "CalendarEntry",
     "ChannelSpec",
+    "ClassSpec",
+    "Day",
     "Device",
     "EngineKind",
     "EngineSpec",
@@ -64,8 +70,10 @@ __all__ = [
     "ModelProfile",
     "ModelSpec",
     "NodeSpec",
+    "PoolScaling",
     "PoolSpec",
     "SamplingPolicy",
+    "ScalingSpec",
     "Source",
     "SourceKind",
     "Spec",
@@ -73,6 +81,7 @@ __all__ = [
     "StreamUsage",
     "SystemPrompt",
     "TemplateKind",
+    "flag_value",
     "load_inventory",
     "load_spec",
     "local_spec",

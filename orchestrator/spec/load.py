@@ -11,11 +11,13 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from orchestrator.core import Role, SpecError
 from orchestrator.spec import inventory as inventory_types
+from orchestrator.spec import scaling as scaling_types
 from orchestrator.spec import spec as spec_types
 from orchestrator.spec.catalogue import CATALOGUE
 from orchestrator.spec.inventory import Inventory
 from orchestrator.spec.local import LOOPBACK
-from orchestrator.spec.spec import EngineKind, KvHandoff, ModelSpec, Spec
+from orchestrator.spec.scaling_checks import scaling_contradictions
+from orchestrator.spec.spec import AdmissionSpec, EngineKind, KvHandoff, ModelSpec, Spec
 
 Tree = TypeVar("Tree")
 
@@ -130,8 +132,18 @@ def _contradictions(spec: Spec) -> Iterator[tuple[str, str]]:
             f"handoff.kv: vLLM gangs are started with NIXL, which pulls, not {spec.handoff.kv}",
             "leave handoff.kv at pull; fake engines have the others too",
         )
+    yield from _class_contradictions(spec)
     if not 1 <= spec.gateway.port <= 65_535:
         yield f"gateway.port: {spec.gateway.port} is no TCP port", "give one from 1 to 65535"
+
+
+def _class_contradictions(spec: Spec) -> Iterator[tuple[str, str]]:
+    for name, count in Counter(each.name for each in spec.admission.classes).items():
+        if not name or count > 1:
+            yield (
+                f"admission.classes: {name or 'no name'} is given {count} times",
+                "give each class one name, which is not empty",
+            )
 
 
 def _model_contradictions(path: str, model: ModelSpec) -> Iterator[tuple[str, str]]:
@@ -148,6 +160,7 @@ def _model_contradictions(path: str, model: ModelSpec) -> Iterator[tuple[str, st
             f"{path}.pools: the roles {', '.join(sorted(roles)) or 'none'} cannot serve a request",
             "give one pool `unified`, or the two pools `prefill` and `decode`",
         )
+    yield from scaling_contradictions(path, model)
 
 
 def _positive(spec: Spec) -> Iterator[tuple[str, float]]:
@@ -160,6 +173,7 @@ def _positive(spec: Spec) -> Iterator[tuple[str, float]]:
             yield f"{name}.gang.pipeline_parallel", gang.pipeline_parallel
             yield f"{name}.gang.data_parallel", gang.data_parallel
             yield f"{name}.gang.nodes", gang.nodes
+    yield from _positive_admission(spec.admission)
     yield "channel.heartbeat_s", spec.channel.heartbeat_s
     yield "channel.lost_after_s", spec.channel.lost_after_s
     yield "channel.max_requests", spec.channel.max_requests
@@ -170,6 +184,16 @@ def _positive(spec: Spec) -> Iterator[tuple[str, float]]:
     yield "fleet.stuck_after_s", spec.fleet.stuck_after_s
     yield "fleet.cut_off_after_s", spec.fleet.cut_off_after_s
     yield "local.nodes", spec.local.nodes
+
+
+def _positive_admission(admission: AdmissionSpec) -> Iterator[tuple[str, float]]:
+    for at, each in enumerate(admission.classes):
+        for key in ("wait_s", "queue_requests_max"):
+            if (value := getattr(each, key)) is not None:
+                yield f"admission.classes.{at}.{key}", value
+    for key in ("wait_s", "tenant_requests_max", "rank_requests_max"):
+        if (value := getattr(admission, key)) is not None:
+            yield f"admission.{key}", value
 
 
 def _problem(loc: tuple[int | str, ...], kind: str, message: str) -> str:
@@ -184,13 +208,13 @@ def _one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
-def _adapter(tree: ModuleType, root: type[Tree]) -> TypeAdapter[Tree]:
-    """Of the dataclasses of a module; unknown keys are errors in each of them."""
-    for kind in vars(tree).values():
+def _adapter(root: type[Tree], *trees: ModuleType) -> TypeAdapter[Tree]:
+    """Of the dataclasses of these modules; unknown keys are errors in each of them."""
+    for kind in (kind for tree in trees for kind in vars(tree).values()):
         if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__"):
             with_config(ConfigDict(extra="forbid"))(kind)
     return TypeAdapter(root)
 
 
-_ADAPTER = _adapter(spec_types, Spec)
-_INVENTORY = _adapter(inventory_types, Inventory)
+_ADAPTER = _adapter(Spec, spec_types, scaling_types)
+_INVENTORY = _adapter(Inventory, inventory_types)

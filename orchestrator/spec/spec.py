@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from orchestrator.core import Role
 from orchestrator.spec.catalogue import CATALOGUE, ModelProfile, SystemPrompt
+from orchestrator.spec.scaling import ScalingSpec
 from orchestrator.spec.step_costs import StepCosts
 
 
@@ -78,6 +79,8 @@ class PoolSpec:
     node_group: str | None = None  # its gangs run on nodes labelled for it; None: on any
     args: tuple[str, ...] = ()  # flags of this pool's engines, behind those of `engine.args`
     costs: StepCosts | None = None  # of a rank, as the plan predicts them; None: unknown
+    # That each node of a gang reads when it starts, as the plan predicts them; None: unknown.
+    node_weights_bytes: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class ModelSpec:
     engine: EngineSpec = field(default_factory=EngineSpec)
     tokenizer: str | None = None  # a folder with tokenizer.json; None: `path`, which is no bucket
     weights_cache: str = "/var/cache/r1-serve"  # of each node, for what is downloaded
+    scaling: ScalingSpec | None = None  # None: as many gangs as `replicas` of each pool says
 
     def pool(self, role: Role) -> PoolSpec | None:
         """The pool of that role, if the model has one."""
@@ -116,11 +120,37 @@ class ChannelSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassSpec:
+    """A class of service; a key's account may have one. Bounds hold at each gateway."""
+
+    name: str
+    priority: int = 0  # what waits of a higher one is admitted first; may be below 0
+    wait_s: float | None = None  # None: as of `admission`
+    queue_requests_max: int | None = None  # None: as many as wait in all
+
+
+@dataclass(frozen=True, slots=True)
 class AdmissionSpec:
-    """How much waits at one gateway, and how long."""
+    """How much waits at one gateway, how long, and who goes first.
+
+    Tenants of a class get equal shares of predicted work, whoever sends more. `wait_s` keeps TTFT
+    within its bound under overload: what would begin later is refused at once, with the time to
+    come back at, instead of making everybody late.
+    """
 
     queue_requests_max: int = 1_024
     queue_timeout_s: float = 600.0  # the official API closes a request not begun after 10 minutes
+    wait_s: float | None = None  # predicted wait beyond which nobody waits; None: the time-out's
+    tenant_requests_max: int | None = None  # of one account that wait; None: as many as in all
+    # Credits of a rank that decodes, of all gateways together; what is more waits here and not in
+    # the engine. None: `channel.max_requests` for each gateway.
+    rank_requests_max: int | None = None
+    classes: tuple[ClassSpec, ...] = ()
+
+    @property
+    def class_names(self) -> frozenset[str]:
+        """Of the classes that an account may have."""
+        return frozenset(each.name for each in self.classes)
 
 
 class KvHandoff(StrEnum):

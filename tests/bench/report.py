@@ -25,6 +25,7 @@ from tests.bench import (
     rank_cost,
     relay_cost,
     routing_cost,
+    simulator_speed,
     stream_cost,
     trace_race,
 )
@@ -370,6 +371,22 @@ def plan_section(_: int = 0) -> list[str]:
     ]
 
 
+def simulator_section(rounds: int) -> list[str]:
+    """How fast virtual time passes."""
+    return [
+        "## `r1-serve simulate` on one core",
+        "",
+        "One gateway with KV events, gangs of DP8 EP8 on H200 with one draft; CPU time of the "
+        f"process, median [least..most] of {rounds} rounds. Memory is what Python holds when a run "
+        "has ended: KV blocks and their index fill up, requests do not stay.",
+        "",
+        "| what | unit | measured | target |",
+        "|---|---|---|---|",
+        *simulator_speed.rows(rounds),
+        "",
+    ]
+
+
 def gang_section(_: int = 0) -> list[str]:
     """What a gang of real vLLM takes here."""
     return [
@@ -410,6 +427,7 @@ SECTIONS: Mapping[str, Callable[[int], list[str]]] = {  # in the report's order
     "placing": placing_section,
     "decision": decision_section,
     "plan": plan_section,
+    "simulator": simulator_section,
     "gang": gang_section,
     "up": up_section,
 }
@@ -451,7 +469,7 @@ def _place(title: str) -> int:
     """Where a section stands; one that is no longer measured stands last."""
     titles = [
         "Token channel", "Codec", "Streamed", "Passed through", "A prefix-heavy", "Where",
-        "A routing", "`r1-serve plan`", "A gang", "`r1-serve up`",
+        "A routing", "`r1-serve plan`", "`r1-serve simulate`", "A gang", "`r1-serve up`",
     ]  # fmt: skip
     found = [at for at, start in enumerate(titles) if title.startswith(f"## {start}")]
     return found[0] if found else len(titles)

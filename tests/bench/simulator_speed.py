@@ -79,8 +79,8 @@ def played(scenario: Scenario, calls: Iterator[Call]) -> Speed:
 
 
 def held_bytes(requests: int, rate: float) -> int:
-    """What is allocated when a run of so many requests has ended, the world included."""
-    world = World(fleet(4))
+    """What is allocated when eight ranks have served so many requests, the world included."""
+    world = World(fleet(1))
     tracemalloc.start()
     world.run(OpenLoop(thousands(requests, rate)))
     held, _ = tracemalloc.get_traced_memory()
@@ -88,16 +88,53 @@ def held_bytes(requests: int, rate: float) -> int:
     return held
 
 
+def thousands_a_minute(requests: int, rate: float) -> tuple[float, Speed]:
+    """Requests that one core plays in a minute of its time, on 32 ranks."""
+    speed = played(fleet(4), thousands(requests, rate))
+    return speed.requests / speed.took_s * 60, speed
+
+
+def rows(rounds: int, path: Path = HOUR) -> list[str]:
+    """The report's rows: what is played, and of so many rounds median [least..most]."""
+    runs = [thousands_a_minute(*_SHORT) for _ in range(rounds)]
+    _, speed = runs[0]
+    out = [
+        f"| {speed.requests:,} requests of 1,000 tokens in and out, 32 ranks, "
+        f"{speed.in_flight:,.0f} in flight | requests a minute "
+        f"| {_spread([minute for minute, _ in runs], 0)} | >= 100,000 |"
+    ]
+    if path.is_file():
+        hours = [played(fleet(_GANGS), hour(path)) for _ in range(rounds)]
+        out.append(
+            f"| an hour of ServeGen's DeepSeek-R1: {hours[0].requests:,} requests, "
+            f"{8 * _GANGS} ranks | CPU s | {_spread([run.took_s for run in hours], 1)} | < 60 |"
+        )
+    # The first number fills the ranks' caches, of which the index knows every block.
+    some, many = (held_bytes(requests, _SHORT[1] / 4) / 2**20 for requests in (5_000, 20_000))
+    out.append(f"| held behind 5,000 requests, 8 ranks | MiB | {some:.1f} |  |")
+    out.append(f"| held behind 20,000 requests, 8 ranks | MiB | {many:.1f} | the same |")
+    return out
+
+
+def _spread(values: list[float], digits: int) -> str:
+    ordered = sorted(values)
+    middle, least, most = ordered[len(ordered) // 2], ordered[0], ordered[-1]
+    return f"{middle:,.{digits}f} [{least:,.{digits}f}..{most:,.{digits}f}]"
+
+
+_SHORT = (20_000, 25.0)  # requests, and how many a second the 32 ranks get
+_GANGS = 8  # that the hour is played on
+
+
 def main() -> int:
     """Prints what was measured; 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=20_000)
-    parser.add_argument("--rate", type=float, default=25.0, help="requests/s of the 32 ranks")
+    parser.add_argument("--requests", type=int, default=_SHORT[0])
+    parser.add_argument("--rate", type=float, default=_SHORT[1], help="requests/s of the 32 ranks")
     parser.add_argument("--hour", type=Path, default=HOUR)
-    parser.add_argument("--gangs", type=int, default=8, help="that the hour is played on")
+    parser.add_argument("--gangs", type=int, default=_GANGS, help="that the hour is played on")
     options = parser.parse_args()
-    speed = played(fleet(4), thousands(options.requests, options.rate))
-    a_minute = speed.requests / speed.took_s * 60
+    a_minute, speed = thousands_a_minute(options.requests, options.rate)
     print(
         f"32 ranks, 1,000 tokens in and out: {a_minute:,.0f} requests a minute of one core, "
         f"{speed.events / speed.requests:.1f} events each, {speed.in_flight:,.0f} in flight "

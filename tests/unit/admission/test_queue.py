@@ -16,6 +16,7 @@ from orchestrator.admission import (
     Shed,
 )
 from orchestrator.core import Request, RequestId
+from orchestrator.spec import AdmissionSpec
 
 
 def request(name: str, deadline: float = 100.0) -> Request:
@@ -25,7 +26,7 @@ def request(name: str, deadline: float = 100.0) -> Request:
 
 
 def test_admits_while_slots_are_free_then_queues_then_sheds() -> None:
-    admission = Admission(queue_requests_max=1)
+    admission = Admission(AdmissionSpec(queue_requests_max=1))
     assert admission.on(Capacity(1), 0.0) == []
     assert admission.on(Arrived(request("a")), 0.0) == [Admit(RequestId("a"), Reason.SLOT_FREE)]
     assert admission.on(Arrived(request("b")), 0.0) == [Queue(RequestId("b"), 0, Reason.NO_SLOT)]
@@ -36,7 +37,7 @@ def test_admits_while_slots_are_free_then_queues_then_sheds() -> None:
 
 
 def test_admits_the_one_that_waited_longest_when_a_slot_comes_free() -> None:
-    admission = Admission(queue_requests_max=2)
+    admission = Admission(AdmissionSpec(queue_requests_max=2))
     for name in ("a", "b"):
         admission.on(Arrived(request(name)), 0.0)
     assert admission.on(Capacity(1), 0.0) == [Admit(RequestId("a"), Reason.SLOT_FREE)]
@@ -44,7 +45,7 @@ def test_admits_the_one_that_waited_longest_when_a_slot_comes_free() -> None:
 
 
 def test_sheds_a_waiting_request_at_its_deadline_and_not_before() -> None:
-    admission = Admission(queue_requests_max=2)
+    admission = Admission(AdmissionSpec(queue_requests_max=2))
     admission.on(Arrived(request("a", deadline=5.0)), 0.0)
     assert admission.on(Passed(), 4.9) == []
     [shed] = admission.on(Passed(), 5.0)
@@ -53,14 +54,14 @@ def test_sheds_a_waiting_request_at_its_deadline_and_not_before() -> None:
 
 
 def test_a_late_request_is_shed_and_never_admitted_by_the_event_that_frees_a_slot() -> None:
-    admission = Admission(queue_requests_max=2)
+    admission = Admission(AdmissionSpec(queue_requests_max=2))
     admission.on(Arrived(request("a", deadline=5.0)), 0.0)
     [decision] = admission.on(Capacity(9), 6.0)
     assert isinstance(decision, Shed)
 
 
 def test_a_shrunken_fleet_takes_no_slot_away_but_admits_nobody_until_it_fits() -> None:
-    admission = Admission(queue_requests_max=9)
+    admission = Admission(AdmissionSpec(queue_requests_max=9))
     admission.on(Capacity(2), 0.0)
     for name in ("a", "b", "c"):
         admission.on(Arrived(request(name)), 0.0)
@@ -77,7 +78,7 @@ def test_a_shrunken_fleet_takes_no_slot_away_but_admits_nobody_until_it_fits() -
 )
 def test_bounds_hold_and_every_request_is_decided_once(events: list[tuple[str, int]]) -> None:
     """No slot beyond the capacity is given, the queue stays bounded, nobody is decided twice."""
-    admission, slots, now = Admission(queue_requests_max=3), 0, 0.0
+    admission, slots, now = Admission(AdmissionSpec(queue_requests_max=3)), 0, 0.0
     fates: dict[str, str] = {}
     gone: set[str] = set()
     for step, (kind, value) in enumerate(events):
@@ -109,7 +110,7 @@ def test_bounds_hold_and_every_request_is_decided_once(events: list[tuple[str, i
 
 
 def test_a_request_cannot_arrive_twice() -> None:
-    admission = Admission(queue_requests_max=2)
+    admission = Admission(AdmissionSpec(queue_requests_max=2))
     admission.on(Arrived(request("a")), 0.0)
     with pytest.raises(AssertionError):
         admission.on(Arrived(request("a")), 0.0)

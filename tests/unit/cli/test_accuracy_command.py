@@ -94,3 +94,42 @@ def test_fit_writes_factors_with_their_provenance_that_accuracy_takes(
     assert tree["mean_error_after"]["tpot"] < tree["mean_error_before"]["tpot"]
     assert read_factors(out.read_text()) != shipped_factors()
     assert main(["accuracy", "--factors", str(out)]) == 0
+
+
+ROWS = """
+inferencex:
+- {id: a-b200, hw: B200, engine: sglang, prec: fp4, mode: agg, isl: 1024, osl: 64, conc: 4, gpus: 4,
+   dp: 1, ep: 4, tp: 4, ttft_ms: 200, tpot_ms: 9, clean: true, split: validate}
+- {id: a-pair, hw: GB200, engine: trtllm, prec: fp4, mode: disagg, isl: 1024, osl: 64, conc: 4,
+   gpus: 12, P: [1, 4, 1, 1], D: [1, 8, 1, 8], ttft_ms: 300, tpot_ms: 7, clean: true,
+   split: validate}
+- {id: fitted, hw: B200, engine: sglang, prec: fp4, mode: agg, isl: 1024, osl: 64, conc: 4, gpus: 4,
+   dp: 1, ep: 4, tp: 4, ttft_ms: 200, tpot_ms: 9, clean: true, split: calibrate}
+"""
+
+
+def test_the_simulator_plays_validate_rows_of_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures, page = tmp_path / "figures.yaml", tmp_path / "page.md"
+    figures.write_text(ROWS)
+    command = ["accuracy", str(figures), "--model", "simulator"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "fitted" not in said, "only rows that no factor was fitted to"
+    assert "TTFT where it can be known, median of 1 rows" in said
+    assert "how its pools queue is not stated" in said
+    assert main([*command, "--format", "json"]) == 0
+    rows = {(r["id"], r["metric"]): r for r in json.loads(capsys.readouterr().out)["rows"]}
+    assert {metric for _, metric in rows} == {"tpot", "ttft", "rate"}
+    alone = rows["a-b200", "tpot"]
+    assert alone["simulated"] == pytest.approx(alone["closed_form"], rel=0.15)
+    assert main([*command, "--write", str(page)]) == 0
+    assert page.read_text().count("| a-b200 |") == 3
+    assert main([*command, "--write", str(tmp_path)]) == 2
+    assert main([*command, "--rows", "calibrate", "--write", str(page)]) == 2
+    capsys.readouterr()
+    assert main([*command, "--rows", "calibrate"]) == 0
+    said = capsys.readouterr().out
+    assert "fitted" in said
+    assert "a-b200" not in said

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from orchestrator.cli import main
 
@@ -206,3 +207,31 @@ def test_what_is_no_decision_log_is_refused(
     code, _, err = run(capsys, "replay", path)
     assert code == 2
     assert "do: give a decision log" in err
+
+
+def test_a_plan_that_scales_is_played_with_its_gangs_coming_and_going(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = yaml.safe_load(PLAN)
+    [model] = tree["spec"]["models"]
+    model["engine"] = {"storage_bytes_per_s": 1e12}
+    for pool in model["pools"]:
+        pool["costs"] = {"prefill_base_s": 0.03, "prefill_token_s": 1e-4, "step_request_s": 1e-3}
+        pool["node_weights_bytes"] = 8e11
+    bounds = [{"role": "prefill", "gangs_max": 1}, {"role": "decode", "gangs_max": 3}]
+    floor = {"role": "decode", "gangs_min": 2, "from_h": 0, "until_h": 1}
+    model["scaling"] = {"ttft_s": 2, "tpot_s": 0.05, "pools": bounds, "calendar": [floor]}
+    path = tmp_path / "scaled.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    code, out, _ = run(
+        capsys, "simulate", "--plan", path, "--trace", trace(tmp_path), "--format", "json"
+    )
+    assert code == 0
+    found = json.loads(out)
+    assert {"event": "scaling", "reason": "calendar", "count": 1} in found["decisions"]
+    assert 16 < found["gpus_held_mean"] <= 24
+    del model["pools"][1]["costs"]
+    path.write_text(yaml.safe_dump(tree))
+    code, _, err = run(capsys, "simulate", "--plan", path, "--requests", 1)
+    assert code == 2
+    assert "models.0.pools.decode.costs: is missing" in err

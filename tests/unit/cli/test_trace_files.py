@@ -44,8 +44,10 @@ def test_equal_hash_ids_become_equal_runs(tmp_path: Path) -> None:
     (request,) = read(write(tmp_path / "t", LINE))
     ids = prompt_ids(request, 0.25)
     assert len(ids) == 175
-    assert ids[:128] == (3,) * 128
-    assert ids[128:] == (9,) * 47
+    swapped = prompt_ids(request._replace(hash_ids=(9, 3)), 0.25)
+    assert swapped[:47] == ids[128:]
+    assert swapped[128:] == ids[:47]
+    assert swapped[:47] != ids[:47]
 
 
 @pytest.mark.parametrize(

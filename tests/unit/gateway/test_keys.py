@@ -151,3 +151,12 @@ def test_keys_are_random_and_accounts_have_plain_names() -> None:
     assert new_key().startswith("sk-")
     with pytest.raises(SpecError, match="account name"):
         key_line("a b", KEY)
+
+
+def test_an_account_may_have_a_class_of_service_that_there_is(tmp_path: Path, log: Log) -> None:
+    path = write(tmp_path / "keys", key_line("ada", KEY) + " class=batch")
+    keys = Keys(str(path), log, {"batch", "chat"})
+    assert keys.check(f"Bearer {KEY}") == Account("ada", klass="batch")
+    with pytest.raises(SpecError, match="keys, line 1: there is no class 'batch'") as raised:
+        Keys(str(path), log, {"chat"})
+    assert "chat" in raised.value.cure

@@ -4,8 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core import FleetView, RankId, RankView, Role
-from orchestrator.routing import Leg, Question, StepCosts, Way, price_ways, same_costs
+from orchestrator.core import FleetView, RankId, RankView, Role, token_ids
+from orchestrator.routing import (
+    Leg,
+    Prompt,
+    Question,
+    Router,
+    StepCosts,
+    Way,
+    price_ways,
+    same_costs,
+)
 
 COSTS = StepCosts(
     prefill_base_s=0.005,
@@ -44,3 +53,10 @@ def test_the_cheapest_way_depends_on_who_holds_what_and_who_is_busy(
 def test_without_a_prefill_rank_there_is_nothing_to_choose() -> None:
     question = Question(Leg.WHOLE, 2000, 500, {})
     assert price_ways(FleetView((D,), 0.0), Role.DECODE, question, same_costs(COSTS)) is None
+
+
+def test_unified_gangs_with_costs_of_their_own_have_nothing_to_choose() -> None:
+    unified = replace(D, role=Role.UNIFIED)
+    view = FleetView((unified,), 0.0)
+    router = Router(64, 1_000, {Role.UNIFIED: COSTS})
+    assert router.price(view, Role.UNIFIED, Prompt(token_ids(range(1_000)), 100)) is None

@@ -234,3 +234,60 @@ def test_a_slow_rank_slows_its_gang() -> None:
     world.job("a0", 0.0, prompt=4, output=5)
     world.run()
     assert world.ends["a0"][0] == 2 * (4 * PREFILL_S + 4 * STEP_S)
+
+
+def test_an_engine_that_looks_seldom_lets_an_arrival_wait() -> None:
+    world = World(receive_steps=10)
+    world.job("a0", 0.0, prompt=1, output=100)  # decodes from 1.0 on, and looks at 3.5, 6.0 ...
+    world.job("b0", 1.6, prompt=2, output=1)
+    world.run()
+    mixed_s = 2 * PREFILL_S + STEP_S
+    assert world.firsts["b0"] == 3.5 + mixed_s
+
+
+def test_an_idle_engine_looks_at_once() -> None:
+    world = World(receive_steps=10)
+    world.job("a0", 0.0, prompt=1, output=3)
+    world.job("b0", 20.0, prompt=2, output=1)
+    world.run()
+    assert world.firsts["b0"] == 22.0
+
+
+def test_an_engine_whose_last_decode_ends_looks_at_once() -> None:
+    world = World(receive_steps=10)
+    world.job("a0", 0.0, prompt=1, output=3)  # ends at 1.5
+    world.job("b0", 1.1, prompt=2, output=1)
+    world.run()
+    assert world.firsts["b0"] == 3.5
+
+
+def test_a_prompt_waits_for_one_on_the_other_rank() -> None:
+    world = World(ranks=2, align_steps=40)
+    world.job("y0", 0.0, prompt=1, output=200)
+    world.job("z1", 0.0, prompt=1, output=200)
+    world.job("a0", 2.0, prompt=3, output=1)
+    world.job("b1", 4.0, prompt=5, output=1)
+    world.run()
+    both_at = 4.0 + 5 * PREFILL_S + STEP_S
+    assert (world.firsts["a0"], world.firsts["b1"]) == (both_at + STEP_S, both_at + STEP_S)
+
+
+def test_a_prompt_does_not_wait_for_ever() -> None:
+    world = World(ranks=2, align_steps=40)
+    world.job("y0", 0.0, prompt=1, output=200)
+    world.job("z1", 0.0, prompt=1, output=200)
+    world.job("a0", 2.0, prompt=3, output=1)
+    world.run()
+    # both decode from the step on that ends at 2.25, the first of forty
+    assert world.firsts["a0"] == 2.25 + 39 * STEP_S + 3 * PREFILL_S + STEP_S
+
+
+def test_an_answer_that_is_guaranteed_begins_when_all_of_it_has_room() -> None:
+    for guaranteed in (False, True):
+        world = World(blocks=24, guaranteed=guaranteed)
+        world.job("a0", 0.0, prompt=4, output=60)  # 16 blocks and one more in the end
+        world.job("b0", 0.0, prompt=4, output=40)  # 11, and one more
+        world.run()
+        begins_at = world.firsts["b0"] - world.ends["a0"][0]
+        assert (begins_at > 0) == guaranteed
+        assert not (guaranteed and world.gang.preempted)

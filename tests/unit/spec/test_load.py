@@ -94,3 +94,22 @@ def test_the_examples_in_deploy_are_valid() -> None:
     assert examples
     for path in examples:
         load_spec(path)
+
+
+@pytest.mark.parametrize(
+    ("admission", "said"),
+    [
+        ("{wait_s: 0}", "admission.wait_s: 0.0 is not positive"),
+        ("{tenant_requests_max: 0}", "admission.tenant_requests_max: 0 is not positive"),
+        ("{rank_requests_max: -1}", "admission.rank_requests_max: -1 is not positive"),
+        ("{classes: [{name: a}, {name: a}]}", "admission.classes: a is given 2 times"),
+        ("{classes: [{name: ''}]}", "no name is given 1 times"),
+        ("{classes: [{name: a, wait_s: -1}]}", "admission.classes.0.wait_s: -1.0 is not positive"),
+        ("{classes: [{name: a, colour: red}]}", "admission.classes.0.colour: unknown key"),
+    ],
+)
+def test_limits_that_contradict_are_said_with_their_key(admission: str, said: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        parse_spec(f"{GOOD}\nadmission: {admission}")
+    assert said in raised.value.cause
+    assert raised.value.cure

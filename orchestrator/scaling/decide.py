@@ -1,0 +1,318 @@
+"""How many gangs each pool is to have: one decision for all pools of a model, with its reasons.
+
+More is asked for as soon as it is needed, or will be by the time that a gang takes to start; less
+only when less has been enough for the whole dwell. Targets count every gang that there is, ready,
+starting or waiting for a node, so nothing is asked for twice.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from orchestrator.core import Role
+from orchestrator.scaling import capacity
+from orchestrator.scaling.capacity import PoolFacts, Slo
+from orchestrator.scaling.fit import Bounds, fit
+from orchestrator.scaling.forecast import Line, Samples, line_of, with_sample
+from orchestrator.scaling.observation import WINDOW_S, Observation
+from orchestrator.spec import Day, ScalingSpec
+
+_DWELL_MIN_S = 120.0
+_DAY_S = 86_400.0
+_WEEK_S = 7 * _DAY_S
+_PATIENCE_MAX = 4.0
+_SORRY = 2.0  # starts within which a gang that was let go may not be missed
+_SHORT_HELD_S = 600.0  # until it is tried again whether there are nodes
+
+
+class Reason(StrEnum):
+    """Why a pool has the target that it has."""
+
+    STEADY = "steady"
+    LOAD = "load"  # the load of now needs more
+    FORECAST = "forecast"  # the load by the time a gang has started does
+    HELD = "held"  # what is running and waiting does
+    CALENDAR = "calendar"
+    FLOOR = "floor"
+    WOKEN = "woken"  # a request has come while there was no gang
+    CEILING = "ceiling"  # more is needed than gangs_max or gpus_max allow
+    NO_NODES = "no_nodes"  # gangs have found no node for long: the pools share what there is
+    QUIET = "quiet"  # less has been enough for the whole dwell
+    DWELL = "dwell"  # less would be enough, but not for long enough yet
+    IDLE = "idle"  # no request for long: the last gangs go
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What does not change: the spec of scaling, and the facts of each pool."""
+
+    spec: ScalingSpec
+    pools: Mapping[Role, PoolFacts]
+
+    @property
+    def slo(self) -> Slo:
+        """What the fleet is sized for."""
+        return Slo(self.spec.ttft_s, self.spec.tpot_s, self.spec.attainment)
+
+
+@dataclass(frozen=True, slots=True)
+class Gangs:
+    """Those of one pool, without the ones that are being let go."""
+
+    ready: int = 0
+    starting: int = 0  # they have their nodes
+    pending: int = 0  # they have none yet
+
+    @property
+    def asked(self) -> int:
+        """All of them."""
+        return self.ready + self.starting + self.pending
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a decision is made from. `week_s` is the time since Monday 00:00 UTC."""
+
+    load: Observation
+    pools: Mapping[Role, Gangs]
+    week_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """What is remembered of a pool."""
+
+    needs: tuple[tuple[float, int], ...] = ()  # instant and need, falling: the most since each
+    pending_since: float | None = None
+    down_at: float | None = None  # when gangs were let go, until it has shown to be right
+    patience: float = 1.0  # times the dwell; doubles when gangs are let go and missed soon after
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is remembered between two decisions."""
+
+    samples: Samples = ()
+    sampled_at: float | None = None
+    pools: Mapping[Role, PoolState] = field(default_factory=dict)
+    idle_since: float | None = None
+    gpus_known: int | None = None  # as many as there are, as far as is known
+    gpus_known_until: float = 0.0
+    load: Observation = field(default_factory=Observation)  # means that were known before
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One pool's decision: how many gangs it is to have, and what it needs by itself."""
+
+    role: Role
+    gangs: int
+    reason: Reason
+    needed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """All pools', made at once."""
+
+    targets: tuple[Target, ...]
+    per_s: float  # requests, now
+    slo_kept: bool  # False: no fleet could keep it for the mean request
+
+    def gangs(self) -> dict[Role, int]:
+        """The targets."""
+        return {target.role: target.gangs for target in self.targets}
+
+
+def decide(plan: Plan, state: State, seen: Seen, now: float) -> tuple[Decision, State]:
+    """The targets of all pools at `now`, and what to remember. Takes well below a millisecond."""
+    load = _filled(seen.load, state.load)
+    samples, sampled_at = state.samples, state.sampled_at
+    if sampled_at is None:
+        sampled_at = now  # the first window has not passed yet
+    elif now >= sampled_at + WINDOW_S:
+        samples, sampled_at = with_sample(samples, now, load.requests_per_s), now
+    line = line_of(samples, now) if samples else Line(now, load.requests_per_s)
+    idle_since = _idle_since(state, load, now)
+    idle = idle_since is not None and now >= idle_since + plan.spec.idle_s
+    known, until, pools = _nodes(plan, state, seen, now)
+    wants = {role: _want(plan, facts, seen, load, line, idle) for role, facts in plan.pools.items()}
+    bounds = {role: want.bounds for role, want in wants.items()}
+    needs = {role: want.needed for role, want in wants.items()}
+    gpus_max = plan.spec.gpus_max
+    scarce = known is not None and (gpus_max is None or known < gpus_max)
+    fitted = fit(needs, bounds, known if scarce else gpus_max)
+    easy = fit({role: want.with_slack for role, want in wants.items()}, bounds, gpus_max)
+    targets = []
+    for role, want in sorted(wants.items()):
+        asked, was = seen.pools[role].asked, pools[role]
+        before = was.needs or ((now, asked),)  # what is there is taken to be needed
+        dwell = dwell_s(plan, role) * was.patience
+        needs_of = _remember(before, now, max(fitted[role], easy[role]), dwell)
+        gangs, reason = _target(asked, fitted[role], needs_of[0][1], want, idle=idle, scarce=scarce)
+        targets.append(Target(role, gangs, reason, want.needed))
+        pools[role] = _learned(
+            replace(was, needs=needs_of), gangs - asked, plan.pools[role].start_s, now
+        )
+    decision = Decision(tuple(targets), line.per_s, capacity.keeps_slo(plan.pools, plan.slo, load))
+    return decision, State(samples, sampled_at, pools, idle_since, known, until, load)
+
+
+def dwell_s(plan: Plan, role: Role) -> float:
+    """How long less must have been enough."""
+    if plan.spec.dwell_s is not None:
+        return plan.spec.dwell_s
+    return max(_DWELL_MIN_S, plan.pools[role].start_s)
+
+
+# --- what a pool wants ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Want:
+    needed: int
+    with_slack: int  # by a load that is larger by the slack
+    reason: Reason
+    bounds: Bounds
+
+
+def _want(
+    plan: Plan, facts: PoolFacts, seen: Seen, load: Observation, line: Line, idle: bool
+) -> _Want:
+    floor = _floor(plan, facts.role, seen.week_s, facts.start_s)
+    own = next(each for each in plan.spec.pools if each.role is facts.role)
+    bounds = Bounds(floor, own.gangs_max, facts.gpus)
+    some = not idle and (load.requests_per_s > 0 or load.running > 0 or load.waiting > 0)
+    # No margin for the line's error: the swings that `capacity` plans for are larger.
+    now_per_s, ahead_per_s = line.per_s, 0.0
+    if idle:
+        now_per_s = 0.0  # whatever came before
+    elif line.slope > 0:
+        ahead_per_s = line.ahead(facts.start_s + plan.spec.period_s)
+    woken = some and seen.pools[facts.role].asked == 0
+    by = {
+        Reason.WOKEN: 1 if woken else 0,
+        Reason.LOAD: _needed(plan, facts, load, now_per_s),
+        Reason.FORECAST: _needed(plan, facts, load, ahead_per_s),
+    }
+    if facts.role is not Role.PREFILL:
+        by[Reason.HELD] = capacity.held_gangs(facts, plan.slo, load)
+        if some and not load.output_tokens:  # none has ended: nobody knows how long they take
+            by[Reason.HELD] = max(by[Reason.HELD], seen.pools[facts.role].asked)
+    reason = max(by, key=lambda each: by[each])
+    least = 0 if idle and floor == 0 else min(1, own.gangs_max)
+    if floor == 0 and not some and seen.pools[facts.role].asked == 0:
+        least = 0  # nobody has come yet
+    needed = max(by[reason], least)
+    if floor > needed:
+        needed = floor
+        reason = Reason.CALENDAR if floor > own.gangs_min else Reason.FLOOR
+    larger = max(now_per_s, ahead_per_s) * (1 + plan.spec.slack)
+    with_slack = max(needed, _needed(plan, facts, load, larger))
+    return _Want(needed, with_slack, reason, bounds)
+
+
+def _needed(plan: Plan, facts: PoolFacts, load: Observation, per_s: float) -> int:
+    """Gangs of one pool for a rate."""
+    gangs = 0
+    if facts.role is not Role.DECODE:
+        gangs = capacity.prefill_gangs(facts, plan.slo, load, per_s)
+    if facts.role is not Role.PREFILL and load.output_tokens > 0:
+        gangs = capacity.decode_gangs(facts, plan.slo, load, per_s, max(gangs, 1))
+    return gangs
+
+
+def _floor(plan: Plan, role: Role, week_s: float, start_s: float) -> int:
+    """Of the spec, and of each calendar entry that holds now or by when a gang has started."""
+    own = next(each for each in plan.spec.pools if each.role is role)
+    floors = [own.gangs_min]
+    for entry in plan.spec.calendar:
+        if entry.role is not role:
+            continue
+        for at, day in enumerate(Day):
+            begins = (at * _DAY_S + entry.from_h * 3600 - start_s) % _WEEK_S
+            lasts_s = (entry.until_h - entry.from_h) * 3600 + start_s
+            if day in entry.days and (week_s - begins) % _WEEK_S < lasts_s:
+                floors.append(entry.gangs_min)
+    return max(floors)
+
+
+def _filled(load: Observation, before: Observation) -> Observation:
+    """The observation, with means from before where it has none: a gateway that is new."""
+    names = ("prefill_s", "prefill_s2", "prompt_tokens", "output_tokens", "kv_tokens")
+    missing = {name: getattr(before, name) for name in names if not getattr(load, name)}
+    return replace(load, **missing) if missing else load
+
+
+def _idle_since(state: State, load: Observation, now: float) -> float | None:
+    if load.requests_per_s > 0 or load.running > 0 or load.waiting > 0:
+        return None
+    return now if state.idle_since is None else state.idle_since
+
+
+# --- from wants to targets -----------------------------------------------------------------------
+
+
+def _remember(
+    needs: tuple[tuple[float, int], ...], now: float, need: int, dwell: float
+) -> tuple[tuple[float, int], ...]:
+    """The falling needs of the dwell; the first is the most of it."""
+    kept = [(at, most) for at, most in needs if at > now - dwell and most > need]
+    return (*kept, (now, need))
+
+
+def _target(
+    asked: int, fitted: int, most: int, want: _Want, *, idle: bool, scarce: bool
+) -> tuple[int, Reason]:
+    short = fitted < want.needed
+    if fitted > asked:
+        return fitted, Reason.CEILING if short else want.reason
+    if fitted == asked:
+        if short:
+            return asked, Reason.NO_NODES if scarce else Reason.CEILING
+        return asked, Reason.STEADY
+    if scarce and short:
+        return fitted, Reason.NO_NODES
+    if idle and fitted == 0:
+        return 0, Reason.IDLE
+    if most < asked:
+        return max(most, fitted), Reason.QUIET
+    return asked, Reason.DWELL
+
+
+def _learned(state: PoolState, more: int, start_s: float, now: float) -> PoolState:
+    """The pool's state with a patience that has grown if letting go was a mistake: a gang that is
+    missed soon after would have been cheaper, or nearly so, than the start of another.
+
+    A load that swings a little slower than the dwell would else be followed for ever.
+    """
+    down_at, patience = state.down_at, state.patience
+    if down_at is not None and more > 0 and now < down_at + _SORRY * start_s:
+        down_at, patience = None, min(_PATIENCE_MAX, 2 * patience)
+    elif down_at is not None and now >= down_at + 2 * _SORRY * start_s * patience:
+        down_at, patience = None, max(1.0, patience / 2)
+    if more < 0:
+        down_at = now
+    return replace(state, down_at=down_at, patience=patience)
+
+
+def _nodes(
+    plan: Plan, state: State, seen: Seen, now: float
+) -> tuple[int | None, float, dict[Role, PoolState]]:
+    """GPUs that there are, if gangs have found none for long, until when that is believed."""
+    pools, waits = {}, False
+    for role in plan.pools:
+        was = state.pools.get(role, PoolState())
+        since = None
+        if seen.pools[role].pending:
+            since = now if was.pending_since is None else was.pending_since
+            waits = waits or now >= since + plan.spec.pending_s
+        pools[role] = replace(was, pending_since=since)
+    placed = sum(
+        (gangs.ready + gangs.starting) * plan.pools[role].gpus for role, gangs in seen.pools.items()
+    )
+    if waits:
+        return placed, now + _SHORT_HELD_S, pools
+    if state.gpus_known is not None and now < state.gpus_known_until:
+        return max(placed, state.gpus_known), state.gpus_known_until, pools
+    return None, 0.0, pools
