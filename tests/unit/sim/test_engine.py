@@ -113,7 +113,7 @@ def test_publishes_what_enters_and_leaves_its_cache_in_order() -> None:
     assert isinstance(first, Stored)
     assert isinstance(second, Stored)
     assert isinstance(gone, Removed)
-    assert first.token_ids == list(range(8))
+    assert list(first.token_ids) == list(range(8))
     assert (first.parent, second.parent) == (None, first.hashes[0])
     assert gone.hashes == [first.hashes[1]], "the block that was used longest ago"
     assert len(second.hashes) == 2
