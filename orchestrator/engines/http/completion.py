@@ -110,6 +110,7 @@ class Fault(msgspec.Struct):
     """What went wrong, in the server's words."""
 
     message: str = ""
+    code: int | str | None = None  # an HTTP status
 
 
 class Chunk(msgspec.Struct):

@@ -61,7 +61,9 @@ class Generation(Exchange):
             self._end = End(Finish.FAILED, cause=f"the engine sent an event that is none: {error}")
             return
         if chunk.error is not None:
-            self._end = End(Finish.FAILED, cause=chunk.error.message[:ERROR_CHARS])
+            # vLLM looks at a stream's prompt only once it has answered 200
+            finish = Finish.REFUSED if _is_refusal(chunk.error.code) else Finish.FAILED
+            self._end = End(finish, cause=chunk.error.message[:ERROR_CHARS])
         if chunk.usage is not None:
             self._cached_tokens = chunk.usage.cached_tokens
         for choice in chunk.choices:
@@ -105,5 +107,9 @@ def _refused(status: int, body: bytes) -> End:
         error = None
     told = error.message if error is not None else body.decode("utf-8", "replace")
     cause = f"the engine answered {status}: {' '.join(told.split())[:ERROR_CHARS]}"
-    refused = 400 <= status < 500 and status not in {408, 409, 429}
-    return End(Finish.REFUSED if refused else Finish.FAILED, cause=cause)
+    return End(Finish.REFUSED if _is_refusal(status) else Finish.FAILED, cause=cause)
+
+
+def _is_refusal(status: object) -> bool:
+    """Whether it is for what was asked, and would be again."""
+    return isinstance(status, int) and 400 <= status < 500 and status not in {408, 409, 429}

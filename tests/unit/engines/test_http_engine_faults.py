@@ -139,6 +139,16 @@ async def test_events_may_be_cut_anywhere() -> None:
             Finish.REFUSED,
             "bad grammar",
         ),
+        (
+            STREAM + chunk(b'data: {"error":{"message":"no id","code":400}}\n\n') + b"0\r\n\r\n",
+            Finish.REFUSED,
+            "no id",
+        ),
+        (
+            STREAM + chunk(b'data: {"error":{"message":"gone","code":500}}\n\n') + b"0\r\n\r\n",
+            Finish.FAILED,
+            "gone",
+        ),
         (whole(b"gateway says no", "502 Bad"), Finish.FAILED, "502: gateway says no"),
         (whole(b"", "429 Slow"), Finish.FAILED, "429"),
         (STREAM + b"0\r\n\r\n", Finish.FAILED, "has no end"),
