@@ -286,7 +286,7 @@ class Service:
             pair = KvPair(transfer_id, self.ranks.kv_peer(send.pair.peer))
         submit = Submit(
             submission,
-            passage.prompt_ids + token_ids(send.emitted),
+            _continued(passage.prompt_ids, send.emitted),
             sampling,
             send.kv_source,
             send.kv_params,
@@ -310,7 +310,7 @@ class Service:
             return  # the prefill rank's lease ends
         submit = Submit(
             f"{request_id}-release",
-            passage.prompt_ids + token_ids(passage.handoff.emitted),
+            _continued(passage.prompt_ids, passage.handoff.emitted),
             Sampling(max_tokens=1),
             KvSource.TRANSFER,
             kv_params,
@@ -419,13 +419,18 @@ def _credits(spec: Spec) -> int:
     return min(spec.channel.max_requests, -(-most // spec.gateway.replicas))
 
 
+def _continued(prompt_ids: TokenIds, emitted: Sequence[int]) -> TokenIds:
+    """The prompt with what has been drawn; itself, and no copy, until anything has."""
+    return prompt_ids + token_ids(emitted) if emitted else prompt_ids
+
+
 def _prompt(passage: Passage) -> routing.Prompt:
     """What is to be prefilled now: the prompt and what has been drawn."""
     emitted = passage.handoff.emitted
     tokens = len(passage.prompt_ids) + len(emitted)
     if passage.prompt is None or len(passage.prompt.ids) != tokens:
         passage.prompt = routing.Prompt(
-            passage.prompt_ids + token_ids(emitted),
+            _continued(passage.prompt_ids, emitted),
             passage.sampling.max_tokens - len(emitted),
             passage.cache_salt,
             passage.request.session,

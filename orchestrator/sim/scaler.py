@@ -78,13 +78,17 @@ class Scaler:
                 pools.start(slot, slot.model.start_s)
         if more >= 0:
             return
-        own = [slot for slot in pools.slots if slot.model.role is role and not slot.retired]
-        for slot in sorted(own, key=_dearness)[:-more]:
+        for slot in sorted(_own(pools, role), key=_dearness)[:-more]:
             pools.retire(slot, now, self._world.spec.fleet.drain_s)
 
 
+def _own(pools: Pools, role: Role) -> list[Slot]:
+    """A pool's places, without those that are being let go."""
+    return [slot for slot in pools.slots if slot.model.role is role and not slot.retired]
+
+
 def _gangs(pools: Pools, role: Role) -> Gangs:
-    own = [slot for slot in pools.slots if slot.model.role is role and not slot.retired]
+    own = _own(pools, role)
     return Gangs(
         ready=sum(1 for slot in own if slot.ready),
         starting=sum(1 for slot in own if not slot.ready and not slot.pending),

@@ -45,15 +45,7 @@ def spread(values: list[float], digits: int = 2) -> str:
 
 def channel_rows() -> list[str]:
     """CPU microseconds per token of the token channel, by requests per step."""
-    runs: list[list[dict[str, float]]] = []
-    for _ in range(ROUNDS):
-        out = subprocess.run(
-            [sys.executable, "-m", "tests.bench.channel_cost"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        runs.append([json.loads(line) for line in out.splitlines()])
+    runs = [_printed("channel_cost") for _ in range(ROUNDS)]
     rows = []
     for row in zip(*runs, strict=True):
         engine = spread([run["engine_us_per_token"] for run in row])
@@ -262,9 +254,9 @@ def routing_rows() -> list[str]:
 
 def index_rows() -> list[str]:
     """What the index holds and takes; memory is that of processes of its own."""
-    (held,) = _routing_cost("memory")
+    (held,) = _printed("routing_cost", "--only", "memory")
     wired = [routing_cost.wire(64, 3_000)["events_per_cpu_s"] for _ in range(ROUNDS)]
-    turned = _routing_cost("churn")
+    turned = _printed("routing_cost", "--only", "churn")
     sizes = [each["bytes_per_block"] for each in turned]
     speeds = [each["events_per_cpu_s"] for each in turned]
     return [
@@ -278,9 +270,9 @@ def index_rows() -> list[str]:
     ]
 
 
-def _routing_cost(what: str) -> list[dict[str, float]]:
-    """A measurement of `tests.bench.routing_cost`, in a process of its own."""
-    command = [sys.executable, "-m", "tests.bench.routing_cost", "--only", what]
+def _printed(module: str, *arguments: str) -> list[dict[str, float]]:
+    """What a bench of this folder prints, in a process of its own."""
+    command = [sys.executable, "-m", f"tests.bench.{module}", *arguments]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return [json.loads(line) for line in out.splitlines()]
 
