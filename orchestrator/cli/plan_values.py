@@ -7,9 +7,9 @@ from orchestrator import __version__
 from orchestrator.cli.plan_json import asked_tree, predicted_tree
 from orchestrator.cli.plan_report import Report, band_text
 from orchestrator.core import SpecError
-from orchestrator.perf import EngineFamily, Fabric
+from orchestrator.perf import EngineFamily
 from orchestrator.placement import Plan, node_label, pools_of
-from orchestrator.spec import EngineSpec, LocalSpec, ModelSpec, Spec, spec_tree
+from orchestrator.spec import EngineSpec, Fabric, HandoffSpec, LocalSpec, ModelSpec, Spec, spec_tree
 
 
 def values(report: Report) -> str:
@@ -55,8 +55,10 @@ def spec_of(plan: Plan) -> Spec:
         max_model_len=asked.context_tokens,
         engine=engine,
     )
+    apart = len(model.pools) > 1 and len(asked.nodes) > 1
     return Spec(
         models=(model,),
+        handoff=HandoffSpec(fabric=asked.fabric if apart else None),
         local=LocalSpec(nodes=len(asked.nodes), gpus_per_node=asked.gpus_per_node),
     )
 

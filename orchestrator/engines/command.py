@@ -9,13 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core import LayoutError, Role, SpecError
+from orchestrator.engines.kv_connector import (
+    KvConnector,
+    connector_config,
+    connector_environment,
+)
 from orchestrator.engines.weights import loader_flags
-from orchestrator.spec import Device, Source, SourceKind
+from orchestrator.spec import Device, KvHandoff, Source, SourceKind
 
 CPU_PLUGIN = "r1_serve_cpu"  # the entry point of deploy/cpu
 # On a CPU with AMX vLLM prefers a backend that fails at fp32; models without MLA ignore the flag.
 CPU_FLAGS = ("--attention-backend", "CPU_MLA")
-_KV_ROLES: Mapping[Role, str] = {Role.PREFILL: "kv_producer", Role.DECODE: "kv_consumer"}
 
 # What enters and leaves each rank's prefix cache, for routing: ports of vLLM's own choice on the
 # process's address, which the engine tells when it is ready. Hashed so that others can do it too.
@@ -75,7 +79,7 @@ class ProcessLaunch:
 
     host: str  # an address that the other nodes and the gateways reach
     channel_port: int  # token channel; used where the process is a rank's first
-    kv_port: int  # NIXL's side channel; used there if KV is transferred
+    kv_port: int  # where KV peers ask; used there if KV is transferred
     interface: str  # the network interface that has `host`, for Gloo and NCCL
     metrics_port: int | None = None  # used there; None serves no metrics
     first_gpu: int = 0  # which of the gang's GPUs on this node is its first
@@ -108,7 +112,8 @@ class GangLaunch:
     # vLLM's parser that knows where a thought ends, for models that think: a grammar begins behind
     # it, and a thinking budget ends it. Not used if `engine_args` say --skip-tokenizer-init.
     reasoning_parser: str | None = None
-    kv_transfer: bool = False  # prefill and decode gangs; their block sizes and dtypes must agree
+    # Of prefill and decode gangs, whose block sizes and dtypes must agree.
+    connector: KvConnector | None = None
     start_timeout_s: int = 3600
     engine_args: tuple[str, ...] = ()  # vLLM's flags that are none of our business
     source: Source | None = None  # where the weights are, if not in the folder `model_path`
@@ -164,7 +169,7 @@ def engine_commands(launch: GangLaunch) -> tuple[EngineCommand, ...]:
 
 def _check_layout(launch: GangLaunch) -> None:
     assert launch.processes, "a gang has a process"
-    assert launch.kv_transfer <= (launch.role in _KV_ROLES), "unified gangs transfer no KV"
+    assert launch.connector is None or launch.role is not Role.UNIFIED, "it transfers no KV"
     assert launch.data_parallel in (1, len(launch.processes)), "one process a data-parallel rank"
     ranks, nodes = launch.gpus_of_rank, launch.nodes_of_rank
     if ranks % nodes:
@@ -177,12 +182,12 @@ def _check_layout(launch: GangLaunch) -> None:
             f"a stage of {launch.tensor_parallel} ranks does not fit a node's {ranks // nodes}",
             "use as many nodes as pipeline stages, or a divisor of that",
         )
-    if launch.kv_transfer and launch.pipeline_parallel > 1:
-        # As a decode gang vLLM 0.32 would run, but every stage reports that it has read the blocks,
-        # and the prefill gang frees them after the first report. As a prefill gang it is refused
-        # at the first transfer.
+    if launch.connector is not None and launch.pipeline_parallel > 1:
+        # With NIXL vLLM 0.32 would run as a decode gang, but every stage reports that it has read
+        # the blocks, and the prefill gang frees them after the first report; as a prefill gang it
+        # is refused at the first transfer. With Mooncake nobody here has tried.
         raise LayoutError(
-            "vLLM's NixlConnector transfers no KV from or to a gang with pipeline stages",
+            "no KV is transferred from or to a gang with pipeline stages",
             "use pipeline_parallel 1 in prefill and decode pools, or one unified pool",
         )
 
@@ -205,7 +210,7 @@ def _server_options(launch: GangLaunch, index: int) -> tuple[str, ...]:
     process = launch.processes[index]
     node_rank = index % launch.nodes_of_rank
     options = [
-        *("--listen", f"{_bracketed(process.host)}:{process.channel_port}"),
+        *("--listen", f"{bracketed(process.host)}:{process.channel_port}"),
         *("--engine-id", launch.engine_id),
         *("--role", launch.role.value),
         *("--engine", "vllm"),
@@ -218,7 +223,7 @@ def _server_options(launch: GangLaunch, index: int) -> tuple[str, ...]:
     if launch.expected_sizes:
         options += ["--expect-sizes", json.dumps(dict(launch.expected_sizes), sort_keys=True)]
     if node_rank == 0 and process.metrics_port is not None:
-        options += ["--metrics", f"{_bracketed(process.host)}:{process.metrics_port}"]
+        options += ["--metrics", f"{bracketed(process.host)}:{process.metrics_port}"]
     return tuple(options)
 
 
@@ -242,8 +247,9 @@ def _vllm_flags(launch: GangLaunch, index: int) -> tuple[str, ...]:
         flags += ["--reasoning-parser", launch.reasoning_parser]
     if launch.source is not None:
         flags += loader_flags(launch.source, expert_parallel=launch.expert_parallel)
-    if launch.kv_transfer:
-        flags += ["--kv-transfer-config", json.dumps(_kv_transfer(launch), sort_keys=True)]
+    if launch.connector is not None:
+        config = connector_config(launch.connector, launch.role, launch.engine_id, launch.device)
+        flags += ["--kv-transfer-config", json.dumps(config, sort_keys=True)]
     return (*flags, *KV_EVENT_FLAGS, *launch.engine_args)
 
 
@@ -285,22 +291,6 @@ def _skips_tokenizer(engine_args: tuple[str, ...]) -> bool:
     return any(arg.replace("_", "-") == "--skip-tokenizer-init" for arg in engine_args)
 
 
-def _kv_transfer(launch: GangLaunch) -> dict[str, object]:
-    config: dict[str, object] = {
-        "kv_connector": "NixlConnector",
-        "kv_role": _KV_ROLES[launch.role],
-        "engine_id": launch.engine_id,
-        # a failed transfer fails its request at once, and the handoff starts over elsewhere
-        "kv_load_failure_policy": "fail",
-    }
-    if launch.device is Device.CPU:
-        config["kv_buffer_device"] = "cpu"
-        # without own threads NIXL's progress thread can rest (see deploy/cpu); with them a core
-        # burns per worker
-        config["kv_connector_extra_config"] = {"num_threads": 0}
-    return config
-
-
 def _environment(launch: GangLaunch, index: int) -> dict[str, str]:
     """Everything that makes the process independent of its node's defaults.
 
@@ -313,11 +303,15 @@ def _environment(launch: GangLaunch, index: int) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "VLLM_ENGINE_READY_TIMEOUT_S": str(launch.start_timeout_s),
         "VLLM_HOST_IP": process.host,
-        "VLLM_NIXL_SIDE_CHANNEL_HOST": process.host,
-        # vLLM adds the data-parallel rank to it
-        "VLLM_NIXL_SIDE_CHANNEL_PORT": str(process.kv_port - dp_rank),
         "VLLM_NO_USAGE_STATS": "1",
     }
+    if launch.connector is not None:
+        asked = process
+        if launch.connector.way is KvHandoff.PUSH:  # all of a rank's register with its first
+            asked = launch.processes[index - index % launch.nodes_of_rank]
+        environment |= connector_environment(
+            launch.connector, launch.device, process.host, asked.kv_port, dp_rank
+        )
     match launch.device:
         case Device.GPU:
             # an empty name matches no plugin: the one for CPUs must never be loaded here
@@ -342,5 +336,6 @@ def _environment(launch: GangLaunch, index: int) -> dict[str, str]:
     return environment
 
 
-def _bracketed(host: str) -> str:
+def bracketed(host: str) -> str:
+    """The host as it stands before a colon and a port."""
     return f"[{host}]" if ":" in host else host

@@ -8,6 +8,7 @@ import asyncio
 import multiprocessing
 import socket
 import threading
+import urllib.request
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -34,6 +35,7 @@ from vllm.v1.metrics.prometheus import get_prometheus_registry
 from vllm.v1.metrics.stats import SchedulerStats
 
 from orchestrator.core import EngineStartError, Finish, KvParams, KvSource
+from orchestrator.engines.command import bracketed
 from orchestrator.engines.engine import (
     End,
     EngineInfo,
@@ -42,6 +44,7 @@ from orchestrator.engines.engine import (
     Listener,
     Submit,
 )
+from orchestrator.engines.kv_connector import MOONCAKE
 from orchestrator.engines.kv_reference import reference_fault
 from orchestrator.engines.start_phases import phase_of
 from orchestrator.engines.stderr_tail import StderrTail
@@ -58,11 +61,19 @@ Worked = TypeVar("Worked")
 
 _START_CURE = "the engine's log above says more"
 _CURES = (  # what a cause contains, in lower case, and what helps
+    ("mooncake is not available", "install mooncake-transfer-engine and the package libibverbs1"),
     ("memory", "lower gpu-memory-utilization or kv-cache-memory-bytes, or max_model_len"),
     ("address already in use", "another process owns the port: stop it or choose another"),
     ("divisible", "change the parallel sizes of the pool"),
 )
+REGISTRY_S = 30.0  # Mooncake's workers have registered before vLLM says that it is ready
 _FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": Finish.ABORTED}
+
+
+class _Registered(msgspec.Struct):
+    """One rank in the registry of Mooncake's workers."""
+
+    engine_id: str
 
 
 class VllmEngine:
@@ -110,6 +121,7 @@ class VllmEngine:
             kv_blocks=config.cache_config.num_gpu_blocks,
             grammar=self._grammar,
             kv_events=_kv_event_source(llm),
+            kv_peer=await _in_thread(partial(_kv_peer, config)),
         )
 
     def submit(self, submit: Submit) -> None:
@@ -378,8 +390,11 @@ def _check_kv_port(config: VllmConfig) -> None:
     """Raises if the KV side channel's port is taken: vLLM's engine core would hang for ever."""
     if config.kv_transfer_config is None:
         return
-    host = vllm.envs.VLLM_NIXL_SIDE_CHANNEL_HOST
-    port = vllm.envs.VLLM_NIXL_SIDE_CHANNEL_PORT + config.parallel_config.data_parallel_rank
+    if config.kv_transfer_config.kv_connector == MOONCAKE:
+        host, port = "0.0.0.0", vllm.envs.VLLM_MOONCAKE_BOOTSTRAP_PORT
+    else:
+        host = vllm.envs.VLLM_NIXL_SIDE_CHANNEL_HOST
+        port = vllm.envs.VLLM_NIXL_SIDE_CHANNEL_PORT + config.parallel_config.data_parallel_rank
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -390,6 +405,21 @@ def _check_kv_port(config: VllmConfig) -> None:
                 f"the KV side channel cannot listen on {host}:{port}: {error.strerror}",
                 "stop what owns the port, or choose another",
             ) from error
+
+
+def _kv_peer(config: VllmConfig) -> KvParams | None:
+    """What the decode rank of a pair must know of this rank: where Mooncake's workers register, and
+    under which name they did; None if KV is not handed on in pairs.
+    """
+    transfer = config.kv_transfer_config
+    if transfer is None or transfer.kv_connector != MOONCAKE:
+        return None
+    if not transfer.is_kv_producer:
+        return {}
+    address = f"http://{bracketed(vllm.envs.VLLM_HOST_IP)}:{vllm.envs.VLLM_MOONCAKE_BOOTSTRAP_PORT}"
+    with urllib.request.urlopen(f"{address}/query", timeout=REGISTRY_S) as answer:
+        [registered] = msgspec.json.decode(answer.read(), type=dict[str, _Registered]).values()
+    return {"remote_engine_id": registered.engine_id, "remote_bootstrap_addr": address}
 
 
 def _start_error(error: Exception, tail: StderrTail) -> EngineStartError:

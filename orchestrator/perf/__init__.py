@@ -21,7 +21,7 @@ All functions are elementwise on numpy arrays that broadcast, so one call evalua
 from orchestrator.perf.architecture import ARCHITECTURES, Architecture, Experts
 from orchestrator.perf.bands import LONG_CONTEXT_TOKENS, Band, Extrapolated, Mode, error_band
 from orchestrator.perf.factors import Efficiency, Factors, read_factors, shipped_factors
-from orchestrator.perf.hardware import HARDWARE, Fabric, Gpu
+from orchestrator.perf.hardware import HARDWARE, Gpu
 from orchestrator.perf.layout import Array, EngineFamily, Layout, LayoutGrid
 from orchestrator.perf.ledger import Ledger, expert_slots, ledger
 from orchestrator.perf.precision import Kv, Precision, Weight
@@ -50,7 +50,6 @@ __all__ = [
     "EngineFamily",
     "Experts",
     "Extrapolated",
-    "Fabric",
     "Factors",
     "Gpu",
     "Kv",

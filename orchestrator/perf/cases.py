@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.perf.bands import LONG_CONTEXT_TOKENS, Mode
-from orchestrator.perf.hardware import HARDWARE, Fabric, Gpu
+from orchestrator.perf.hardware import HARDWARE, Gpu
 from orchestrator.perf.layout import EngineFamily, Layout
 from orchestrator.perf.precision import Precision
+from orchestrator.spec import Fabric
 
 Row = Mapping[str, Any]  # one row as YAML has it; nothing of it goes past the readers unread
 

@@ -20,11 +20,11 @@ from orchestrator.perf.cases import (
     gpu_of,
     number,
 )
-from orchestrator.perf.hardware import Fabric
 from orchestrator.perf.layout import EngineFamily, Layout
 from orchestrator.perf.measurements import measurement
 from orchestrator.perf.precision import Kv
 from orchestrator.perf.row_words import balance_of, engine_of, precision_of
+from orchestrator.spec import Fabric
 
 _INFERENCEX = "ix-dump"  # the source of section `inferencex`
 _RANDOM_LENGTHS = 0.9  # mean of U[0.8, 1.0], the lengths that InferenceX draws

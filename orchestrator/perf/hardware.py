@@ -6,16 +6,8 @@ give doubled numbers for sparse arithmetic and for both directions of a link; th
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 _MIB = 2**20
-
-
-class Fabric(StrEnum):
-    """What joins the nodes of a gang."""
-
-    RDMA = "rdma"  # InfiniBand or RoCE, a NIC for each GPU, all to all
-    TCP = "tcp"  # a network without RDMA, shared by the node
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.perf.architecture import Architecture
-from orchestrator.perf.hardware import Fabric, Gpu
+from orchestrator.perf.hardware import Gpu
 from orchestrator.perf.precision import Precision
+from orchestrator.spec import Fabric
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -13,7 +13,6 @@ from orchestrator.perf.cases import (
     extrapolated,
     gpu_of,
 )
-from orchestrator.perf.hardware import Fabric
 from orchestrator.perf.row_words import (
     Extras,
     balance_of,
@@ -22,6 +21,7 @@ from orchestrator.perf.row_words import (
     layout_of,
     precision_of,
 )
+from orchestrator.spec import Fabric
 
 _NODE_GPUS = 8
 _MLPERF_INPUT = 800.0  # mean prompt of MLPerf's R1 data: MLCommons, inference v5.1, deepseek-r1

@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from orchestrator.perf.architecture import GROUPS_CHOSEN, LatentAttention
-from orchestrator.perf.hardware import Fabric
 from orchestrator.perf.layout import Array, LayoutGrid
 from orchestrator.perf.precision import KV_BYTES, WEIGHT_BYTES, Kv, peak_flops
+from orchestrator.spec import Fabric
 
 _TCP_BANDWIDTH = 12.5e9 / 8  # 100 Gb/s Ethernet a node of eight GPUs, for each: usual without RDMA
 _TCP_LATENCY = 4.0  # times an RDMA message's latency: 50-100 us through the kernel, not 10-20

@@ -4,9 +4,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from orchestrator.perf import Architecture, EngineFamily, Fabric, Gpu, Kv, Precision, Weight
+from orchestrator.perf import Architecture, EngineFamily, Gpu, Kv, Precision, Weight
 from orchestrator.placement.nodes import Node
 from orchestrator.placement.reasons import Reason
+from orchestrator.spec import Fabric
 from orchestrator.workload import Workload
 
 

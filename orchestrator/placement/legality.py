@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from orchestrator.core import Role
-from orchestrator.perf import Fabric, Kv, LayoutGrid, Ledger, Weight, ledger
+from orchestrator.perf import Kv, LayoutGrid, Ledger, Weight, ledger
 from orchestrator.placement.asked import Asked
 from orchestrator.placement.reasons import OF_CHOICE, Reason, Violation
 from orchestrator.placement.shapes import Shape
+from orchestrator.spec import Fabric
 
 # Numbers that share a scale: config.json of DeepSeek-R1, weight_block_size; NVFP4's 16.
 _BLOCK = {Weight.FP8: 128, Weight.NVFP4: 16, Weight.BF16: 1}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from orchestrator.core import Role
-from orchestrator.perf import Fabric, Kv, Layout
+from orchestrator.perf import Kv, Layout
 from orchestrator.placement.asked import Asked, Objective
 from orchestrator.placement.fleets import Crew, Fleet
 from orchestrator.placement.legality import judge
@@ -13,6 +13,7 @@ from orchestrator.placement.pools import batch_limit
 from orchestrator.placement.reasons import Reason
 from orchestrator.placement.search import Forecast, forecasts
 from orchestrator.placement.shapes import DRAFTS_MAX
+from orchestrator.spec import Fabric
 
 
 @dataclass(frozen=True, slots=True)

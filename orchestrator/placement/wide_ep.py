@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from orchestrator.core import Role
-from orchestrator.perf import Fabric, Gpu
+from orchestrator.perf import Gpu
+from orchestrator.spec import Fabric
 
 # Experts are dealt anew about as often as the load moves, and no sooner: copying weights costs.
 REBALANCE_S = 300.0

@@ -58,7 +58,7 @@ class Gang:
             nodes = await self._describe()
             check_nodes(model, pool.gang.gpus_per_node, nodes)
             ready = await self._start(
-                gang_commands(model, role, self._gang_id, tuple(nodes)), nodes
+                gang_commands(model, role, self._gang_id, tuple(nodes), spec.handoff), nodes
             )
         except BaseException:
             await self._stop_agents()

@@ -8,10 +8,11 @@ import msgspec
 from orchestrator.core import LayoutError, Role, SpecError
 from orchestrator.engines import FakeEngineSpec
 from orchestrator.engines.command import EngineCommand, GangLaunch, ProcessLaunch, engine_commands
+from orchestrator.engines.kv_connector import KvConnector
 from orchestrator.engines.pairing import pairing_fault
 from orchestrator.engines.weights import local_path
 from orchestrator.perf import ARCHITECTURES
-from orchestrator.spec import Device, EngineKind, ModelSpec, PoolSpec, source_of
+from orchestrator.spec import Device, EngineKind, HandoffSpec, ModelSpec, PoolSpec, source_of
 
 # Where vLLM's grammars begin and thinking budgets end; what it parses we never ask for.
 REASONING_PARSER = "deepseek_r1"
@@ -46,7 +47,11 @@ def ports_per_node(model: ModelSpec, role: Role) -> int:
 
 
 def gang_commands(
-    model: ModelSpec, role: Role, gang_id: str, nodes: tuple[NodeFacts, ...]
+    model: ModelSpec,
+    role: Role,
+    gang_id: str,
+    nodes: tuple[NodeFacts, ...],
+    handoff: HandoffSpec,
 ) -> tuple[NodeCommands, ...]:
     """The commands of each node's engine processes, in the order of `nodes`.
 
@@ -61,7 +66,7 @@ def gang_commands(
             )
         case EngineKind.VLLM:
             _check_pair(model)
-            commands = engine_commands(_launch(model, pool, gang_id, nodes))
+            commands = engine_commands(_launch(model, pool, gang_id, nodes, handoff))
             each = len(commands) // len(nodes)
             return tuple(commands[at : at + each] for at in range(0, len(commands), each))
 
@@ -98,7 +103,11 @@ def _processes_per_node(model: ModelSpec, pool: PoolSpec) -> int:
 
 
 def _launch(
-    model: ModelSpec, pool: PoolSpec, gang_id: str, nodes: tuple[NodeFacts, ...]
+    model: ModelSpec,
+    pool: PoolSpec,
+    gang_id: str,
+    nodes: tuple[NodeFacts, ...],
+    handoff: HandoffSpec,
 ) -> GangLaunch:
     gang, role, source = pool.gang, pool.role, source_of(model.path)
     launched = []
@@ -136,7 +145,7 @@ def _launch(
         expert_parallel=gang.expert_parallel,
         block_size=model.engine.block_size,
         dtype=model.engine.dtype,
-        kv_transfer=role is not Role.UNIFIED,
+        connector=(None if role is Role.UNIFIED else KvConnector(handoff.kv, handoff.fabric)),
         start_timeout_s=int(model.engine.start_timeout_s),
         engine_args=model.engine.args + pool.args,
         reasoning_parser=REASONING_PARSER if model.profile.thinks else None,

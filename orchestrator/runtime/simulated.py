@@ -15,7 +15,8 @@ def check_layout(spec: Spec) -> None:
         for pool in model.pools:
             ports = tuple(range(1, 1 + ports_per_node(model, pool.role)))
             node = NodeFacts("", LOOPBACK, "lo", ports)
-            gang_commands(model, pool.role, "dry-run", (node,) * pool.gang.nodes)
+            nodes = (node,) * pool.gang.nodes
+            gang_commands(model, pool.role, "dry-run", nodes, spec.handoff)
 
 
 def node_labels(spec: Spec) -> tuple[dict[str, str], ...]:

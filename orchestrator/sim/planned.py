@@ -9,7 +9,6 @@ from orchestrator.perf import (
     ARCHITECTURES,
     HARDWARE,
     EngineFamily,
-    Fabric,
     Gpu,
     Kv,
     Layout,
@@ -26,7 +25,7 @@ from orchestrator.sim.job import GangModel
 from orchestrator.sim.meter import Bounds
 from orchestrator.sim.models import SEQUENCES_MAX, first_token_s, gang_model, luck_of
 from orchestrator.sim.pools import SimPool
-from orchestrator.spec import KvHandoff, PoolSpec, Spec, flag_value
+from orchestrator.spec import Fabric, KvHandoff, PoolSpec, Spec, flag_value
 
 STORAGE_BYTES_PER_S = (
     5e9  # that a node reads weights with: one fast NVMe drive, or its share of more

@@ -125,12 +125,12 @@ def _contradictions(spec: Spec) -> Iterator[tuple[str, str]]:
             "give gateway.host 0.0.0.0, or leave local.namespaces false",
         )
     moved = [model for model in spec.models if model.pool(Role.PREFILL) is not None]
-    if spec.handoff.kv is not KvHandoff.PULL and any(
+    if spec.handoff.kv is KvHandoff.PULL_BOUND and any(
         model.engine.kind is EngineKind.VLLM for model in moved
     ):
         yield (
-            f"handoff.kv: vLLM gangs are started with NIXL, which pulls, not {spec.handoff.kv}",
-            "leave handoff.kv at pull; fake engines have the others too",
+            f"handoff.kv: vLLM has no connector for {spec.handoff.kv}",
+            "say pull (NIXL) or push (Mooncake)",
         )
     yield from _class_contradictions(spec)
     if not 1 <= spec.gateway.port <= 65_535:

@@ -161,11 +161,19 @@ class KvHandoff(StrEnum):
     PUSH = "push"  # both begin at once, and prefill pushes: Mooncake
 
 
+class Fabric(StrEnum):
+    """What joins the nodes."""
+
+    RDMA = "rdma"  # InfiniBand or RoCE, a NIC for each GPU, all to all
+    TCP = "tcp"  # a network without RDMA, shared by the node
+
+
 @dataclass(frozen=True, slots=True)
 class HandoffSpec:
     """One request's passage from prefill to decode."""
 
     kv: KvHandoff = KvHandoff.PULL
+    fabric: Fabric | None = None  # None: what the connector takes by itself
     in_place_max_tokens: int = 15  # prompts up to this long are prefilled by the decode rank
     attempts_max: int = 4  # submissions of one request after which it fails
     retry_pause_s: float = 1.0  # when every rank has failed it, before one of them is tried again

@@ -20,7 +20,15 @@ from orchestrator.engines.tiny_checkpoint import CheckpointKind, write_tiny_chec
 from orchestrator.runtime import keeper
 from orchestrator.runtime.launch import NodeFacts, gang_commands, ports_per_node
 from orchestrator.runtime.ports import PortClaims
-from orchestrator.spec import Device, EngineKind, EngineSpec, GangSpec, ModelSpec, PoolSpec
+from orchestrator.spec import (
+    Device,
+    EngineKind,
+    EngineSpec,
+    GangSpec,
+    HandoffSpec,
+    ModelSpec,
+    PoolSpec,
+)
 from orchestrator.spec.local import CPU_VLLM_ARGS
 
 START_S = 600.0
@@ -46,7 +54,7 @@ def _row(name: str, gang: GangSpec, checkpoint: Path) -> str:
     model = ModelSpec(str(checkpoint), (pool,), "DeepSeek-R1", max_model_len=1_024, engine=engine)
     ports = PortClaims("127.0.0.1")
     facts = NodeFacts("", "127.0.0.1", "lo", ports.take(ports_per_node(model, Role.UNIFIED)))
-    [commands] = gang_commands(model, Role.UNIFIED, "bench", (facts,))
+    [commands] = gang_commands(model, Role.UNIFIED, "bench", (facts,), HandoffSpec())
     began_s = time.monotonic()
     with _running(commands) as processes:
         for process in processes:

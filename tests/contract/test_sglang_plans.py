@@ -11,9 +11,9 @@ import pytest
 
 from orchestrator.core import LayoutError, Role
 from orchestrator.engines.sglang_command import sglang_commands
-from orchestrator.perf import EngineFamily, Fabric, Weight
+from orchestrator.perf import EngineFamily, Weight
 from orchestrator.placement import Asked, Plan, Slo, plan, pools_of
-from orchestrator.spec import GangSpec, PoolSpec
+from orchestrator.spec import Fabric, GangSpec, PoolSpec
 from tests.unit.placement.planning import asked
 
 RECORDED = Path(__file__).parent / "recorded" / "sglang_flags.json"

@@ -16,10 +16,11 @@ from orchestrator.engines.command import (
     ProcessLaunch,
     engine_commands,
 )
+from orchestrator.engines.kv_connector import KvConnector
 from orchestrator.engines.recitation import TinyShape
 from orchestrator.engines.server import parse
 from orchestrator.engines.tiny_checkpoint import r1_config, write_tokenizer
-from orchestrator.spec import Device
+from orchestrator.spec import Device, KvHandoff
 
 pytest.importorskip("vllm", reason="vLLM is not installed: install r1-serve[cpu] or [gpu]")
 
@@ -158,15 +159,25 @@ def test_the_model_fields_arrive(tiny: GangLaunch) -> None:
 
 
 def test_a_prefill_and_a_decode_gang_transfer_by_nixl(tiny: GangLaunch) -> None:
+    nixl = KvConnector(KvHandoff.PULL)
     for role, kv_role in ((Role.PREFILL, "kv_producer"), (Role.DECODE, "kv_consumer")):
         for command in engine_commands(
-            replace(tiny, role=role, kv_transfer=True, tensor_parallel=2, processes=NODES)
+            replace(tiny, role=role, connector=nixl, tensor_parallel=2, processes=NODES)
         ):
             transfer = _config(command).kv_transfer_config
             assert transfer.kv_connector == "NixlConnector"
             assert (transfer.kv_role, transfer.engine_id) == (kv_role, "gang-1")
             assert transfer.kv_load_failure_policy == "fail"
             assert transfer.kv_connector_extra_config == {"num_threads": 0}
+
+
+def test_a_prefill_and_a_decode_gang_transfer_by_mooncake(tiny: GangLaunch) -> None:
+    mooncake = KvConnector(KvHandoff.PUSH)
+    for role, kv_role in ((Role.PREFILL, "kv_producer"), (Role.DECODE, "kv_consumer")):
+        (command,) = engine_commands(replace(tiny, role=role, connector=mooncake))
+        transfer = _config(command).kv_transfer_config
+        assert (transfer.kv_connector, transfer.kv_role) == ("MooncakeConnector", kv_role)
+        assert transfer.kv_connector_extra_config == {"mooncake_protocol": "tcp"}
 
 
 @pytest.mark.parametrize(

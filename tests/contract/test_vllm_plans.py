@@ -14,10 +14,10 @@ from orchestrator.core import Role
 from orchestrator.engines.command import EngineCommand
 from orchestrator.engines.server import parse
 from orchestrator.engines.tiny_checkpoint import r1_config, write_tokenizer
-from orchestrator.perf import Fabric, Weight
+from orchestrator.perf import Weight
 from orchestrator.placement import Asked, Plan, Reason, Slo, plan, pools_of
 from orchestrator.runtime.launch import NodeFacts, gang_commands, ports_per_node
-from orchestrator.spec import EngineSpec, ModelSpec, PoolSpec
+from orchestrator.spec import EngineSpec, Fabric, HandoffSpec, ModelSpec, PoolSpec
 from tests.contract.test_vllm_command import R1_SHAPE
 from tests.unit.placement.planning import asked
 
@@ -74,7 +74,9 @@ def commands_of(asked_for: Asked, path: str) -> list[tuple[PoolSpec, list[Engine
             NodeFacts("", f"10.0.0.{at + 1}", "eth0", tuple(range(20_000, 20_000 + count)))
             for at in range(pool.gang.nodes)
         )
-        commands = gang_commands(model, pool.role, "gang-1", nodes)
+        commands = gang_commands(
+            model, pool.role, "gang-1", nodes, HandoffSpec(fabric=asked_for.fabric)
+        )
         found.append((pool, [command for of_node in commands for command in of_node]))
     return found
 

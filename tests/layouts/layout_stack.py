@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.core import StartError
 from orchestrator.runtime.namespaces import Namespaces
+from orchestrator.spec import KvHandoff
 from tests.live.local_stack import Completion, LocalStack, command, local_stack, stream
 
 ONE_RANK = "unified"  # the single process that every other layout is compared with
@@ -97,7 +98,8 @@ def layout_stack(
     nodes: int,
     gpus_per_node: int,
     weights: str = "random",
-    **fleet: float,
+    kv: KvHandoff = KvHandoff.PULL,
+    fleet: Mapping[str, float] | None = None,
 ) -> Iterator[LayoutStack]:
     """Serves them until the block ends, all from the same seeded weights."""
     need_namespaces()
@@ -116,8 +118,9 @@ def layout_stack(
     example["local"] = {"nodes": nodes, "gpus_per_node": gpus_per_node, "namespaces": True}
     example["gateway"]["host"] = "0.0.0.0"
     # While all of them load vLLM, an agent may not get to answer.
-    example["fleet"] |= {"cut_off_after_s": BUSY_S} | fleet
-    example["handoff"] = {"resume_wait_s": START_S}  # a gang's successor takes minutes here
+    example["fleet"] |= {"cut_off_after_s": BUSY_S} | dict(fleet or {})
+    # A gang's successor takes minutes here.
+    example["handoff"] = {"kv": kv.value, "resume_wait_s": START_S}
     spec = folder / "layouts.yaml"
     spec.write_text(yaml.safe_dump(example))
     with local_stack(folder, "--spec", str(spec), start_s=START_S) as stack:

@@ -30,7 +30,7 @@ def gang(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LayoutStack]:
     """
     folder = tmp_path_factory.mktemp("gang")
     limits = {"stuck_after_s": STUCK_S, "cut_off_after_s": CUT_OFF_S}
-    with layout_stack(folder, (LAYOUT,), 3, 1, "scripted", **limits) as stack:
+    with layout_stack(folder, (LAYOUT,), 3, 1, "scripted", fleet=limits) as stack:
         yield stack
 
 

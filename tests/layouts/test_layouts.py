@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.layouts.layout_stack import ONE_RANK, LayoutStack, check_greedy, layout_stack
+from orchestrator.spec import KvHandoff
+from tests.layouts.layout_stack import ONE_RANK, LayoutStack, check_greedy, layout_stack, metric
 
 pytestmark = [pytest.mark.live, pytest.mark.vllm, pytest.mark.timeout(1_500)]
 
@@ -83,3 +84,40 @@ class TestTwoAxes:
         self, stack: LayoutStack
     ) -> None:
         check_greedy(stack, "ep2")
+
+
+class TestPrefillAcrossNodes:
+    """A prefill gang whose tensor-parallel group is across two nodes, and a decode gang."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def stack(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LayoutStack]:
+        """Four nodes."""
+        folder = tmp_path_factory.mktemp("prefill")
+        with layout_stack(folder, (ONE_RANK, "p1d1"), nodes=4, gpus_per_node=1) as stack:
+            yield stack
+
+    def test_one_prefill_gang_feeds_one_decode_gang(self, stack: LayoutStack) -> None:
+        check_greedy(stack, "p1d1")
+        assert len(stack.chosen("p1d1")) == 2, "the prefill gang and the decode gang"
+        assert len(stack.hosts("p1d1")) == 3
+
+
+class TestPrefillThatPushes:
+    """The same, over Mooncake: both gangs begin at once, and the prefill gang writes."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def stack(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LayoutStack]:
+        """Four nodes."""
+        folder = tmp_path_factory.mktemp("push")
+        layouts = (ONE_RANK, "p1d1")
+        with layout_stack(folder, layouts, 4, 1, kv=KvHandoff.PUSH) as stack:
+            yield stack
+
+    def test_a_prefill_gang_writes_into_a_decode_gang(self, stack: LayoutStack) -> None:
+        check_greedy(stack, "p1d1")
+        assert len(stack.chosen("p1d1")) == 2, "the prefill gang and the decode gang"
+        [decode] = stack.ready("p1d1", "decode")
+        taken = metric(decode, "prompt_tokens_by_source_total", source="external_kv_transfer")
+        assert taken > 0, "it has not computed the prompts itself"

@@ -12,7 +12,8 @@ from orchestrator.engines.command import (
     ProcessLaunch,
     engine_commands,
 )
-from orchestrator.spec import Device
+from orchestrator.engines.kv_connector import KvConnector
+from orchestrator.spec import Device, Fabric, KvHandoff
 
 NODES = tuple(
     ProcessLaunch(host=f"10.0.0.{index}", channel_port=7000, kv_port=5600, interface="eth0")
@@ -29,7 +30,8 @@ UNIFIED = GangLaunch(
     max_model_len=4096,
     tensor_parallel=8,
 )
-DECODE = replace(UNIFIED, engine_id="decode-1", role=Role.DECODE, kv_transfer=True)
+NIXL = KvConnector(KvHandoff.PULL)
+DECODE = replace(UNIFIED, engine_id="decode-1", role=Role.DECODE, connector=NIXL)
 
 
 def _flags(command: EngineCommand) -> dict[str, str]:
@@ -126,6 +128,45 @@ def test_a_gang_transfers_kv_under_its_own_id_and_role() -> None:
         assert (config["kv_role"], config["engine_id"]) == (kv_role, "decode-1")
         assert command.env["VLLM_NIXL_SIDE_CHANNEL_HOST"] == "10.0.0.1"
         assert command.env["VLLM_NIXL_SIDE_CHANNEL_PORT"] == "5600"
+
+
+def test_mooncake_s_peers_ask_at_the_first_process_of_a_rank() -> None:
+    launch = replace(
+        DECODE,
+        role=Role.PREFILL,
+        connector=KvConnector(KvHandoff.PUSH),
+        processes=(NODES[0], replace(NODES[1], kv_port=5700)),
+    )
+    apart = engine_commands(replace(launch, tensor_parallel=1, data_parallel=2))
+    across = engine_commands(replace(launch, tensor_parallel=2))
+    for commands, ports in ((apart, ["5600", "5700"]), (across, ["5600", "5600"])):
+        assert [c.env["VLLM_MOONCAKE_BOOTSTRAP_PORT"] for c in commands] == ports
+        assert all("VLLM_NIXL_SIDE_CHANNEL_PORT" not in c.env for c in commands)
+    config = json.loads(_flags(apart[0])["--kv-transfer-config"])
+    assert (config["kv_connector"], config["kv_role"]) == ("MooncakeConnector", "kv_producer")
+
+
+@pytest.mark.parametrize(
+    ("fabric", "device", "protocol", "transports"),
+    [
+        (None, Device.GPU, "rdma", None),
+        (Fabric.RDMA, Device.GPU, "rdma", "^tcp"),
+        (Fabric.TCP, Device.GPU, "tcp", "tcp,cuda_copy,cuda_ipc,self,sm"),
+        (Fabric.RDMA, Device.CPU, "tcp", "tcp,self"),
+    ],
+)
+def test_kv_goes_over_the_fabric_that_the_spec_names(
+    fabric: Fabric | None, device: Device, protocol: str, transports: str | None
+) -> None:
+    (pushed,) = engine_commands(
+        replace(DECODE, device=device, connector=KvConnector(KvHandoff.PUSH, fabric))
+    )
+    extra = json.loads(_flags(pushed)["--kv-transfer-config"])["kv_connector_extra_config"]
+    assert extra == {"mooncake_protocol": protocol}
+    (pulled,) = engine_commands(
+        replace(DECODE, device=device, connector=KvConnector(KvHandoff.PULL, fabric))
+    )
+    assert pulled.env.get("UCX_TLS") == transports
 
 
 def test_the_cpu_plugin_is_named_on_cpus_and_shut_out_on_gpus() -> None:

@@ -8,7 +8,6 @@ from orchestrator.perf import (
     ARCHITECTURES,
     HARDWARE,
     EngineFamily,
-    Fabric,
     Gpu,
     Kv,
     Layout,
@@ -16,6 +15,7 @@ from orchestrator.perf import (
     Precision,
     Weight,
 )
+from orchestrator.spec import Fabric
 
 R1 = ARCHITECTURES["DeepSeek-R1"]
 FP8, NVFP4 = Precision(), Precision(Weight.NVFP4, Weight.FP8, Kv.FP8)

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.perf import (
-    Fabric,
     Gpu,
     Layout,
     LayoutGrid,
@@ -18,6 +17,7 @@ from orchestrator.perf import (
 from orchestrator.perf.layout import EngineFamily
 from orchestrator.perf.point import Point
 from orchestrator.perf.step import nodes_hit
+from orchestrator.spec import Fabric
 from tests.unit.perf.grids import R1, engines, faster, gpus, grid, layouts, precisions
 
 NUMBERS = ("bandwidth", "bf16_flops", "fp8_flops", "fp4_flops", "link_bandwidth", "nic_bandwidth")

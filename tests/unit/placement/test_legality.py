@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core import Role
-from orchestrator.perf import HARDWARE, Fabric, Kv, Layout, Weight
+from orchestrator.perf import HARDWARE, Kv, Layout, Weight
 from orchestrator.placement import Asked, Reason, Shape, Violation, judge, shapes
 from orchestrator.placement.legality import grid_of
+from orchestrator.spec import Fabric
 from tests.unit.placement.planning import asked, machines
 
 

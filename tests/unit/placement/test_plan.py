@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from orchestrator.core import Role
-from orchestrator.perf import EngineFamily, Fabric, Kv, Layout, LayoutGrid, ledger
+from orchestrator.perf import EngineFamily, Kv, Layout, LayoutGrid, ledger
 from orchestrator.placement import (
     Asked,
     Crew,
@@ -28,6 +28,7 @@ from orchestrator.placement import (
     what_ifs,
 )
 from orchestrator.placement.fleets import fleet_rates
+from orchestrator.spec import Fabric
 from orchestrator.workload import (
     DAY6_OUTPUT_TOKENS,
     PROFILES,

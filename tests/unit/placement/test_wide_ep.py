@@ -5,7 +5,7 @@ import json
 import pytest
 
 from orchestrator.core import Role
-from orchestrator.perf import HARDWARE, Fabric
+from orchestrator.perf import HARDWARE
 from orchestrator.placement import Shape, shapes
 from orchestrator.placement.wide_ep import (
     OVERLAPPING,
@@ -15,6 +15,7 @@ from orchestrator.placement.wide_ep import (
     exchange_of,
     graph_flags,
 )
+from orchestrator.spec import Fabric
 from tests.unit.placement.planning import asked
 
 

@@ -13,6 +13,7 @@ from orchestrator.spec import (
     EngineKind,
     EngineSpec,
     GangSpec,
+    HandoffSpec,
     LocalSpec,
     ModelSpec,
     PoolSpec,
@@ -40,6 +41,7 @@ def test_a_fake_gang_has_the_room_of_all_its_data_parallel_ranks() -> None:
                 Role.UNIFIED,
                 "g",
                 NODES[:nodes],
+                HandoffSpec(),
             )[0][0]
         )
         for ranks, nodes in ((1, 1), (16, 2))
@@ -50,7 +52,7 @@ def test_a_fake_gang_has_the_room_of_all_its_data_parallel_ranks() -> None:
 
 def test_the_flags_of_a_pool_come_behind_those_of_its_model() -> None:
     asked = model(EngineKind.VLLM, GangSpec(8), args=("--max-num-seqs", "64"))
-    [[command]] = gang_commands(asked, Role.UNIFIED, "g", NODES[:1])
+    [[command]] = gang_commands(asked, Role.UNIFIED, "g", NODES[:1], HandoffSpec())
     assert command.argv[-3:] == ("--enforce-eager", "--max-num-seqs", "64")
 
 
@@ -59,7 +61,7 @@ def test_a_data_parallel_gang_has_a_process_a_rank_and_no_port_twice() -> None:
     asked = model(EngineKind.VLLM, gang)
     ports = ports_per_node(asked, Role.UNIFIED)
     nodes = tuple(replace(node, free_ports=node.free_ports[:ports]) for node in NODES)
-    commands = gang_commands(asked, Role.UNIFIED, "g", nodes)
+    commands = gang_commands(asked, Role.UNIFIED, "g", nodes, HandoffSpec())
     assert [[command.rank for command in of_node] for of_node in commands] == [[0, 1], [2, 3]]
     gpus = [command.argv[command.argv.index("--device-ids") + 1] for command in sum(commands, ())]
     assert gpus == ["0,1", "2,3", "0,1", "2,3"], "of the gang's GPUs on their node"
@@ -102,7 +104,7 @@ def test_pools_whose_kv_would_differ_are_refused_before_anything_starts() -> Non
 
 def test_weights_of_a_hub_are_fetched_by_each_process_into_the_nodes_cache() -> None:
     asked = replace(model(EngineKind.VLLM, GangSpec(8)), path="hf://deepseek-ai/DeepSeek-R1@v1")
-    [[command]] = gang_commands(asked, Role.UNIFIED, "g", NODES[:1])
+    [[command]] = gang_commands(asked, Role.UNIFIED, "g", NODES[:1], HandoffSpec())
     words = command.argv
     assert words[words.index("--fetch") + 1] == "hf://deepseek-ai/DeepSeek-R1@v1"
     folder = "/var/cache/r1-serve/deepseek-ai--DeepSeek-R1@v1"

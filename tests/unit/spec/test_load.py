@@ -58,8 +58,8 @@ def one(fields: str) -> str:
         (one("pools: [{role: unified}]") + "\ngateway: {port: 99999}", "no TCP port"),
         (one("pools: [{role: unified}]") + "\napi: {profile: v9}", "api.profile"),
         (
-            one("pools: [{role: prefill}, {role: decode}]") + "\nhandoff: {kv: push}",
-            "NIXL, which pulls, not push",
+            one("pools: [{role: prefill}, {role: decode}]") + "\nhandoff: {kv: pull_bound}",
+            "vLLM has no connector for pull_bound",
         ),
     ],
 )
