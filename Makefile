@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help up test test-layouts check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling docs docs-simulator format lock venv clients
+.PHONY: help up test test-layouts check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling docs docs-simulator chart format lock venv clients
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -14,7 +14,7 @@ up: ## serve on this machine: real vLLM on the CPU, simulated nodes
 test: venv ## everything: checks, unit, conformance, contract and live tests
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory conformance
-	$(BIN)/python -m pytest -n 2 --dist load --durations=3 tests/sim
+	$(BIN)/python -m pytest -n 2 --dist load --durations=3 tests/sim tests/chart
 	# Apart: vLLM in the contract tests' own process changes its environment, which `up` would inherit.
 	$(BIN)/python -m pytest --durations=5 tests/contract
 	$(BIN)/python -m pytest --durations=20 tests/live
@@ -62,6 +62,9 @@ bench-simulator: venv ## how fast the simulator is on one core, and what it hold
 
 bench-scaling: venv ## a day of scaling beside fixed fleets, utilisation and hindsight; ten minutes
 	$(BIN)/python -m tests.bench.scaling_day
+
+chart: venv ## write what of the Helm chart is generated: the schema of its values, the profiles
+	$(BIN)/python -m deploy.chart.write
 
 docs: venv ## write what is generated: docs/accuracy.md and the error bands of plans
 	$(BIN)/r1-serve accuracy --write docs/accuracy.md --groups orchestrator/perf/data/groups.yaml

@@ -8,6 +8,7 @@ from pathlib import Path
 from orchestrator import __version__
 from orchestrator.cli.accuracy import add_accuracy
 from orchestrator.cli.bench_routing import add_bench
+from orchestrator.cli.fetch import add_fetch
 from orchestrator.cli.fit import add_fit
 from orchestrator.cli.gateway import add_gateway
 from orchestrator.cli.plan import add_plan
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_checkpoint(
         commands.add_parser("checkpoint", help="write a tiny checkpoint of R1's architecture")
     )
+    add_fetch(commands.add_parser("fetch", help="download a checkpoint before it is needed"))
     add_gateway(commands.add_parser("gateway", help="route to engines that run already"))
     _add_key(commands.add_parser("key", help="make an API key"))
     add_bench(commands.add_parser("bench", help="measure one part, without an engine"))

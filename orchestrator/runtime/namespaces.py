@@ -24,6 +24,7 @@ SUBNETS = 256
 COMMAND_S = 30.0
 CONNECT_S = 5.0
 _OWN = re.compile(r"r1-(\d+)(?:[-.]\d+)?")  # bridge, namespaces, and the bridge's end of each link
+_INET = r"inet (198\.18\.\d+)\."  # a subnet, as `ip` prints an address of it
 _CURE = (
     "run as root with CAP_NET_ADMIN and CAP_SYS_ADMIN, or set local.namespaces to false, which "
     "puts all nodes on the loopback"
@@ -77,6 +78,27 @@ class Namespaces:
         """Undoes `cut`."""
         _ip("link", "set", self._link(node), "up")
 
+    def cut_head(self) -> None:
+        """The same for this machine: the nodes still reach each other. Whoever cuts must mend."""
+        [self._subnet] = re.findall(_INET, _ip("-4", "-o", "addr", "show", "dev", self._bridge))
+        for half in self._halves():
+            _ip("route", "add", "blackhole", half)
+        _ip("addr", "del", f"{self.head}/24", "dev", self._bridge)
+
+    def mend_head(self) -> None:
+        """Undoes `cut_head`."""
+        _ip("addr", "add", f"{self.head}/24", "dev", self._bridge)
+        for half in self._halves():
+            _ip("route", "del", "blackhole", half)
+
+    def node_of(self, pid: int) -> int | None:
+        """The node that a process runs on; None: on this machine itself."""
+        there = os.stat(f"/proc/{pid}/ns/net").st_ino
+        for node in range(self._count):
+            if (NAMESPACES / self._name(node)).stat().st_ino == there:
+                return node
+        return None
+
     def slow(self, node: int, bits_per_s: int) -> None:
         """What the node sends goes out no faster than that."""
         tbf = ("tbf", "rate", str(bits_per_s), "burst", "32kb", "latency", "1s")
@@ -93,6 +115,10 @@ class Namespaces:
     def remove(self) -> None:
         """Ends every process on the nodes, and removes them."""
         remove(self._owner)
+
+    def _halves(self) -> tuple[str, str]:
+        """The subnet in two, which as routes go before the subnet as a whole."""
+        return f"{self._subnet}.0/25", f"{self._subnet}.128/25"
 
     @property
     def _bridge(self) -> str:
@@ -199,7 +225,7 @@ def _free_subnet(owner: int) -> str:
     """The first three numbers of a subnet that no interface here is in, of 198.18.0.0/16, which no
     real network has (RFC 2544).
     """
-    taken = set(re.findall(r"inet (198\.18\.\d+)\.", _ip("-4", "-o", "addr")))
+    taken = set(re.findall(_INET, _ip("-4", "-o", "addr")))
     for at in range(SUBNETS):
         subnet = f"198.18.{(owner + at) % SUBNETS}"
         if subnet not in taken:
