@@ -122,6 +122,15 @@ def test_an_engine_flag_that_is_ours_to_set(tmp_path: Path, model: Path) -> None
     assert "remove it" in said
 
 
+def test_prefill_and_decode_whose_kv_would_differ(tmp_path: Path, model: Path) -> None:
+    path = Path(spec(tmp_path, model))
+    pools = "[{role: prefill, args: [--kv-cache-dtype, fp8]}, {role: decode}]"
+    path.write_text(path.read_text().replace("[{role: unified, gang: {}}]", pools))
+    said = up(tmp_path, "--spec", str(path))
+    assert "--kv-cache-dtype says fp8 to prefill and nothing to decode engines" in said
+    assert "do: give both pools the same" in said
+
+
 def test_a_tokenizer_that_loses_text_is_never_served_with(tmp_path: Path, model: Path) -> None:
     file = json.loads((model / "tokenizer.json").read_text())
     file["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}
