@@ -42,14 +42,15 @@ class TestAcrossNodes:
 
 
 class TestWideDecode:
-    """A decode gang of data-parallel ranks on two nodes; tensor parallelism inside one."""
+    """Data-parallel decode ranks on two nodes; tensor-parallel groups inside one and across two."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def stack(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LayoutStack]:
         """Five nodes."""
         folder = tmp_path_factory.mktemp("wide")
-        with layout_stack(folder, (ONE_RANK, "p1dp2", "tp2"), nodes=5, gpus_per_node=2) as stack:
+        layouts = (ONE_RANK, "p1dp2", "tp2", "p1d1")
+        with layout_stack(folder, layouts, nodes=5, gpus_per_node=2) as stack:
             yield stack
 
     def test_a_tensor_parallel_gang_prefills_for_data_parallel_ranks(
@@ -57,6 +58,11 @@ class TestWideDecode:
     ) -> None:
         check_greedy(stack, "p1dp2")
         assert len(stack.chosen("p1dp2")) == 3, "the prefill rank and both decode ranks"
+
+    def test_a_prefill_gang_across_nodes_feeds_one_decode_gang(self, stack: LayoutStack) -> None:
+        check_greedy(stack, "p1d1")
+        assert len(stack.chosen("p1d1")) == 2, "the prefill gang and the decode gang"
+        assert len(stack.hosts("p1d1")) >= 2
 
     def test_tensor_parallelism_inside_a_node(self, stack: LayoutStack) -> None:
         check_greedy(stack, "tp2")
@@ -86,25 +92,8 @@ class TestTwoAxes:
         check_greedy(stack, "ep2")
 
 
-class TestPrefillAcrossNodes:
-    """A prefill gang whose tensor-parallel group is across two nodes, and a decode gang."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def stack(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LayoutStack]:
-        """Four nodes."""
-        folder = tmp_path_factory.mktemp("prefill")
-        with layout_stack(folder, (ONE_RANK, "p1d1"), nodes=4, gpus_per_node=1) as stack:
-            yield stack
-
-    def test_one_prefill_gang_feeds_one_decode_gang(self, stack: LayoutStack) -> None:
-        check_greedy(stack, "p1d1")
-        assert len(stack.chosen("p1d1")) == 2, "the prefill gang and the decode gang"
-        assert len(stack.hosts("p1d1")) == 3
-
-
 class TestPrefillThatPushes:
-    """The same, over Mooncake: both gangs begin at once, and the prefill gang writes."""
+    """P/D over Mooncake: both gangs begin at once, and the prefill gang writes."""
 
     @pytest.fixture(scope="class")
     @classmethod
