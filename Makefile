@@ -14,7 +14,8 @@ up: ## serve on this machine: real vLLM on the CPU, simulated nodes
 test: venv ## everything: checks, unit, conformance, contract and live tests
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory conformance
-	$(BIN)/python -m pytest -n 2 --dist load --durations=3 tests/sim tests/chart
+	$(BIN)/python -m pytest -n 2 --dist load --durations=3 tests/sim
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=3 tests/chart
 	# Apart: vLLM in the contract tests' own process changes its environment, which `up` would inherit.
 	$(BIN)/python -m pytest --durations=5 tests/contract
 	$(BIN)/python -m pytest --durations=20 tests/live

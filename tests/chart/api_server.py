@@ -126,14 +126,11 @@ def api_server(folder: Path) -> Iterator[ApiServer]:
                 timeout=30,
             )
         )
-        _await_ready(client, folder / "apiserver.log")
+        _await(client, "/readyz", folder)
         server = ApiServer(tools, config, client)
         made = server.kubectl("apply", "--server-side", "-f", f"{tools}/kuberay/")
         assert made.returncode == 0, made.stderr
-        named = server.kubectl(
-            "wait", "--for=condition=Established", "crd/rayservices.ray.io", "--timeout=30s"
-        )
-        assert named.returncode == 0, named.stderr
+        _await(client, "/apis/ray.io/v1/namespaces/default/rayservices", folder)
         yield server
 
 
@@ -152,16 +149,18 @@ def _run(stack: ExitStack, log: Path, *argv: str) -> None:
     stack.callback(end)
 
 
-def _await_ready(client: httpx.Client, log: Path) -> None:
+def _await(client: httpx.Client, path: str, folder: Path) -> None:
+    """Until the server answers the question well."""
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
         try:
-            if client.get("/readyz").is_success:
+            if client.get(path).is_success:
                 return
         except httpx.HTTPError:
             pass
         time.sleep(0.2)
-    raise AssertionError(f"the API server is not ready: {log.read_text()[-2000:]}")
+    log = (folder / "apiserver.log").read_text()
+    raise AssertionError(f"the API server does not answer {path}: {log[-2000:]}")
 
 
 def _config(url: str, token: str) -> dict[str, Any]:

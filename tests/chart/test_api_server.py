@@ -23,8 +23,12 @@ RANDOM_VALUES = 500
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """One for all tests, with a namespace."""
     with api_server(tmp_path_factory.mktemp("cluster")) as server:
-        made = server.kubectl("create", "namespace", NAMESPACE)
-        assert made.returncode == 0, made.stderr
+        # No controller runs here, which would make the account of a new namespace.
+        for made in (
+            server.kubectl("create", "namespace", NAMESPACE),
+            server.kubectl("create", "serviceaccount", "default", "-n", NAMESPACE),
+        ):
+            assert made.returncode == 0, made.stderr
         yield server
 
 
