@@ -118,6 +118,7 @@ class Fold:
         self._by_day = by_day
         self._ended: Rows = {}
         self._open: dict[str, OpenRequest] = {}
+        self.currency = ""  # as the last segment says
         self.faults = 0  # records that contradict those before them; they count for nothing
         for key, usage in (rows or {}).items():
             self._add(self._key(key.tenant, key.model, key.day), usage)
@@ -143,7 +144,8 @@ class Fold:
     def on(self, record: Record) -> None:
         """The next record."""
         match record:
-            case Began(open=carried):
+            case Began(currency=currency, open=carried):
+                self.currency = currency
                 self._open = {each.request_id: each for each in carried}
             case Opened(request_id, tenant, model, at_s):
                 self.faults += request_id in self._open

@@ -99,7 +99,7 @@ def _add_key(parser: argparse.ArgumentParser) -> None:
         "Makes an API key, adds its hash to a file that `api.keys_path` of the spec names, and "
         "prints the key, which nobody can print again. Running gateways take it up within seconds."
     )
-    parser.add_argument("account", help="whose key it is; may have several")
+    parser.add_argument("tenant", help="whose key it is; may have several")
     parser.add_argument("--file", type=Path, required=True, metavar="FILE", help="made if missing")
     parser.set_defaults(run=_key)
 
@@ -108,7 +108,7 @@ def _key(options: argparse.Namespace) -> int:
     from orchestrator.gateway import key_line, new_key  # imports the HTTP side
 
     key = new_key()
-    line = key_line(options.account, key)
+    line = key_line(options.tenant, key)
     try:
         with options.file.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")

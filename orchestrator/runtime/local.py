@@ -23,7 +23,7 @@ from orchestrator.runtime.application import application
 from orchestrator.runtime.local_cluster import LocalCluster, check_port, last_line
 from orchestrator.runtime.serve_config import APPLICATION, scaled, serve_config
 from orchestrator.runtime.simulated import check_layout
-from orchestrator.spec import PUBLISHER, Spec, public_names
+from orchestrator.spec import PUBLISHER, Spec, load_tenants, public_names
 
 Say = Callable[[str], None]
 
@@ -45,7 +45,9 @@ def run_local(spec: Spec, folder: Path, say: Say, began_at: float) -> None:
     """
     load_tokenizers(spec)
     if spec.api.keys_path is not None:
-        read_keys(Path(spec.api.keys_path), spec.admission.class_names)
+        read_keys(Path(spec.api.keys_path))
+    if spec.api.tenants_path is not None:
+        load_tenants(Path(spec.api.tenants_path), spec)
     check_layout(spec)
     check_port(spec)
     _quiet()

@@ -55,10 +55,12 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     keys = folder / "keys"
     keys.write_text(
         f"{key_line('whole', 'sk-whole')}\n"
-        f"{key_line('single', 'sk-single')} requests=1\n"
-        f"{key_line('unpaid', 'sk-unpaid')} suspended\n"
+        f"{key_line('single', 'sk-single')}\n"
+        f"{key_line('unpaid', 'sk-unpaid')}\n"
     )
-    settings = Settings(api={"keys_path": str(keys)}, step_s=0.01)
+    tenants = folder / "tenants.yaml"
+    tenants.write_text("tenants: {single: {requests_max: 1}, unpaid: {suspended: true}}")
+    settings = Settings(api={"keys_path": str(keys), "tenants_path": str(tenants)}, step_s=0.01)
     with running(settings, folder) as server:
         yield server
 

@@ -91,15 +91,15 @@ def test_a_new_segment_goes_on_with_what_was_open() -> None:
     ]
     for record in before:
         first.on(record)
-    carried = Began("life", 2, "USD", first.open)
-    after = [Ended("b", "bob", "R1", 90_000, "stop", TokenCounts(3, 0, 1, 1), 9)]
-    for record in (carried, *after):
+    carried: Record = Began("life", 2, "USD", first.open)
+    after: list[Record] = [Ended("b", "bob", "R1", 90_000, "stop", TokenCounts(3, 0, 1, 1), 9)]
+    for record in [carried, *after]:
         first.on(record)
     resumed = Fold(by_day=True, rows=None)
     for record in before:
         resumed.on(record)
     second = Fold(by_day=True, rows=resumed.ended)
-    for record in (carried, *after):
+    for record in [carried, *after]:
         second.on(record)
     assert first.rows() == second.rows()
     assert first.rows()[UsageKey(1, "bob", "R1")] == Usage(1, 0, TokenCounts(3, 0, 1, 1), 9)
