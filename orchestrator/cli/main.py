@@ -14,6 +14,7 @@ from orchestrator.cli.plan import add_plan
 from orchestrator.cli.replay import add_replay
 from orchestrator.cli.simulate import add_simulate
 from orchestrator.cli.up import add_up
+from orchestrator.cli.usage import add_usage
 from orchestrator.core import R1ServeError, SpecError
 
 
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_gateway(commands.add_parser("gateway", help="route to engines that run already"))
     _add_key(commands.add_parser("key", help="make an API key"))
+    add_usage(commands.add_parser("usage", help="what tenants have used, by day and model"))
     add_bench(commands.add_parser("bench", help="measure one part, without an engine"))
     return parser
 

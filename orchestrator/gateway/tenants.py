@@ -93,7 +93,7 @@ class Tenants:
         self._behind = False
         if spec.usage.dir is not None:
             self._journal = Journal(spec.usage, self._life)
-            self._others = self._read_others(Path(spec.usage.dir))
+        self.read_others()
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -187,14 +187,13 @@ class Tenants:
 
     async def _keep(self, journal: Journal) -> None:
         """Brings records to the disk, reads those of others, begins new segments."""
-        folder = journal.folder
         while True:
             await asyncio.sleep(self._spec.usage.sync_s)
             if journal.full:
                 journal.rotate(tuple(bill.carried() for bill in self._open.values()))
             try:
                 await asyncio.to_thread(journal.sync)
-                self._others = await asyncio.to_thread(self._read_others, folder)
+                await asyncio.to_thread(self.read_others)
                 await asyncio.to_thread(journal.add_up)
             except (OSError, SpecError) as error:
                 self._report(journal, str(error))
@@ -208,8 +207,13 @@ class Tenants:
             self._log.error("usage_not_kept", cause=fault, lost=journal.lost)
         self._behind = bool(fault)
 
-    def _read_others(self, folder: Path) -> dict[str, int]:
-        """What tenants have spent in all lives but this one. Raises OSError or SpecError."""
+    def read_others(self) -> None:
+        """Learns what tenants have spent in all lives but this one; in any thread, one at a time.
+        Raises OSError or SpecError.
+        """
+        if self._journal is None:
+            return
+        folder = self._journal.folder
         spent: dict[str, int] = {}
         for life in lives(folder):
             if life == self._life:
@@ -226,7 +230,7 @@ class Tenants:
                 )
             for key, usage in reader.fold.rows().items():
                 spent[key.tenant] = spent.get(key.tenant, 0) + usage.cost_pico
-        return spent
+        self._others = spent
 
 
 async def _every(period_s: float, action: Callable[[], None]) -> None:

@@ -67,7 +67,15 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @contextmanager
 def running(settings: Settings, logs: Path) -> Iterator[Server]:
-    """A server with the settings, in a process of its own."""
+    """A server with the settings, in a process of its own that ends as it should."""
+    with started(settings, logs) as server:
+        yield server
+    assert server.process.returncode == 0
+
+
+@contextmanager
+def started(settings: Settings, logs: Path) -> Iterator[Server]:
+    """The same; however it ends."""
     with subprocess.Popen(
         [
             *(sys.executable, "-m", "tests.conformance.server"),
@@ -86,7 +94,6 @@ def running(settings: Settings, logs: Path) -> Iterator[Server]:
         finally:
             process.stdin.close()
             process.wait(timeout=END_S)
-    assert process.returncode == 0
 
 
 @pytest.fixture
