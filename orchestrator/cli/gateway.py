@@ -36,7 +36,7 @@ def add_gateway(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, help="to listen on (default 8000)")
     parser.add_argument("--keys", metavar="FILE", help="hashed API keys; with --model")
     parser.add_argument("--tenants", metavar="FILE", help="limits of their tenants; with --keys")
-    parser.add_argument("--usage-dir", metavar="DIR", help="for the journal of usage; with --model")
+    parser.add_argument("--usage-dir", metavar="DIR", help="of the usage journal; with --model")
     parser.add_argument("--log-dir", type=Path, default=Path("logs"), metavar="DIR")
     parser.set_defaults(run=_gateway)
 

@@ -50,7 +50,7 @@ def unauthorized(why: str, *, bare: bool = False) -> ApiError:
 
 
 def insufficient_balance() -> ApiError:
-    """The account may not use the API."""
+    """The tenant may not use the API."""
     return ApiError(402, "Insufficient Balance", ErrorType.UNKNOWN)
 
 

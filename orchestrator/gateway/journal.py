@@ -68,6 +68,7 @@ class Journal:
         self._file: int | None = None
         self._bytes = 0
         self._backlog = bytearray()  # what could not be written yet
+        self._unsynced = False
         self.lost = 0  # records that found no room in it
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +102,8 @@ class Journal:
 
     def sync(self) -> None:
         """Brings what was put to the disk; may be called from another thread."""
-        if (file := self._file) is not None:
+        if (file := self._file) is not None and self._unsynced:
+            self._unsynced = False
             with suppress(OSError):  # closed meanwhile, after a sync of its own
                 os.fsync(file)
 
@@ -153,6 +155,7 @@ class Journal:
             while self._backlog and self._file is not None:
                 written = os.write(self._file, self._backlog)
                 self._bytes += written
+                self._unsynced = True
                 del self._backlog[:written]
         except OSError as error:
             self.fault = f"cannot write usage: {error.strerror}"
@@ -235,12 +238,22 @@ class LifeReader:
             self._number, self._offset = self._number + 1, 0
 
 
-def lives(folder: Path) -> list[str]:
-    """The lives that have written in the folder, by name. Raises OSError."""
-    names = {path.name for path in folder.iterdir()}
-    found = {name.removesuffix(_TOTALS) for name in names if name.endswith(_TOTALS)}
-    found |= {name.removesuffix(_SEGMENT)[:-7] for name in names if name.endswith(_SEGMENT)}
-    return sorted(found)
+def lives(folder: Path) -> dict[str, int]:
+    """The lives that have written in the folder, by name, and how many bytes; more of them, or
+    fewer, once one has written more. Raises OSError.
+    """
+    found: dict[str, int] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(_TOTALS):
+                life = entry.name.removesuffix(_TOTALS)
+            elif entry.name.endswith(_SEGMENT):
+                life = entry.name.removesuffix(_SEGMENT)[:-7]
+            else:
+                continue
+            with suppress(FileNotFoundError):  # removed meanwhile
+                found[life] = found.get(life, 0) + entry.stat().st_size
+    return dict(sorted(found.items()))
 
 
 @dataclass(frozen=True, slots=True)

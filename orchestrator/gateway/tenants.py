@@ -76,7 +76,7 @@ class Tenants:
         """Raises SpecError for keys, tenants or a journal that cannot be read."""
         self._spec = spec
         self._log = log
-        self._metrics = counted
+        self.metrics = counted
         self._keys = Keys(spec.api.keys_path, log)
         path = spec.api.tenants_path
         self._file: Watched[TenantsSpec] | None = None
@@ -88,6 +88,7 @@ class Tenants:
         self._spent: dict[str, int] = {}  # in this life
         self._others: dict[str, int] = {}  # in all other lives, as far as they have been read
         self._readers: dict[str, LifeReader] = {}
+        self._sizes: dict[str, int] = {}  # in bytes, of lives when they were last read
         self._life = f"{gateway_id}-{uuid4().hex[:8]}"
         self._journal: Journal | None = None
         self._behind = False
@@ -189,10 +190,10 @@ class Tenants:
         """Brings records to the disk, reads those of others, begins new segments."""
         while True:
             await asyncio.sleep(self._spec.usage.sync_s)
-            if journal.full:
+            await asyncio.to_thread(journal.sync)
+            if journal.full:  # with little left to be synced, which holds up all streams
                 journal.rotate(tuple(bill.carried() for bill in self._open.values()))
             try:
-                await asyncio.to_thread(journal.sync)
                 await asyncio.to_thread(self.read_others)
                 await asyncio.to_thread(journal.add_up)
             except (OSError, SpecError) as error:
@@ -201,8 +202,8 @@ class Tenants:
                 self._report(journal, journal.fault)
 
     def _report(self, journal: Journal, fault: str) -> None:
-        self._metrics.set(metrics.USAGE_FAULT, bool(fault))
-        self._metrics.set(metrics.USAGE_LOST, journal.lost)
+        self.metrics.set(metrics.USAGE_FAULT, bool(fault))
+        self.metrics.set(metrics.USAGE_LOST, journal.lost)
         if fault and not self._behind:
             self._log.error("usage_not_kept", cause=fault, lost=journal.lost)
         self._behind = bool(fault)
@@ -214,13 +215,14 @@ class Tenants:
         if self._journal is None:
             return
         folder = self._journal.folder
-        spent: dict[str, int] = {}
-        for life in lives(folder):
-            if life == self._life:
+        spent = dict(self._others)
+        for life, size in lives(folder).items():
+            if life == self._life or self._sizes.get(life) == size:
                 continue
             if life not in self._readers:
                 self._readers[life] = LifeReader(folder, life, by_day=False)
             reader = self._readers[life]
+            before = reader.fold.rows() if life in self._sizes else {}
             reader.read()
             if reader.fold.currency not in ("", self._spec.usage.currency):
                 raise SpecError(
@@ -228,9 +230,11 @@ class Tenants:
                     f"usage.currency is {self._spec.usage.currency}",
                     "keep one folder for each currency",
                 )
-            for key, usage in reader.fold.rows().items():
-                spent[key.tenant] = spent.get(key.tenant, 0) + usage.cost_pico
-        self._others = spent
+            for rows, sign in ((before, -1), (reader.fold.rows(), 1)):
+                for key, usage in rows.items():
+                    spent[key.tenant] = spent.get(key.tenant, 0) + sign * usage.cost_pico
+            self._sizes[life] = size
+            self._others = dict(spent)
 
 
 async def _every(period_s: float, action: Callable[[], None]) -> None:

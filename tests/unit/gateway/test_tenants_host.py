@@ -1,5 +1,6 @@
 """Tenants at one gateway: what it knows of other lives, and files that change."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,6 +17,7 @@ from orchestrator.gateway.errors import ApiError
 from orchestrator.gateway.tenants import Bill
 from orchestrator.spec import ApiSpec, GatewaySpec, PricesSpec, Spec, UsageSpec
 from orchestrator.telemetry import Metrics, open_log
+from tests.gateway_stack import until
 from tests.scripted_gateway import ADA, R1_ALONE, write_keys, write_tenants
 
 PRICES = PricesSpec(Decimal("55"), Decimal("14.5"), Decimal("219.000001"), Decimal("219"))
@@ -23,8 +25,10 @@ PRICED = (replace(R1_ALONE[0], prices=PRICES),)
 
 
 @contextmanager
-def tenants_of(folder: Path, text: str, name: str = "one") -> Iterator[Tenants]:
-    usage = UsageSpec(str(folder / "usage"))
+def tenants_of(
+    folder: Path, text: str, name: str = "one", sync_s: float = 1.0
+) -> Iterator[Tenants]:
+    usage = UsageSpec(str(folder / "usage"), sync_s=sync_s)
     api = ApiSpec(
         keys_path=write_keys(folder / "keys", ADA),
         tenants_path=write_tenants(folder / "tenants.yaml", text),
@@ -85,3 +89,21 @@ async def test_a_broken_file_is_one_line_of_the_log_and_what_was_in_force_stays(
         tenants_of(tmp_path, "tenants: {ada: {requests_max: 0}}"),
     ):
         pass
+
+
+@pytest.mark.asyncio
+async def test_usage_that_cannot_be_read_is_a_metric_and_one_line_until_it_can(
+    tmp_path: Path,
+) -> None:
+    with tenants_of(tmp_path, "tenants: {}", sync_s=0.01) as tenants:
+        broken = tmp_path / "usage" / "other.totals.json"
+        broken.write_text("{")
+        log = tmp_path / "one.log"
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(task) for task in tenants.tasks()]
+            await until(lambda: b"r1_usage_fault 1.0" in tenants.metrics.exposition())
+            broken.unlink()
+            await until(lambda: b"r1_usage_fault 0.0" in tenants.metrics.exposition())
+            for task in running:
+                task.cancel()
+        assert log.read_text().count('"event":"usage_not_kept"') == 1

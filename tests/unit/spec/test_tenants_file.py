@@ -1,5 +1,6 @@
 """The tenants file, and what contradicts itself in what a spec says of tenants."""
 
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -161,3 +162,11 @@ def test_contradictions_of_the_spec_are_told_before_anything_starts(more: str, s
 def test_a_price_has_at_most_six_places() -> None:
     with pytest.raises(SpecError, match=r"prices\.input: 1E-7 is no price"):
         parse_spec(SPEC.replace("input: 0.55", "input: 0.0000001"))
+
+
+def test_the_examples_of_the_documentation_are_valid(tmp_path: Path) -> None:
+    document = Path(__file__).parents[3] / "docs" / "tenants.md"
+    spec, tenants = re.findall(r"```yaml\n(.*?)```", document.read_text(), re.DOTALL)
+    (tmp_path / "tenants.yaml").write_text(tenants)
+    found = load_tenants(tmp_path / "tenants.yaml", parse_spec(spec))
+    assert sorted(found.tenants) == ["ada", "bob", "eve"]
