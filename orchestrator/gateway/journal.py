@@ -80,13 +80,13 @@ class Journal:
             ) from error
 
     def put(self, record: Record) -> None:
-        """Appends a record. Never raises: what cannot be written is tried again with the next."""
+        """Appends a record. Never raises: what cannot be written is tried again; see `flush`."""
         line = _encode(record) + b"\n"
         if len(self._backlog) + len(line) > _BACKLOG_BYTES_MAX:
             self.lost += 1
         else:
             self._backlog += line
-        self._write()
+        self.flush()
 
     @property
     def full(self) -> bool:
@@ -132,7 +132,7 @@ class Journal:
             old.unlink()
 
     def close(self) -> None:
-        """Nothing may be put after."""
+        """Nothing that is put after is written."""
         if self._file is not None:
             self.sync()
             os.close(self._file)
@@ -150,7 +150,8 @@ class Journal:
         self.close()
         self._file, self._bytes, self._number = file, len(head), self._number + 1
 
-    def _write(self) -> None:
+    def flush(self) -> None:
+        """Writes what could not be written before; `fault` says why it still cannot be."""
         try:
             while self._backlog and self._file is not None:
                 written = os.write(self._file, self._backlog)

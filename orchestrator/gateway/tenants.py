@@ -161,13 +161,13 @@ class Tenants:
     def tasks(self) -> list[Coroutine[None, None, None]]:
         """What has to run as long as the gateway does."""
         usage = self._spec.usage
-        running = [_every(RELOAD_S, self.look), _every(usage.progress_s, self.tell)]
+        running = [self._reload(), _every(usage.progress_s, self.tell)]
         return running if self._journal is None else [*running, self._keep(self._journal)]
 
-    def look(self) -> None:
-        """Reads keys and tenants again if their files have changed."""
-        self._keys.look()
-        if self._file is not None and self._file.look():
+    async def look(self) -> None:
+        """Reads keys and tenants again if their files have changed, which may take long."""
+        await asyncio.to_thread(self._keys.look)
+        if self._file is not None and await asyncio.to_thread(self._file.look):
             self._tenancy.update(self._file.value, _now())
 
     def tell(self) -> None:
@@ -186,10 +186,16 @@ class Tenants:
         if self._journal is not None:
             self._journal.close()
 
+    async def _reload(self) -> None:
+        while True:
+            await asyncio.sleep(RELOAD_S)
+            await self.look()
+
     async def _keep(self, journal: Journal) -> None:
         """Brings records to the disk, reads those of others, begins new segments."""
         while True:
             await asyncio.sleep(self._spec.usage.sync_s)
+            journal.flush()
             await asyncio.to_thread(journal.sync)
             if journal.full:  # with little left to be synced, which holds up all streams
                 journal.rotate(tuple(bill.carried() for bill in self._open.values()))

@@ -21,16 +21,15 @@ def load_tenants(path: Path, spec: Spec) -> TenantsSpec:
     """
     text = read_text(path, "tenants")
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        for line, key in _repeated(root):
-            raise SpecError(f"{path}, line {line}: {key} stands there twice", _CURE)
-        tree = yaml.safe_load(text)
+        root, tree = _parse(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = 1 if mark is None else mark.line + 1
         raise SpecError(f"{path}, line {line} is not YAML: {error.problem}", _CURE) from error
     except yaml.YAMLError as error:
         raise SpecError(f"{path} is not YAML: {error}", _CURE) from error
+    for line, key in _repeated(root):
+        raise SpecError(f"{path}, line {line}: {key} stands there twice", _CURE)
     if not isinstance(tree, dict):
         raise SpecError(f"{path}, line 1: holds no mapping at its top level", _CURE)
     tenants = validate(TENANTS, tree)
@@ -41,6 +40,16 @@ def load_tenants(path: Path, spec: Spec) -> TenantsSpec:
     for where, cause, cure in tenants_faults(tenants, spec):
         raise SpecError(f"{path}, line {_line(root, where)}: {'.'.join(where)}: {cause}", cure)
     return tenants
+
+
+def _parse(text: str) -> tuple[yaml.Node | None, object]:
+    """The nodes, which know their lines, and what they say. Raises yaml.YAMLError."""
+    loader = (yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)(text)
+    try:
+        root = loader.get_single_node()
+        return root, None if root is None else loader.construct_document(root)
+    finally:
+        loader.dispose()
 
 
 def _line(root: yaml.Node | None, place: tuple[int | str, ...]) -> int:

@@ -70,18 +70,18 @@ async def test_a_broken_file_is_one_line_of_the_log_and_what_was_in_force_stays(
         for broken in (
             "tenants:\n  ada:\n    requests_max: -1\n",
             "tenants:\n  ada: {requests_max: 1, streams_max: 2}\n",
-            "tenants: [",
+            "tenants:\n  ada: b: c\n",
         ):
             path.write_text(broken)
-            tenants.look()
+            await tenants.look()
             assert tenants.of("ada").requests_max == 7
         path.write_text("tenants: {ada: {requests_max: 9}}")
-        tenants.look()
+        await tenants.look()
         assert tenants.of("ada").requests_max == 9
     lines = [json.loads(line) for line in (tmp_path / "one.log").read_text().splitlines()]
     faults = [line for line in lines if line["event"] == "not_reloaded"]
     assert [(line["what"], line["level"]) for line in faults] == [("tenants", "ERROR")] * 3
-    for fault, number in zip(faults, (3, 2, 1), strict=True):
+    for fault, number in zip(faults, (3, 2, 2), strict=True):
         assert f"{path}, line {number}" in fault["cause"]
         assert fault["cure"]
     with (
