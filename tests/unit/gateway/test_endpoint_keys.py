@@ -57,7 +57,7 @@ async def test_without_a_valid_key_no_path_of_the_api_answers(
 
 
 @one_loop
-async def test_a_suspended_account_may_look_and_not_ask(shared: Stack) -> None:
+async def test_a_suspended_tenant_may_look_and_not_ask(shared: Stack) -> None:
     refused = await shared.post(key="sk-bob")
     assert error_of(refused) == (402, "Insufficient Balance")
     assert refused.json()["error"]["type"] == "unknown_error"
@@ -74,7 +74,7 @@ async def test_a_suspended_account_may_look_and_not_ask(shared: Stack) -> None:
 
 
 @one_loop
-async def test_an_account_with_all_its_requests_open_waits_for_one_to_end(
+async def test_a_tenant_with_all_its_requests_open_waits_for_one_to_end(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     api = ApiSpec(
