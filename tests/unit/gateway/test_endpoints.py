@@ -1,7 +1,7 @@
 """What the endpoints do around a request: checks in their order, models, paths.
 
 The shared gateway serves R1-0528 with prefill and decode apart and V3-0324 beside it, to the
-accounts of a key file; what needs other settings has a gateway of its own.
+tenants of a key file; what needs other settings has a gateway of its own.
 """
 
 import json
