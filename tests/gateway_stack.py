@@ -15,7 +15,7 @@ from orchestrator.core import RankId, Role
 from orchestrator.engines import ChannelServer, FakeEngine, FakeEngineSpec
 from orchestrator.engines.channel.sockets import bound_socket, name_of
 from orchestrator.engines.fake_engine import Author
-from orchestrator.gateway import DirectProtocol, Keys, Member, Models, build_app
+from orchestrator.gateway import DirectProtocol, Member, Models, Tenants, build_app
 from orchestrator.spec import Spec
 from orchestrator.telemetry import open_log
 
@@ -94,7 +94,7 @@ async def gateway_stack(
     """
     written = [open_log("test", logs / name) for name in ("log", "decisions")]
     models = Models(spec, "gateway-test", tokenizers, *written)
-    keys = Keys(spec.api.keys_path, written[0])
+    tenants = Tenants(spec, "gateway-test", models.metrics, written[0])
     listed = [(rank.model or spec.models[0].name, await rank.start()) for rank in ranks]
 
     def list_pools() -> None:
@@ -103,7 +103,7 @@ async def gateway_stack(
                 members = [m for name, m in listed if name == model.name and m.role is role]
                 models.update_pool(model.name, role, members)
 
-    app = build_app(models, keys, list_pools)
+    app = build_app(models, tenants, list_pools)
     config = uvicorn.Config(app, http=DirectProtocol, log_config=None, lifespan="on", ws="none")
     server = uvicorn.Server(config)
     sock = bound_socket("127.0.0.1", port)

@@ -124,6 +124,11 @@ def write_keys(path: Path, *lines: str) -> str:
     return str(path)
 
 
+def write_tenants(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
 ADA, BOB, EVE = key_line("ada", "sk-ada"), key_line("bob", "sk-bob"), key_line("eve", "sk-eve")
 
 

@@ -1,5 +1,7 @@
-"""Who is served now, who waits, who is refused."""
+"""Who is served now, who waits, who is refused; what tenants may use, and what they have used."""
 
+from orchestrator.admission.bucket import Bucket
+from orchestrator.admission.money import PICO, budget_pico, cost_pico, money_text, to_pico
 from orchestrator.admission.price import OUTPUT_TOKENS, work_s
 from orchestrator.admission.queue import (
     Admission,
@@ -14,19 +16,67 @@ from orchestrator.admission.queue import (
     Reason,
     Shed,
 )
+from orchestrator.admission.tenancy import Limit, Refused, Tenancy
+from orchestrator.admission.thinking import (
+    HARD_SLACK_TOKENS,
+    BudgetReason,
+    ThinkingBudget,
+    ThinkingCase,
+    thinking_budget,
+)
+from orchestrator.admission.usage import (
+    DAY_S,
+    Began,
+    Charge,
+    Ended,
+    Fold,
+    Opened,
+    OpenRequest,
+    Progress,
+    Record,
+    Rows,
+    Usage,
+    UsageKey,
+)
 
 __all__ = [
+    "DAY_S",
+    "HARD_SLACK_TOKENS",
     "OUTPUT_TOKENS",
+    "PICO",
     "Admission",
     "Admit",
     "Arrived",
+    "Began",
+    "Bucket",
+    "BudgetReason",
     "Capacity",
+    "Charge",
     "Decision",
+    "Ended",
     "Event",
+    "Fold",
     "Left",
+    "Limit",
+    "OpenRequest",
+    "Opened",
     "Passed",
+    "Progress",
     "Queue",
     "Reason",
+    "Record",
+    "Refused",
+    "Rows",
     "Shed",
+    "Tenancy",
+    "ThinkingBudget",
+    "ThinkingCase",
+    "Usage",
+    "UsageKey",
+    "budget_pico",
+    "cost_pico",
+    "money_text",
+    "thinking_budget",
+    "to_pico",
     "work_s",
 ]

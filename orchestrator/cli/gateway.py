@@ -35,6 +35,8 @@ def add_gateway(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="to listen on (default 8000)")
     parser.add_argument("--keys", metavar="FILE", help="hashed API keys; with --model")
+    parser.add_argument("--tenants", metavar="FILE", help="limits of their tenants; with --keys")
+    parser.add_argument("--usage-dir", metavar="DIR", help="of the usage journal; with --model")
     parser.add_argument("--log-dir", type=Path, default=Path("logs"), metavar="DIR")
     parser.set_defaults(run=_gateway)
 
@@ -111,20 +113,36 @@ def _deepseek(
 
     from orchestrator.gateway import (
         DirectProtocol,
-        Keys,
         Member,
         Models,
+        Tenants,
         build_app,
         load_tokenizers,
     )
-    from orchestrator.spec import CATALOGUE, ApiSpec, ModelSpec, PoolSpec, Spec
+    from orchestrator.spec import (
+        CATALOGUE,
+        ApiSpec,
+        GatewaySpec,
+        ModelSpec,
+        PoolSpec,
+        Spec,
+        UsageSpec,
+    )
 
     if options.name not in CATALOGUE:
         raise SpecError(
             f"--name {options.name} is not in the catalogue", f"name one of {', '.join(CATALOGUE)}"
         )
     model = ModelSpec(str(options.model), (PoolSpec(Role.UNIFIED),), options.name)
-    spec = Spec((model,), api=ApiSpec(keys_path=options.keys), log_dir=str(options.log_dir))
+    if options.tenants is not None and options.keys is None:
+        raise SpecError("--tenants: nobody can prove to be a tenant", "give --keys too")
+    spec = Spec(
+        (model,),
+        api=ApiSpec(keys_path=options.keys, tenants_path=options.tenants),
+        gateway=GatewaySpec(replicas=1),
+        usage=UsageSpec(options.usage_dir),
+        log_dir=str(options.log_dir),
+    )
     tokenizers = load_tokenizers(spec)
     log = log_to("gateway.log")
     models = Models(spec, "gateway", tokenizers, log, log_to("decisions-gateway.jsonl"))
@@ -133,7 +151,7 @@ def _deepseek(
     ]
     app = build_app(
         models,
-        Keys(options.keys, log),
+        Tenants(spec, "gateway", models.metrics, log),
         on_start=lambda: models.update_pool(model.name, Role.UNIFIED, members),
     )
     config = uvicorn.Config(app, http=DirectProtocol, log_config=None, lifespan="on", ws="none")

@@ -15,6 +15,7 @@ from orchestrator.cli.plan import add_plan
 from orchestrator.cli.replay import add_replay
 from orchestrator.cli.simulate import add_simulate
 from orchestrator.cli.up import add_up
+from orchestrator.cli.usage import add_usage
 from orchestrator.core import R1ServeError, SpecError
 
 
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add_fetch(commands.add_parser("fetch", help="download a checkpoint before it is needed"))
     add_gateway(commands.add_parser("gateway", help="route to engines that run already"))
     _add_key(commands.add_parser("key", help="make an API key"))
+    add_usage(commands.add_parser("usage", help="what tenants have used, by day and model"))
     add_bench(commands.add_parser("bench", help="measure one part, without an engine"))
     return parser
 
@@ -101,7 +103,7 @@ def _add_key(parser: argparse.ArgumentParser) -> None:
         "Makes an API key, adds its hash to a file that `api.keys_path` of the spec names, and "
         "prints the key, which nobody can print again. Running gateways take it up within seconds."
     )
-    parser.add_argument("account", help="whose key it is; may have several")
+    parser.add_argument("tenant", help="whose key it is; may have several")
     parser.add_argument("--file", type=Path, required=True, metavar="FILE", help="made if missing")
     parser.set_defaults(run=_key)
 
@@ -110,7 +112,7 @@ def _key(options: argparse.Namespace) -> int:
     from orchestrator.gateway import key_line, new_key  # imports the HTTP side
 
     key = new_key()
-    line = key_line(options.account, key)
+    line = key_line(options.tenant, key)
     try:
         with options.file.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")

@@ -17,6 +17,7 @@ from orchestrator.gateway.decision_log import (
     admission_limits,
     replay,
     replay_path,
+    replay_thinking,
 )
 from orchestrator.routing import Choice
 
@@ -71,6 +72,12 @@ class _Replay:
             case "path" if "decoder" in line:
                 chosen = replay_path(line)
                 self._compare(number, event, line, chosen.path, chosen.reason)
+            case "thinking":
+                budget = replay_thinking(line)
+                if budget is None:
+                    self._compare(number, event, line, None, "")
+                else:
+                    self._compare(number, event, line, budget.soft_tokens, budget.reason)
             case "admission_opened" | "admission_input" | "admission":
                 self._admission(number, event, line)
             case _:

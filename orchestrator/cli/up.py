@@ -119,9 +119,17 @@ def _up_spec(options: argparse.Namespace) -> Spec:
         spec = replace(spec, gateway=replace(spec.gateway, port=options.port))
     log_dir = Path(options.log_dir or spec.log_dir).absolute()
     models = tuple(replace(m, path=_absolute(m.path)) for m in spec.models)
-    keys_path = spec.api.keys_path and str(Path(spec.api.keys_path).absolute())
-    api = replace(spec.api, keys_path=keys_path)
-    return replace(spec, log_dir=str(log_dir), models=models, api=api)
+    api = replace(
+        spec.api,
+        keys_path=_from_anywhere(spec.api.keys_path),
+        tenants_path=_from_anywhere(spec.api.tenants_path),
+    )
+    usage = replace(spec.usage, dir=_from_anywhere(spec.usage.dir))
+    return replace(spec, log_dir=str(log_dir), models=models, api=api, usage=usage)
+
+
+def _from_anywhere(path: str | None) -> str | None:
+    return path and str(Path(path).absolute())
 
 
 def _absolute(path: str) -> str:

@@ -30,6 +30,7 @@ from orchestrator.codec.splitter import Splitter
 from orchestrator.codec.splitter_zero import ZeroSplitter
 from orchestrator.codec.splitters import AnySplitter, splitter_for
 from orchestrator.codec.strict_schema import strict_schema_fault
+from orchestrator.codec.thought_limit import ThoughtLimit
 from orchestrator.codec.tokenizer import ControlIds, Mark, Tokenizer
 from orchestrator.codec.tokenizer_config import transformers_fault
 
@@ -50,6 +51,7 @@ __all__ = [
     "ReasoningText",
     "Splitter",
     "SystemMessage",
+    "ThoughtLimit",
     "Tokenizer",
     "ToolCall",
     "ToolCallArguments",

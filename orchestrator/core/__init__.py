@@ -12,6 +12,7 @@ from orchestrator.core.generation import Finish, KvParams, KvSource, TokenLogpro
 from orchestrator.core.ids import GangId, NodeId, RankId, RequestId
 from orchestrator.core.request import Request, Role
 from orchestrator.core.token_ids import TokenIds, token_ids
+from orchestrator.core.tokens import TokenClass, TokenCounts
 from orchestrator.core.view import FleetView, RankView
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "Role",
     "SpecError",
     "StartError",
+    "TokenClass",
+    "TokenCounts",
     "TokenIds",
     "TokenLogprob",
     "token_ids",

@@ -58,8 +58,8 @@ class _Request:
 class FakeEngine:
     """Implements `Engine`; the same submits in the same order give the same tokens.
 
-    It keeps thinking budgets. Only what its author writes keeps to grammars; penalties and
-    temperatures change nothing.
+    It keeps thinking budgets unless it is told not to. Only what its author writes keeps to
+    grammars; penalties and temperatures change nothing.
     """
 
     def __init__(
@@ -186,9 +186,10 @@ class FakeEngine:
 
     def _script(self, submit: Submit) -> tuple[tuple[int, ...], int]:
         """What is drawn in turn, round and round, and the index of the first one."""
+        budget = None if self._spec.ignores_budgets else submit.sampling.thinking_budget
         if self._author is None:
             cycle, at = recital(self._spec, tuple(submit.prompt_ids))
-            if submit.sampling.thinking_budget is None:
+            if budget is None:
                 return cycle, at
             script: Sequence[int] = cycle[at:]
         elif grammar_fault(submit.sampling.grammar):
@@ -196,7 +197,7 @@ class FakeEngine:
         else:
             script = self._author(submit)
             assert script, "an author writes at least the end of sentence"
-        return within_budget(script, tuple(submit.prompt_ids), submit.sampling.thinking_budget), 0
+        return within_budget(script, tuple(submit.prompt_ids), budget), 0
 
     def _objection(self, request: _Request) -> End | None:
         """Why a request cannot even wait, or None."""

@@ -59,6 +59,7 @@ class FakeEngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     die_after_tokens: int | None = None  # all requests together
     hang_after_tokens: int | None = None  # no more steps, and says nothing
     fail_requests: float = 0.0  # fraction that ends FAILED within the first tokens
+    ignores_budgets: bool = False  # thoughts go on beyond their budgets
 
     def __post_init__(self) -> None:
         if min(self.max_model_len, self.block_size, self.kv_blocks, self.max_running) < 1:

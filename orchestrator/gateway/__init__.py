@@ -2,7 +2,8 @@
 
 from orchestrator.gateway.app import build_app
 from orchestrator.gateway.direct import DirectProtocol
-from orchestrator.gateway.keys import Keys, key_line, new_key, read_keys
+from orchestrator.gateway.journal import UsageFound, read_usage
+from orchestrator.gateway.keys import key_line, new_key, read_keys
 from orchestrator.gateway.models import Models, load_tokenizers
 from orchestrator.gateway.network import Channel, Events, Member, Network
 from orchestrator.gateway.passage import Passage
@@ -11,6 +12,7 @@ from orchestrator.gateway.process import settle
 from orchestrator.gateway.proxy import ProxyLimits
 from orchestrator.gateway.service import TICK_S, Host, Service
 from orchestrator.gateway.supervisor import Supervisor
+from orchestrator.gateway.tenants import Tenants
 
 __all__ = [
     "TICK_S",
@@ -18,7 +20,6 @@ __all__ = [
     "DirectProtocol",
     "Events",
     "Host",
-    "Keys",
     "Member",
     "Models",
     "Network",
@@ -27,10 +28,13 @@ __all__ = [
     "ProxyLimits",
     "Service",
     "Supervisor",
+    "Tenants",
+    "UsageFound",
     "build_app",
     "key_line",
     "load_tokenizers",
     "new_key",
     "read_keys",
+    "read_usage",
     "settle",
 ]

@@ -1,4 +1,4 @@
-"""The endpoints that only look: the models there are, and the account's standing."""
+"""The endpoints that only look: the models there are, and the tenant's standing."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from orchestrator.gateway.errors import ApiError, error_body
-from orchestrator.gateway.keys import Account, Keys
+from orchestrator.gateway.tenants import Balance, Tenants
 from orchestrator.spec import PUBLISHER, ModelSpec
 
 _PREFIX = f"{PUBLISHER}/"
@@ -17,8 +17,8 @@ _PREFIX = f"{PUBLISHER}/"
 class AccountApi:
     """`GET /models`, `/models/NAME` and `/user/balance`."""
 
-    def __init__(self, names: Mapping[str, ModelSpec], keys: Keys) -> None:
-        self._keys = keys
+    def __init__(self, names: Mapping[str, ModelSpec], tenants: Tenants) -> None:
+        self._tenants = tenants
         created = int(datetime.now(UTC).timestamp())
         self._models = {name: _model(name, model, created) for name, model in names.items()}
         self._listed = [m for name, m in self._models.items() if not name.startswith(_PREFIX)]
@@ -36,23 +36,23 @@ class AccountApi:
         )
 
     async def balance(self, request: Request) -> Response:
-        """Nothing is billed here, so the balance is nil, and available unless suspended."""
-        return self._for_key(request, _balance)
+        """What is left of the tenant's budget, and whether it may use the API."""
+        return self._for_key(request, lambda tenant: _balance(self._tenants.balance(tenant)))
 
-    def _for_key(self, request: Request, answer: Callable[[Account], Response]) -> Response:
-        """The answer to the account that the key proves, or the official refusal."""
-        account = self._keys.check(request.headers.get("authorization"))
-        return error_response(account) if isinstance(account, ApiError) else answer(account)
+    def _for_key(self, request: Request, answer: Callable[[str], Response]) -> Response:
+        """The answer to the tenant that the key proves, or the official refusal."""
+        tenant = self._tenants.check(request.headers.get("authorization"))
+        return error_response(tenant) if isinstance(tenant, ApiError) else answer(tenant)
 
 
-def _balance(account: Account) -> Response:
+def _balance(balance: Balance) -> Response:
     info = {
-        "currency": "USD",
-        "total_balance": "0.00",
-        "granted_balance": "0.00",
-        "topped_up_balance": "0.00",
+        "currency": balance.currency,
+        "total_balance": balance.total,
+        "granted_balance": balance.granted,
+        "topped_up_balance": balance.topped_up,
     }
-    return _json({"is_available": not account.suspended, "balance_infos": [info]})
+    return _json({"is_available": balance.available, "balance_infos": [info]})
 
 
 def error_response(error: ApiError) -> Response:

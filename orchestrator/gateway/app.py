@@ -17,13 +17,13 @@ from orchestrator.gateway.endpoint import Endpoint
 from orchestrator.gateway.errors import ApiError, server_error
 from orchestrator.gateway.fim import Fim
 from orchestrator.gateway.http import DEEPSEEK
-from orchestrator.gateway.keys import Keys
 from orchestrator.gateway.models import Models
 from orchestrator.gateway.openapi import document
 from orchestrator.gateway.page import page_routes
+from orchestrator.gateway.tenants import Tenants
 
 
-def build_app(models: Models, keys: Keys, on_start: Callable[[], None]) -> Starlette:
+def build_app(models: Models, tenants: Tenants, on_start: Callable[[], None]) -> Starlette:
     """The application; its lifespan starts and stops the models, `on_start` runs in between.
 
     Every path of the API answers with and without `/v1`, which DeepSeek says is no version, and
@@ -33,10 +33,12 @@ def build_app(models: Models, keys: Keys, on_start: Callable[[], None]) -> Starl
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await models.start()
-        models.supervisor.spawn(keys.watch())
+        for task in tenants.tasks():
+            models.supervisor.spawn(task)
         on_start()
         yield
         await models.stop()
+        tenants.stop()
 
     async def health(_: Request) -> Response:
         """200 if a request that came now could be served, 503 with what is missing otherwise."""
@@ -57,8 +59,8 @@ def build_app(models: Models, keys: Keys, on_start: Callable[[], None]) -> Starl
             Route("/health", health),
             Route("/metrics", exposition),
             Route("/openapi.json", describe),
-            *_api_routes(models, keys),
-            *_anthropic_routes(models, keys),
+            *_api_routes(models, tenants),
+            *_anthropic_routes(models, tenants),
             *page_routes(),
         ],
         lifespan=lifespan,
@@ -69,28 +71,28 @@ def build_app(models: Models, keys: Keys, on_start: Callable[[], None]) -> Starl
     return app
 
 
-def _api_routes(models: Models, keys: Keys) -> list[BaseRoute]:
-    account = AccountApi(models.names, keys)
+def _api_routes(models: Models, tenants: Tenants) -> list[BaseRoute]:
+    account = AccountApi(models.names, tenants)
     routes: list[BaseRoute] = [Route("/user/balance", account.balance)]
     for prefix in ("", "/v1", "/beta", "/beta/v1"):
         beta = prefix.startswith("/beta")
-        chat = Endpoint(models, keys, Chat(models, beta=beta))
+        chat = Endpoint(models, tenants, Chat(models, beta=beta))
         routes += [
             Route(f"{prefix}/chat/completions", chat, methods=["POST"]),
             Route(f"{prefix}/models", account.models),
             Route(f"{prefix}/models/{{name:path}}", account.model),
         ]
         if beta:
-            fim = Endpoint(models, keys, Fim(models))
+            fim = Endpoint(models, tenants, Fim(models))
             routes.append(Route(f"{prefix}/completions", fim, methods=["POST"]))
     return routes
 
 
-def _anthropic_routes(models: Models, keys: Keys) -> list[BaseRoute]:
+def _anthropic_routes(models: Models, tenants: Tenants) -> list[BaseRoute]:
     messages = Messages(models)
     path = f"{ANTHROPIC_PREFIX}/v1/messages"
-    create = Endpoint(models, keys, messages, ANTHROPIC)
-    count = Endpoint(models, keys, messages.count, ANTHROPIC)
+    create = Endpoint(models, tenants, messages, ANTHROPIC)
+    count = Endpoint(models, tenants, messages.count, ANTHROPIC)
     return [
         Route(path, create, methods=["POST"]),
         Route(f"{path}/count_tokens", count, methods=["POST"]),

@@ -2,8 +2,10 @@
 
 from functools import partial
 
+from orchestrator.admission import ThinkingCase
 from orchestrator.codec import (
     AssistantMessage,
+    Begin,
     Conversation,
     Prompt,
     Tokenizer,
@@ -80,7 +82,6 @@ class Chat:
             max_tokens=asked.drawing.max_tokens + thought_tokens,
             stop_token_ids=(tokenizer.control.end_of_sentence,),
             grammar=grammar,
-            thinking_budget=asked.thinking_budget if asked.thinks else None,
         )
         return Prepared(
             served,
@@ -90,7 +91,9 @@ class Chat:
             partial(StreamReply if asked.stream else BodyReply, shape=shape),
             asked.name,
             asked.user_id,
+            streamed=asked.stream,
             thinks=asked.thinks,
+            thinking=_thinking_case(asked, prompt, sampling.max_tokens),
             json=asked.answer_format.json,
             headers=_SUPPRESSED if asked.conversation.suppress_thinking else (),
         )
@@ -114,6 +117,17 @@ def _render(served: Served, asked: ChatRequest, force_think: bool) -> Prompt:
         system_prompt=asked.model.system_prompt or profile.system_prompt,
         force_think=profile.force_think or force_think,
     )
+
+
+def _thinking_case(asked: ChatRequest, prompt: Prompt, max_tokens: int) -> ThinkingCase | None:
+    """What there is to bound of the thought: nothing if the prompt has closed it, or if its marks
+    are mere text.
+    """
+    zero = asked.model.profile.template is TemplateKind.R1_ZERO
+    if not asked.thinks or zero or prompt.begin in {Begin.ANSWER, Begin.ANSWER_ON}:
+        return None
+    answer_tokens = asked.drawing.max_tokens if asked.limits.thought_tokens else None
+    return ThinkingCase(max_tokens, asked.thinking_budget, answer_tokens=answer_tokens)
 
 
 def _uses_tools(conversation: Conversation) -> bool:

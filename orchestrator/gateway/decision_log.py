@@ -10,7 +10,7 @@ from orchestrator import admission, handoff
 from orchestrator.core import FleetView, RankId, RankView, Request, RequestId, Role
 from orchestrator.routing import Choice, NoRank, Prices, Question, StepCosts, choose_rank
 from orchestrator.routing.router import Decision
-from orchestrator.spec import AdmissionSpec, HandoffSpec
+from orchestrator.spec import AdmissionSpec, HandoffSpec, ThinkingSpec
 
 # --- routing -------------------------------------------------------------------------------------
 
@@ -65,6 +65,20 @@ def replay_path(line: Mapping[str, object]) -> handoff.PathChoice:
     )
     view = FleetView(ranks, 0.0)
     return handoff.choose_path(spec, view, read.decoder, read.prompt_tokens, read.prices)
+
+
+# --- thinking ------------------------------------------------------------------------------------
+
+
+class _Thinking(msgspec.Struct):
+    case: admission.ThinkingCase
+    limits: ThinkingSpec
+
+
+def replay_thinking(line: Mapping[str, object]) -> admission.ThinkingBudget | None:
+    """Decides again, from a parsed line. Raises msgspec.ValidationError for any other line."""
+    read = msgspec.convert(line, _Thinking)
+    return admission.thinking_budget(read.limits, read.case)
 
 
 # --- admission -----------------------------------------------------------------------------------

@@ -109,7 +109,6 @@ def sampling_of(
     max_tokens: int,
     stop_token_ids: tuple[int, ...],
     grammar: Grammar | None = None,
-    thinking_budget: int | None = None,
 ) -> Sampling:
     """What the engine is told: the model's own values, unless its policy leaves them to clients."""
     asked = (drawing.temperature, drawing.top_p)
@@ -135,7 +134,6 @@ def sampling_of(
         frequency_penalty=penalties[1],
         logprobs=drawing.logprobs,
         grammar=grammar,
-        thinking_budget=thinking_budget,
     )
 
 

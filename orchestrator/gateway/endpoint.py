@@ -4,22 +4,26 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import assert_never
 from uuid import uuid4
 
+import msgspec
 from starlette.types import Receive, Scope, Send
 
-from orchestrator.codec import AnySplitter, Begin, Prompt
+from orchestrator.admission import ThinkingBudget, ThinkingCase
+from orchestrator.codec import AnySplitter, Begin, Prompt, ThoughtLimit
 from orchestrator.core import Request, RequestId
 from orchestrator.engines import Sampling
 from orchestrator.gateway.direct import direct_body
 from orchestrator.gateway.errors import ApiError
 from orchestrator.gateway.http import DEEPSEEK, Dialect, header, read_body, send_body, send_error
-from orchestrator.gateway.keys import Account, Keys
 from orchestrator.gateway.models import Models, Served
 from orchestrator.gateway.relay import Call, Headers, relay
+from orchestrator.gateway.tenants import Bill, Tenants
 from orchestrator.gateway.wire import Reply, ReplyHead
+from orchestrator.spec import PrefixSharing
 from orchestrator.telemetry import metrics
 
 _SESSION = b"x-session-id"
@@ -38,7 +42,9 @@ class Prepared:
     reply: Callable[[ReplyHead], Reply]
     name: str  # the model's, as the client used it
     user_id: str = ""
+    streamed: bool = False
     thinks: bool = False
+    thinking: ThinkingCase | None = None  # as far as the request says; None: nothing to bound
     json: bool = False
     headers: Headers = ()
 
@@ -56,24 +62,26 @@ class Endpoint:
     """One endpoint, as an ASGI application: nothing stands between it and the socket.
 
     The order of checks is the official one: key, balance, body, model, ranges, rules, context,
-    room.
+    limits, room.
     """
 
     def __init__(
-        self, models: Models, keys: Keys, prepare: Prepare, dialect: Dialect = DEEPSEEK
+        self, models: Models, tenants: Tenants, prepare: Prepare, dialect: Dialect = DEEPSEEK
     ) -> None:
         self._models = models
-        self._keys = keys
+        self._tenants = tenants
         self._prepare = prepare
         self._dialect = dialect
+        classes = models.spec.admission.classes
+        self._class_thinking_tokens = {each.name: each.thinking_tokens for each in classes}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. Never raises for what a client sent."""
-        account = self._keys.check(self._dialect.authorization(scope))
-        if isinstance(account, ApiError):
-            await self._refuse(send, account)
+        tenant = self._tenants.check(self._dialect.authorization(scope))
+        if isinstance(tenant, ApiError):
+            await self._refuse(send, tenant)
             return
-        if error := self._keys.refusal(account):
+        if error := self._tenants.refusal(tenant):
             await self._refuse(send, error)
             return
         body = await read_body(receive, self._models.spec.gateway.max_body_bytes)
@@ -86,39 +94,55 @@ class Endpoint:
         if isinstance(prepared, bytes):
             await send_body(send, prepared)
             return
-        if error := self._keys.admit(account):
+        bill = Bill(
+            str(uuid4()),
+            tenant,
+            prepared.served.spec,
+            streamed=prepared.streamed,
+            prompt_tokens=len(prepared.prompt.ids),
+        )
+        if error := self._tenants.open(bill):
             await self._refuse(send, error)
             return
+        outcome = "cancelled"
         try:
-            call = self._open(prepared, account, _session(account, scope))
+            call = self._open(prepared, bill, _session(tenant, scope))
             call.direct = direct_body(scope)
-            await relay(call, receive, send)
+            bill.follow = call.used
+            outcome = await relay(call, receive, send)
         finally:
-            self._keys.release(account)
+            self._tenants.close(bill, outcome)
 
     async def _refuse(self, send: Send, error: ApiError) -> None:
         self._models.metrics.count(metrics.REQUESTS, 1, "", f"error_{error.status}")
         await send_error(send, error, self._dialect)
 
-    def _open(self, prepared: Prepared, account: Account, session: str) -> Call:
+    def _open(self, prepared: Prepared, bill: Bill, session: str) -> Call:
         spec, prompt = self._models.spec, prepared.prompt
+        tenant = self._tenants.of(bill.tenant)
         now = asyncio.get_running_loop().time()
         request = Request(
-            RequestId(str(uuid4())),
+            RequestId(bill.request_id),
             len(prompt.ids),
             prepared.sampling.max_tokens,
             now,
             now + spec.admission.queue_timeout_s,
             session,
-            account.name,
-            account.klass,
+            bill.tenant,
+            tenant.admission_class,
         )
+        budget = self._thinking_budget(prepared, bill)
+        sampling = prepared.sampling
+        if budget is not None:
+            sampling = msgspec.structs.replace(sampling, thinking_budget=budget.soft_tokens)
+        sharing = tenant.prefix_sharing or spec.api.prefix_sharing
         passage = prepared.served.service.open(
             request,
             prompt.ids,
-            prepared.sampling,
-            _salt(account, prepared.user_id),
+            sampling,
+            _salt(sharing, bill.tenant, prepared.user_id),
             _pin_ids(prepared),
+            _thought_limit(prepared, budget),
         )
         head = ReplyHead(
             request.request_id,
@@ -140,7 +164,28 @@ class Endpoint:
             scored=prepared.sampling.logprobs is not None,
             grammar=prepared.sampling.grammar is not None,
             json=prepared.json,
+            thinking_budget=None if budget is None else budget.soft_tokens,
         )
+
+    def _thinking_budget(self, prepared: Prepared, bill: Bill) -> ThinkingBudget | None:
+        """What tenant, class and load leave of the request's thought."""
+        if prepared.thinking is None:
+            return None
+        tenant = self._tenants.of(bill.tenant)
+        case = replace(
+            prepared.thinking,
+            class_tokens=self._class_thinking_tokens.get(tenant.admission_class),
+            tenant=tenant.thinking,
+        )
+        return prepared.served.service.thinking_budget(bill.request_id, case)
+
+
+def _thought_limit(prepared: Prepared, budget: ThinkingBudget | None) -> ThoughtLimit | None:
+    """What closes the thought if the engine does not."""
+    if budget is None:
+        return None
+    control, prompt = prepared.served.tokenizer.control, prepared.prompt
+    return ThoughtLimit(control, prompt.ids, prompt.begin, budget.hard_tokens)
 
 
 def _pin_ids(prepared: Prepared) -> frozenset[int] | None:
@@ -154,18 +199,29 @@ def _pin_ids(prepared: Prepared) -> frozenset[int] | None:
     return frozenset(id_ for id_ in ids if id_ is not None)
 
 
-def _session(account: Account, scope: Scope) -> str:
-    """The client's own name of the conversation, which no other account's can be; what is longer
+def _session(tenant: str, scope: Scope) -> str:
+    """The client's own name of the conversation, which no other tenant's can be; what is longer
     than a name is none.
     """
     name = header(scope, _SESSION)
     if not name or len(name) > _SESSION_BYTES_MAX:
         return ""
-    return f"{account.name}/{name}"
+    return f"{tenant}/{name}"
 
 
-def _salt(account: Account, user_id: str) -> str:
-    """Whose KV a request may share: its own account's and user's, or everybody's without either."""
-    if not account.name and not user_id:
+def _salt(sharing: PrefixSharing, tenant: str, user_id: str) -> str:
+    """Whose KV a request may share: that of all with the same salt; the empty one is everybody's
+    who has neither a key nor a name.
+    """
+    match sharing:
+        case PrefixSharing.ALL:
+            return ""
+        case PrefixSharing.TENANT:
+            user_id = ""
+        case PrefixSharing.USER:
+            pass
+        case _:
+            assert_never(sharing)
+    if not tenant and not user_id:
         return ""
-    return hmac.new(account.name.encode(), user_id.encode(), hashlib.sha256).hexdigest()
+    return hmac.new(tenant.encode(), user_id.encode(), hashlib.sha256).hexdigest()

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
 import msgspec
+
+from orchestrator.admission import Limit, Refused
 
 
 class ErrorType(StrEnum):
@@ -47,14 +50,32 @@ def unauthorized(why: str, *, bare: bool = False) -> ApiError:
 
 
 def insufficient_balance() -> ApiError:
-    """The account may not use the API."""
+    """The tenant may not use the API."""
     return ApiError(402, "Insufficient Balance", ErrorType.UNKNOWN)
 
 
-def rate_limited(limit: int) -> ApiError:
-    """The account has as many requests open as it may."""
-    message = f"Rate limit reached: {limit} requests are open, please try again later"
-    return ApiError(429, message, ErrorType.RATE_LIMIT, retry_after_s=1)
+def rate_limited(what: str, retry_after_s: int | None) -> ApiError:
+    """The tenant has as much as it may."""
+    message = f"Rate limit reached: {what}, please try again later"
+    return ApiError(429, message, ErrorType.RATE_LIMIT, retry_after_s)
+
+
+def refused(found: Refused) -> ApiError:
+    """A tenant's limit, as its client hears of it."""
+    most, again = found.most, found.retry_after_s
+    match found.limit:
+        case Limit.SUSPENDED | Limit.BUDGET:
+            return insufficient_balance()
+        case Limit.REQUESTS:
+            return rate_limited(f"{most} requests are open", again)
+        case Limit.STREAMS:
+            return rate_limited(f"{most} streams are open", again)
+        case Limit.REQUESTS_PER_MINUTE:
+            return rate_limited(f"{most} requests per minute", again)
+        case Limit.TOKENS_PER_MINUTE:
+            return rate_limited(f"{most} {found.token_class} tokens per minute", again)
+        case _:
+            assert_never(found.limit)
 
 
 def overloaded(message: str, retry_after_s: int | None = None) -> ApiError:

@@ -87,6 +87,7 @@ class Fim:
             partial(FimReply, stream=bool(raw.stream), echo=raw.prompt if raw.echo else ""),
             raw.model,
             raw.user_id or "",
+            streamed=bool(raw.stream),
         )
 
 

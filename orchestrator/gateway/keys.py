@@ -1,42 +1,29 @@
-"""API keys: who a request is from. Hashed at rest, read again when their files change.
+"""API keys: whose a request is. Hashed at rest, read again when their files change.
 
 A file has a line per key, `#` begins a comment:
 
-    ACCOUNT sha256:HEX [requests=N] [class=NAME] [suspended]
+    TENANT sha256:HEX
 
-`requests` bounds the account's open requests at each gateway replica; `class` is one of
-`admission.classes`; `suspended` refuses them all with 402. A folder, such as a
-mounted Kubernetes Secret, is read as all of its files together.
+What the tenant may do stands in the tenants file. A folder, such as a mounted Kubernetes Secret, is
+read as all of its files together.
 """
 
-import asyncio
 import hashlib
 import re
 import secrets
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.core import SpecError
-from orchestrator.gateway.errors import ApiError, insufficient_balance, rate_limited, unauthorized
+from orchestrator.gateway.errors import ApiError, unauthorized
+from orchestrator.gateway.watched import Watched, files_of
+from orchestrator.spec import TENANT_NAME
 from orchestrator.telemetry import Log
 
-RELOAD_S = 2.0  # how soon a changed file is noticed
-_LINE = re.compile(r"(?P<name>[\w.@-]{1,64})\s+sha256:(?P<digest>[0-9a-f]{64})(?P<rest>(\s+\S+)*)")
+_LINE = re.compile(rf"(?P<tenant>{TENANT_NAME})\s+sha256:(?P<digest>[0-9a-f]{{64}})")
+_OPTIONS = re.compile(rf"{_LINE.pattern}\s+\S.*")
 
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """Whom a key belongs to. An account may have several keys."""
-
-    name: str
-    requests_max: int | None = None  # open at one gateway replica
-    suspended: bool = False
-    klass: str = ""  # of service
-
-
-OPEN = Account("")  # everybody's, where no keys are configured
+EVERYBODY = ""  # the tenant of all requests, where no keys are configured
 
 
 def new_key() -> str:
@@ -49,144 +36,81 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def key_line(name: str, key: str) -> str:
-    """The line of the file that makes `key` the account's. Raises SpecError for a name that is
+def key_line(tenant: str, key: str) -> str:
+    """The line of the file that makes `key` the tenant's. Raises SpecError for a name that is
     none.
     """
-    line = f"{name} sha256:{digest(key)}"
+    line = f"{tenant} sha256:{digest(key)}"
     if _LINE.fullmatch(line) is None:
         raise SpecError(
-            f"the account name {name!r} has other characters than letters, digits, . _ @ -",
+            f"the tenant's name {tenant!r} has other characters than letters, digits, . _ @ -",
             "give a name of at most 64 of these",
         )
     return line
 
 
-def read_keys(path: Path, classes: Collection[str] = ()) -> Mapping[str, Account]:
-    """The accounts by their keys' digests; `classes` are those of service that there are.
+def read_keys(path: Path) -> Mapping[str, str]:
+    """The tenants by their keys' digests.
 
     Raises SpecError if the path cannot be read, holds no key or a line that is none.
     """
-    accounts: dict[str, Account] = {}
-    for file in _files(path):
+    tenants: dict[str, str] = {}
+    for file in files_of(path):
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise SpecError(f"cannot read the keys in {file}: {error}", _CURE) from error
         for number, line in enumerate(lines, 1):
             if text := line.partition("#")[0].strip():
-                key, account = _parse(text, f"{file}, line {number}", classes)
-                accounts[key] = account
-    if not accounts:
+                key, tenant = _parse(text, f"{file}, line {number}")
+                if tenants.setdefault(key, tenant) != tenant:
+                    raise SpecError(
+                        f"{file}, line {number}: the key is {tenants[key]}'s already",
+                        "make a key for each tenant",
+                    )
+    if not tenants:
         raise SpecError(f"api.keys_path: there is no key in {path}", _CURE)
-    return accounts
+    return tenants
 
 
 _CURE = "write keys with `r1-serve key`, or remove api.keys_path to serve without keys"
 
 
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    return sorted(f for f in path.iterdir() if f.is_file() and not f.name.startswith("."))
-
-
-def _parse(text: str, place: str, classes: Collection[str]) -> tuple[str, Account]:
+def _parse(text: str, place: str) -> tuple[str, str]:
     found = _LINE.fullmatch(text)
-    if found is None:
-        raise SpecError(f"{place} is no `ACCOUNT sha256:HEX`", _CURE)
-    requests_max, suspended, klass = None, False, ""
-    for option in found["rest"].split():
-        name, _, value = option.partition("=")
-        if option == "suspended":
-            suspended = True
-        elif name == "requests" and value.isdecimal() and int(value) > 0:
-            requests_max = int(value)
-        elif name == "class":
-            if value not in classes:
-                raise SpecError(
-                    f"{place}: there is no class {value!r}",
-                    f"give one of admission.classes: {', '.join(sorted(classes)) or 'none yet'}",
-                )
-            klass = value
-        else:
-            raise SpecError(
-                f"{place}: {option!r} is no option", "use requests=N, class=NAME or suspended"
-            )
-    return found["digest"], Account(found["name"], requests_max, suspended, klass)
+    if found is not None:
+        return found["digest"], found["tenant"]
+    if _OPTIONS.fullmatch(text) is not None:
+        raise SpecError(
+            f"{place}: there is more than a tenant and a hash",
+            "move limits, class and suspension to the tenants file, api.tenants_path",
+        )
+    raise SpecError(f"{place} is no `TENANT sha256:HEX`", _CURE)
 
 
 class Keys:
     """The keys in force. Without a path everybody may come in, and the log says so."""
 
-    def __init__(self, path: str | None, log: Log, classes: Collection[str] = ()) -> None:
-        """`classes` are those of `admission`. Raises SpecError if the path has no valid keys."""
-        self._path = None if path is None else Path(path)
-        self._log = log
-        self._classes = classes
-        self._accounts = {} if self._path is None else read_keys(self._path, self._classes)
-        self._seen = self._signature()
-        self._open: Counter[str] = Counter()  # requests by account
-        if self._path is None:
+    def __init__(self, path: str | None, log: Log) -> None:
+        """Raises SpecError if the path has no valid keys."""
+        self._file = None if path is None else Watched("keys", Path(path), read_keys, log)
+        if path is None:
             log.warning("api_open", cause="no api.keys_path: every key is accepted")
 
-    def check(self, authorization: str | None) -> Account | ApiError:
-        """The account that an `Authorization` header proves, or the official refusal."""
-        if self._path is None:
-            return OPEN
+    def check(self, authorization: str | None) -> str | ApiError:
+        """The tenant that an `Authorization` header proves, or the official refusal."""
+        if self._file is None:
+            return EVERYBODY
         scheme, _, key = (authorization or "").partition(" ")
         key = key.strip()
         if scheme.lower() != "bearer" or not key:
             return unauthorized("auth header format should be Bearer sk-...")
-        account = self._accounts.get(digest(key))
-        if account is None:
+        tenant = self._file.value.get(digest(key))
+        if tenant is None:
             return unauthorized(f"Your api key: ****{key[-4:]} is invalid", bare=True)
-        return account
+        return tenant
 
-    def refusal(self, account: Account) -> ApiError | None:
-        """Why the account may not use the API at all."""
-        return insufficient_balance() if account.suspended else None
-
-    def admit(self, account: Account) -> ApiError | None:
-        """Why the account may not begin a request now; otherwise it has one more open."""
-        limit = account.requests_max
-        if limit is not None and self._open[account.name] >= limit:
-            return rate_limited(limit)
-        self._open[account.name] += 1
-        return None
-
-    def release(self, account: Account) -> None:
-        """A request that was admitted has ended."""
-        self._open[account.name] -= 1
-
-    async def watch(self) -> None:
-        """Reads the keys again whenever their files change; bad ones leave those in force."""
-        while self._path is not None:
-            await asyncio.sleep(RELOAD_S)
-            self.reload()
-
-    def reload(self) -> None:
-        """Looks once; see `watch`."""
-        seen = self._signature()
-        if self._path is None or seen == self._seen:
-            return
-        self._seen = seen
-        try:
-            self._accounts = read_keys(self._path, self._classes)
-        except SpecError as error:
-            self._log.error("keys_not_reloaded", cause=error.cause, cure=error.cure)
-        else:
-            self._log.info("keys_reloaded", keys=len(self._accounts))
-
-    def _signature(self) -> tuple[object, ...]:
-        return () if self._path is None else tuple(_stamps(self._path))
-
-
-def _stamps(path: Path) -> Iterator[tuple[object, ...]]:
-    """What changes when a key file does; a Secret is changed by exchanging a symbolic link."""
-    try:
-        for file in _files(path):
-            stat = file.stat()
-            yield (str(file), stat.st_ino, stat.st_mtime_ns, stat.st_size)
-    except OSError as error:
-        yield (str(error),)
+    def look(self) -> None:
+        """Reads the keys again if their files have changed; bad ones leave those in force."""
+        if self._file is not None:
+            self._file.look()

@@ -167,6 +167,11 @@ class Ranks:
         info = None if rank is None else rank.channel.info
         return {} if info is None else info.kv_peer or {}
 
+    def keeps_budgets(self, rank_id: RankId) -> bool:
+        """Whether its engine closes a thought when it is told to."""
+        info = self._ranks[rank_id].channel.info
+        return info is not None and info.grammar
+
     def cancel(self, rank_id: RankId, request_id: str) -> None:
         """Ends a submission; a rank that has gone is no error, its ends have come already."""
         if (rank := self._ranks.get(rank_id)) is not None:

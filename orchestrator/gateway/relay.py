@@ -8,9 +8,9 @@ from starlette.types import Receive, Send
 
 from orchestrator.admission import Reason as AdmissionReason
 from orchestrator.codec import AnswerText, AnySplitter, Piece
-from orchestrator.core import Finish, TokenLogprob
+from orchestrator.core import Finish, TokenCounts, TokenLogprob
 from orchestrator.gateway.direct import DirectBody
-from orchestrator.gateway.errors import ApiError, bad_request, overloaded
+from orchestrator.gateway.errors import ApiError, bad_request, overloaded, rate_limited
 from orchestrator.gateway.http import DEEPSEEK, Dialect, response_start, send_error
 from orchestrator.gateway.models import Served
 from orchestrator.gateway.passage import Passage
@@ -37,6 +37,7 @@ class Call:
     scored: bool = False  # logprobs were asked for
     grammar: bool = False
     json: bool = False  # the answer must be JSON
+    thinking_budget: int | None = None  # tokens, that holds for the thought
     direct: DirectBody | None = None  # past `send`, where the server offers it
     started: bool = False  # whether the status went out
     sending: bool = False  # a `send` is under way
@@ -44,26 +45,53 @@ class Call:
     heard_at: float = 0.0  # when bytes last went to the client
     answer: list[str] = field(default_factory=list)  # kept only if it must be JSON
     unsent: list[ScoredToken] = field(default_factory=list)  # whose text has not come out yet
+    outcome: str = "cancelled"  # how it ended, for the metrics and the journal
+
+    @property
+    def usage(self) -> Usage:
+        """What it has used so far. The prefix hit is known once the prompt's leg has ended."""
+        splitter = self.splitter
+        return Usage(
+            len(self.passage.prompt_ids),
+            self.passage.handoff.cached_tokens,
+            splitter.completion_tokens,
+            splitter.reasoning_tokens if self.thinks else None,
+            self.thinking_budget,
+        )
+
+    def used(self) -> TokenCounts:
+        """The same by class of token; nothing until a rank has been asked."""
+        if not self.passage.attempts:
+            return TokenCounts()
+        usage, thinking = self.usage, self.splitter.reasoning_tokens
+        return TokenCounts(
+            usage.prompt_tokens - usage.hit_tokens,
+            usage.hit_tokens,
+            thinking,
+            usage.completion_tokens - thinking,
+        )
 
 
 class Stalled(Exception):
     """The client has read nothing for so long that it was cut."""
 
 
-async def relay(call: Call, receive: Receive, send: Send) -> None:
-    """Answers one request. Whatever happens, the engine is free within a step after it."""
-    outcome = "cancelled"
+async def relay(call: Call, receive: Receive, send: Send) -> str:
+    """Answers one request and returns how it ended. Whatever happens, the engine is free within a
+    step after it.
+    """
     try:
         async with asyncio.TaskGroup() as group:
             watcher = group.create_task(_watch(receive, call.passage))
             try:
-                outcome = await _relay(call, send)
+                call.outcome = await _relay(call, send)
             except Stalled:
-                outcome = "stalled"
+                call.outcome = "stalled"
             watcher.cancel()
     finally:
         call.served.service.close(call.passage)  # does not wait
-        _count(call, outcome)
+        _count(call)
+    return call.outcome
 
 
 async def _watch(receive: Receive, passage: Passage) -> None:
@@ -177,14 +205,8 @@ async def _end(call: Call, send: Send) -> str:
         again = overloaded("The request could not be completed, please try again", 1)
         return await _refuse(call, send, again)
     tail = _push(call, splitter.end(), tuple(call.unsent))
-    usage = Usage(
-        len(passage.prompt_ids),
-        passage.handoff.cached_tokens,
-        splitter.completion_tokens,
-        splitter.reasoning_tokens if call.thinks else None,
-    )
     reason = finish_reason(finish, stopped=splitter.stopped, tool_calls=splitter.tool_calls)
-    await _send(call, send, tail + call.reply.end(reason, usage), last=True)
+    await _send(call, send, tail + call.reply.end(reason, call.usage), last=True)
     _judge(call, finish, reason)
     return reason
 
@@ -233,6 +255,8 @@ async def _refuse(call: Call, send: Send, error: ApiError) -> str:
 
 def _shed_error(reason: AdmissionReason, retry_after_s: int | None) -> ApiError:
     match reason:
+        case AdmissionReason.TENANT_FULL:
+            return rate_limited("too many of your requests wait", retry_after_s)
         case AdmissionReason.DEADLINE_PASSED:
             text = "The request waited too long, please try again later"
         case _:
@@ -240,9 +264,9 @@ def _shed_error(reason: AdmissionReason, retry_after_s: int | None) -> ApiError:
     return overloaded(text, retry_after_s)
 
 
-def _count(call: Call, outcome: str) -> None:
+def _count(call: Call) -> None:
     counted, splitter, name = call.served.service.metrics, call.splitter, call.served.spec.name
-    counted.count(metrics.REQUESTS, 1, name, outcome)
+    counted.count(metrics.REQUESTS, 1, name, call.outcome)
     counted.count(metrics.TOKENS, splitter.reasoning_tokens, name, "reasoning")
     answer = splitter.completion_tokens - splitter.reasoning_tokens
     counted.count(metrics.TOKENS, answer, name, "answer")

@@ -7,11 +7,13 @@ fleet's list and a clock tick; decisions are logged with their inputs and done a
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 
 from msgspec.structs import replace
 
 from orchestrator import admission, handoff, routing, scaling
-from orchestrator.admission import Admission
+from orchestrator.admission import Admission, ThinkingBudget, ThinkingCase, thinking_budget
+from orchestrator.codec import ThoughtLimit
 from orchestrator.core import (
     KvParams,
     KvSource,
@@ -33,6 +35,7 @@ from orchestrator.spec import ModelSpec, Spec
 from orchestrator.telemetry import Log, Metrics, metrics
 
 TICK_S = 0.5  # how late a deadline may be noticed
+LOAD_MAX = 1e9  # of a fleet without a slot that is asked for some
 
 
 def _loop_time() -> float:
@@ -140,19 +143,49 @@ class Service:
         sampling: Sampling,
         cache_salt: str = "",
         pin_ids: frozenset[int] | None = None,
+        thought: ThoughtLimit | None = None,
     ) -> Passage:
         """Starts a request; its output and its one end arrive at the passage.
+
+        `thought` closes the thought if its engine does not.
 
         `pin_ids` is for answers that a grammar holds: after one of these ids, or from the first
         one on if it is empty, no other rank can go on, since its grammar would start anew.
         """
-        machine = Handoff(self.spec.handoff, self._decoder, len(prompt_ids), sampling.max_tokens)
+        machine = Handoff(
+            self.spec.handoff, self._decoder, len(prompt_ids), sampling.max_tokens, thought
+        )
         passage = self._host.passage(request, prompt_ids, sampling, machine, cache_salt, pin_ids)
         self._passages[request.request_id] = passage
         costs = self.ranks.costs[self._prefiller]
         self._meter.arrived(len(prompt_ids), costs, self._now())
         self._admit(admission.Arrived(request, self._work_s(request)))
         return passage
+
+    def thinking_budget(self, request_id: str, case: ThinkingCase) -> ThinkingBudget | None:
+        """How long the request may think under the load of this moment; the load of the case is
+        not read.
+        """
+        case = replaced(case, load=self.load)
+        budget = thinking_budget(self.spec.thinking, case)
+        if budget is not None:
+            self._decisions.info(
+                "thinking",
+                decision=budget.soft_tokens,
+                hard_tokens=budget.hard_tokens,
+                reason=budget.reason,
+                request_id=request_id,
+                model=self.model.name,
+                case=case,
+                limits=self.spec.thinking,
+            )
+        return budget
+
+    @property
+    def load(self) -> float:
+        """Requests held and waiting, for each slot; without slots 0 as long as nobody waits."""
+        asked = self._admission.held + self._admission.waiting
+        return asked / self._slots if self._slots else (LOAD_MAX if asked else 0.0)
 
     def _work_s(self, request: Request) -> float:
         """What the request is predicted to cost."""
@@ -278,6 +311,8 @@ class Service:
             sampling = replace(
                 sampling, stop_token_ids=(), logprobs=None, grammar=None, thinking_budget=None
             )
+        elif sampling.thinking_budget is not None and not self.ranks.keeps_budgets(send.rank_id):
+            sampling = replace(sampling, thinking_budget=None)  # `Handoff` closes the thought
         decision = passage.decisions[send.rank_id]
         assert isinstance(decision.choice, routing.Choice)
         pair = None
@@ -322,6 +357,8 @@ class Service:
     def _log_end(self, passage: Passage, end: handoff.Finished) -> None:
         output_tokens = len(passage.handoff.emitted)
         self.ranks.drew(output_tokens)
+        if passage.handoff.closed_thought:
+            self.metrics.count(metrics.THOUGHTS_CLOSED, 1, self.model.name)
         self._meter.ended(len(passage.prompt_ids), passage.handoff.cached_tokens, output_tokens)
         self._log.info(
             "request_ended",
@@ -330,6 +367,7 @@ class Service:
             cause=end.cause,
             prompt_tokens=len(passage.prompt_ids),
             output_tokens=output_tokens,
+            closed_thought=passage.handoff.closed_thought,
             ranks=[rank_id for rank_id, _ in passage.attempts.values()],
         )
 

@@ -54,12 +54,14 @@ class Usage:
     """Tokens of one completion. `cached_tokens` is the engine's own count of the prefix hit.
 
     `reasoning_tokens` None: the completion has no reasoning part, and says nothing of one.
+    `thinking_budget` is our own: told where one applied.
     """
 
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int  # reasoning included
     reasoning_tokens: int | None
+    thinking_budget: int | None = None  # tokens
 
     @property
     def hit_tokens(self) -> int:
@@ -76,7 +78,10 @@ class Usage:
             "prompt_tokens_details": {"cached_tokens": hit},
         }
         if self.reasoning_tokens is not None:
-            body["completion_tokens_details"] = {"reasoning_tokens": self.reasoning_tokens}
+            details = {"reasoning_tokens": self.reasoning_tokens}
+            if self.thinking_budget is not None:
+                details["thinking_budget_tokens"] = self.thinking_budget
+            body["completion_tokens_details"] = details
         body["prompt_cache_hit_tokens"] = hit
         body["prompt_cache_miss_tokens"] = self.prompt_tokens - hit
         return msgspec.json.encode(body)

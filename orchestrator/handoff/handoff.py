@@ -4,10 +4,14 @@ The host feeds events and does the actions, in order. What it guarantees, whatev
 whatever order: exactly one `Finished` unless the request was cancelled, and then none; no token
 after it; a KV reference goes to one decode submission or is released, once, since an engine answers
 a stale one with wrong tokens and holds the blocks of one that nobody reads; a cancel waits for KV
-that is on its way; at most `attempts_max` submissions, and one if they come in pairs.
+that is on its way; at most `attempts_max` submissions, and one if they come in pairs, and as many
+again behind a thought that had to be closed.
 
 A rank that dies in mid-stream is survived: prompt plus emitted tokens go to another rank, unless
 the host has said that these cannot be continued.
+
+A thought that goes on beyond its hard budget is closed here, whatever the engine does: its mark
+becomes output, and the answer is drawn behind it.
 
 How the KV moves is the connector's way (`KvHandoff`). PULL: the prefill ends with a reference, with
 which any decode rank reads the blocks. PULL_BOUND: the same, but the prefill rank is told its peer
@@ -19,6 +23,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import assert_never
 
+from orchestrator.codec import ThoughtLimit
 from orchestrator.core import Finish, KvParams, KvSource, RankId, Role, TokenLogprob
 from orchestrator.handoff.path import Path
 from orchestrator.routing import Leg
@@ -178,13 +183,20 @@ class Handoff:
     """The passage of one request; `on(event)` is the only way in."""
 
     def __init__(
-        self, spec: HandoffSpec, decoder: Role, prompt_tokens: int, max_tokens: int
+        self,
+        spec: HandoffSpec,
+        decoder: Role,
+        prompt_tokens: int,
+        max_tokens: int,
+        thought: ThoughtLimit | None = None,
     ) -> None:
+        """`thought` None: it ends when the model ends it."""
         assert max_tokens >= 1
         self._spec = spec
         self._decoder = decoder
         self._prompt_tokens = prompt_tokens
         self._max_tokens = max_tokens
+        self._thought = thought
         self._path = Path.IN_PLACE
         self._phase = _Phase.NEW
         self._attempts = 0
@@ -201,6 +213,8 @@ class Handoff:
         self._not_before = 0.0  # when a rank that has failed may be tried again
         self._cause = ""
         self._pinned = False
+        self._closed_at = 0  # emitted ids when the thought was closed here
+        self._spared = 0  # attempts until then
         self._cached_tokens: int | None = None
         self.emitted: list[int] = []
 
@@ -208,6 +222,11 @@ class Handoff:
     def cached_tokens(self) -> int:
         """The prefix hit, in tokens; 0 until the leg that prefills has ended."""
         return self._cached_tokens or 0
+
+    @property
+    def closed_thought(self) -> bool:
+        """Whether the thought had to be closed here."""
+        return self._closed_at > 0
 
     @property
     def waiting(self) -> bool:
@@ -333,8 +352,21 @@ class Handoff:
         self._moving = False
         if self._phase is _Phase.CANCELLED:
             return self._stopped()
+        if self._thought is not None and (kept := self._thought.cut(tokens.ids)) is not None:
+            return self._close_thought(tokens.ids[:kept], self._thought.close_id)
         self.emitted.extend(tokens.ids)
         return [Emit(tokens.ids, tokens.logprobs)]
+
+    def _close_thought(self, ids: list[int], close_id: int) -> list[Action]:
+        """The answer goes on behind the mark, where the thought's KV most likely is: in place."""
+        ids = [*ids, close_id]
+        self.emitted.extend(ids)
+        self._closed_at, self._spared = len(self.emitted), self._attempts
+        actions = [Emit(ids), *self._leave_off()]
+        if len(self.emitted) >= self._max_tokens:
+            return [*actions, *self._finish(Finish.LENGTH, "")]
+        self._path = Path.IN_PLACE
+        return [*actions, *self._restart()]
 
     def _ended(self, end: Ended) -> list[Action]:
         if self._prefill is not None and end.attempt == self._prefill.attempt:
@@ -398,15 +430,15 @@ class Handoff:
         actions = self._leave_off()
         if len(self.emitted) >= self._max_tokens:
             return [*actions, *self._finish(Finish.LENGTH, "")]
-        if self._pinned and self.emitted:
+        if self._pinned and len(self.emitted) > self._closed_at:
             return [*actions, *self._finish(Finish.FAILED, f"{cause}; {_PINNED}")]
-        if self._attempts >= self._spec.attempts_max:
+        if self._attempts - self._spared >= self._spec.attempts_max:
             return [*actions, *self._finish(Finish.FAILED, cause)]
         return [*actions, *self._restart()]
 
     def _pin(self) -> list[Action]:
         self._pinned = True
-        if not self.emitted or self._decode is not None:
+        if len(self.emitted) <= self._closed_at or self._decode is not None:
             return []
         # it is being resumed already
         return self._finish(Finish.FAILED, f"{self._cause}; {_PINNED}")

@@ -10,9 +10,9 @@ from uvicorn.protocols.http import auto
 
 from orchestrator.gateway import (
     DirectProtocol,
-    Keys,
     Member,
     Models,
+    Tenants,
     build_app,
     load_tokenizers,
     settle,
@@ -38,7 +38,7 @@ class Gateway:
             log,
             open_log(gateway_id, logs / f"decisions-{gateway_id}.jsonl"),
         )
-        self._keys = Keys(spec.api.keys_path, log, spec.admission.class_names)
+        self._tenants = Tenants(spec, gateway_id, self._models.metrics, log)
         self._pools = {
             pool_name(model, pool.role): (model.name, pool.role)
             for model in spec.models
@@ -50,7 +50,7 @@ class Gateway:
     def __serve_build_asgi_app__(self) -> Starlette:
         """Serve asks for the application after the constructor, and then starts its server."""
         _offer_direct_way()
-        app = build_app(self._models, self._keys, on_start=self._listen)
+        app = build_app(self._models, self._tenants, on_start=self._listen)
         settle()
         return app
 

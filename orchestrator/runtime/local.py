@@ -23,7 +23,7 @@ from orchestrator.runtime.application import application
 from orchestrator.runtime.local_cluster import LocalCluster, check_port, last_line
 from orchestrator.runtime.serve_config import APPLICATION, scaled, serve_config
 from orchestrator.runtime.simulated import check_layout
-from orchestrator.spec import PUBLISHER, Spec, public_names
+from orchestrator.spec import PUBLISHER, Spec, load_tenants, public_names
 
 Say = Callable[[str], None]
 
@@ -45,7 +45,9 @@ def run_local(spec: Spec, folder: Path, say: Say, began_at: float) -> None:
     """
     load_tokenizers(spec)
     if spec.api.keys_path is not None:
-        read_keys(Path(spec.api.keys_path), spec.admission.class_names)
+        read_keys(Path(spec.api.keys_path))
+    if spec.api.tenants_path is not None:
+        load_tenants(Path(spec.api.tenants_path), spec)
     check_layout(spec)
     check_port(spec)
     _quiet()
@@ -61,8 +63,12 @@ def run_local(spec: Spec, folder: Path, say: Say, began_at: float) -> None:
         say(f"the gangs' logs are in {spec.log_dir}/")
         _deploy(spec, cluster.dashboard_url)
         _await_ready(spec)
-        first_token_s = _ask(spec, say, began_at)
-        _announce(spec, cluster, say, first_token_s)
+        if spec.api.keys_path is None:
+            first = f"first streamed token {_ask(spec, say, began_at):.0f} s after the command"
+        else:  # of which only the hashes are here
+            first = f"ready {time.time() - began_at:.0f} s after the command; asked nothing, for"
+            first += " it needs a key"
+        _announce(spec, cluster, say, first)
         signal.sigwait({signal.SIGTERM, signal.SIGINT})
     except _Ended:
         pass
@@ -194,14 +200,13 @@ def _ask(spec: Spec, say: Say, began_at: float) -> float:
     return first_token_s
 
 
-def _announce(spec: Spec, cluster: LocalCluster, say: Say, first_token_s: float) -> None:
+def _announce(spec: Spec, cluster: LocalCluster, say: Say, first: str) -> None:
     url = f"http://{spec.gateway.host}:{spec.gateway.port}"
     count, memory_bytes = _memory()
     names = [name for name in public_names(spec.models) if not name.startswith(PUBLISHER)]
     keys = "any key: it is OPEN, set api.keys_path" if spec.api.keys_path is None else "needs a key"
     say(
-        f"first streamed token {first_token_s:.0f} s after the command; "
-        f"{count} processes hold {memory_bytes / 2**30:.1f} GiB\n"
+        f"{first}; {count} processes hold {memory_bytes / 2**30:.1f} GiB\n"
         f"\n"
         f"  chat page      {url}/\n"
         f"  API            {url}  (DeepSeek's and OpenAI's; {keys})\n"

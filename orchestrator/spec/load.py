@@ -13,11 +13,14 @@ from orchestrator.core import Role, SpecError
 from orchestrator.spec import inventory as inventory_types
 from orchestrator.spec import scaling as scaling_types
 from orchestrator.spec import spec as spec_types
+from orchestrator.spec import tenancy as tenancy_types
 from orchestrator.spec.catalogue import CATALOGUE
 from orchestrator.spec.inventory import Inventory
 from orchestrator.spec.local import LOOPBACK
 from orchestrator.spec.scaling_checks import scaling_contradictions
 from orchestrator.spec.spec import AdmissionSpec, EngineKind, KvHandoff, ModelSpec, Spec
+from orchestrator.spec.tenancy import TenantsSpec
+from orchestrator.spec.tenancy_checks import tenancy_contradictions
 
 Tree = TypeVar("Tree")
 
@@ -99,11 +102,21 @@ def _spec(tree: object, origin: str) -> Spec:
 
 
 def _validated(adapter: TypeAdapter[Tree], tree: object, origin: str, cure: str) -> Tree:
+    found = validate(adapter, tree)
+    if not isinstance(found, list):
+        return found
+    raise SpecError(f"{origin}: {'; '.join(problem_of(*each) for each in found[:5])}", cure)
+
+
+Problem = tuple[tuple[int | str, ...], str, str]  # where, kind, message
+
+
+def validate(adapter: TypeAdapter[Tree], tree: object) -> Tree | list[Problem]:
+    """The tree in its type, or what is wrong with it."""
     try:
         return adapter.validate_python(tree)
     except ValidationError as error:
-        problems = "; ".join(_problem(e["loc"], e["type"], e["msg"]) for e in error.errors()[:5])
-        raise SpecError(f"{origin}: {problems}", cure) from error
+        return [(each["loc"], each["type"], each["msg"]) for each in error.errors()]
 
 
 def _contradictions(spec: Spec) -> Iterator[tuple[str, str]]:
@@ -133,6 +146,7 @@ def _contradictions(spec: Spec) -> Iterator[tuple[str, str]]:
             "say pull (NIXL) or push (Mooncake)",
         )
     yield from _class_contradictions(spec)
+    yield from tenancy_contradictions(spec)
     if not 1 <= spec.gateway.port <= 65_535:
         yield f"gateway.port: {spec.gateway.port} is no TCP port", "give one from 1 to 65535"
 
@@ -196,7 +210,8 @@ def _positive_admission(admission: AdmissionSpec) -> Iterator[tuple[str, float]]
             yield f"admission.{key}", value
 
 
-def _problem(loc: tuple[int | str, ...], kind: str, message: str) -> str:
+def problem_of(loc: tuple[int | str, ...], kind: str, message: str) -> str:
+    """One problem of `validate`, as an operator reads it."""
     if kind == "unexpected_keyword_argument":
         message = "unknown key"
     elif kind in ("missing", "missing_argument"):
@@ -216,5 +231,6 @@ def _adapter(root: type[Tree], *trees: ModuleType) -> TypeAdapter[Tree]:
     return TypeAdapter(root)
 
 
-_ADAPTER = _adapter(Spec, spec_types, scaling_types)
+_ADAPTER = _adapter(Spec, spec_types, scaling_types, tenancy_types)
+TENANTS = _adapter(TenantsSpec, tenancy_types)
 _INVENTORY = _adapter(Inventory, inventory_types)

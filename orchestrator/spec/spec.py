@@ -10,6 +10,7 @@ from orchestrator.core import Role
 from orchestrator.spec.catalogue import CATALOGUE, ModelProfile, SystemPrompt
 from orchestrator.spec.scaling import ScalingSpec
 from orchestrator.spec.step_costs import StepCosts
+from orchestrator.spec.tenancy import PrefixSharing, PricesSpec, ThinkingSpec, UsageSpec
 
 
 class EngineKind(StrEnum):
@@ -99,6 +100,7 @@ class ModelSpec:
     tokenizer: str | None = None  # a folder with tokenizer.json; None: `path`, which is no bucket
     weights_cache: str = "/var/cache/r1-serve"  # of each node, for what is downloaded
     scaling: ScalingSpec | None = None  # None: as many gangs as `replicas` of each pool says
+    prices: PricesSpec | None = None  # None: it costs nothing
 
     def pool(self, role: Role) -> PoolSpec | None:
         """The pool of that role, if the model has one."""
@@ -121,12 +123,13 @@ class ChannelSpec:
 
 @dataclass(frozen=True, slots=True)
 class ClassSpec:
-    """A class of service; a key's account may have one. Bounds hold at each gateway."""
+    """A class of service; a tenant may have one. Bounds hold at each gateway."""
 
     name: str
     priority: int = 0  # what waits of a higher one is admitted first; may be below 0
     wait_s: float | None = None  # None: as of `admission`
     queue_requests_max: int | None = None  # None: as many as wait in all
+    thinking_tokens: int | None = None  # soft budget of its thoughts
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,7 @@ class AdmissionSpec:
     queue_requests_max: int = 1_024
     queue_timeout_s: float = 600.0  # the official API closes a request not begun after 10 minutes
     wait_s: float | None = None  # predicted wait beyond which nobody waits; None: the time-out's
-    tenant_requests_max: int | None = None  # of one account that wait; None: as many as in all
+    tenant_requests_max: int | None = None  # of one tenant that wait; None: as many as in all
     # Credits of a rank that decodes, of all gateways together; what is more waits here and not in
     # the engine. None: `channel.max_requests` for each gateway.
     rank_requests_max: int | None = None
@@ -149,7 +152,7 @@ class AdmissionSpec:
 
     @property
     def class_names(self) -> frozenset[str]:
-        """Of the classes that an account may have."""
+        """Of the classes that a tenant may have."""
         return frozenset(each.name for each in self.classes)
 
 
@@ -226,6 +229,8 @@ class ApiSpec:
     stream_usage: StreamUsage = StreamUsage.WIRE
     stream_first_delta: FirstDelta = FirstDelta.WIRE
     keys_path: str | None = None  # a file of hashed API keys, or a folder of such; None: open
+    tenants_path: str | None = None  # a YAML file of `TenantsSpec`; None: nobody has limits
+    prefix_sharing: PrefixSharing = PrefixSharing.USER
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +266,8 @@ class Spec:
     gateway: GatewaySpec = field(default_factory=GatewaySpec)
     api: ApiSpec = field(default_factory=ApiSpec)
     fleet: FleetSpec = field(default_factory=FleetSpec)
+    thinking: ThinkingSpec = field(default_factory=ThinkingSpec)
+    usage: UsageSpec = field(default_factory=UsageSpec)
     local: LocalSpec = field(default_factory=LocalSpec)
     log_dir: str = "logs"
 

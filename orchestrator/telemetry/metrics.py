@@ -78,6 +78,18 @@ INVALID_JSON = Metric(
     "Answers that a grammar should have made JSON and that are none.",
     ("model",),
 )
+THOUGHTS_CLOSED = Metric(
+    "r1_thoughts_closed_total",
+    Kind.COUNTER,
+    "Thoughts that the gateway closed, since the engine had not kept their budget.",
+    ("model",),
+)
+USAGE_FAULT = Metric(
+    "r1_usage_fault", Kind.GAUGE, "1 while usage cannot be written, or others' cannot be read."
+)
+USAGE_LOST = Metric(
+    "r1_usage_records_lost", Kind.GAUGE, "Records of usage that were given up, in this life."
+)
 
 CATALOGUE = (
     REQUESTS,
@@ -93,6 +105,9 @@ CATALOGUE = (
     KV_BATCHES,
     EMPTY_ANSWERS,
     INVALID_JSON,
+    THOUGHTS_CLOSED,
+    USAGE_FAULT,
+    USAGE_LOST,
 )
 
 

@@ -46,7 +46,7 @@ from orchestrator.engines import (
 )
 from orchestrator.engines.channel.sockets import bound_socket, name_of
 from orchestrator.engines.tiny_checkpoint import published_tokenizer
-from orchestrator.gateway import DirectProtocol, Keys, Member, Models, build_app, settle
+from orchestrator.gateway import DirectProtocol, Member, Models, Tenants, build_app, settle
 from orchestrator.spec import EngineKind, EngineSpec, ModelSpec, PoolSpec, Spec
 from orchestrator.telemetry import open_log
 from tests.bench.contenders import contender
@@ -156,7 +156,7 @@ async def _gateway(folder: Path, addresses: Sequence[str]) -> None:
     ]
     app = build_app(
         models,
-        Keys(None, written[0]),
+        Tenants(spec, "gateway-bench", models.metrics, written[0]),
         lambda: models.update_pool(MODEL.name, Role.UNIFIED, members),
     )
     settle()

@@ -55,17 +55,27 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     keys = folder / "keys"
     keys.write_text(
         f"{key_line('whole', 'sk-whole')}\n"
-        f"{key_line('single', 'sk-single')} requests=1\n"
-        f"{key_line('unpaid', 'sk-unpaid')} suspended\n"
+        f"{key_line('single', 'sk-single')}\n"
+        f"{key_line('unpaid', 'sk-unpaid')}\n"
     )
-    settings = Settings(api={"keys_path": str(keys)}, step_s=0.01)
+    tenants = folder / "tenants.yaml"
+    tenants.write_text("tenants: {single: {requests_max: 1}, unpaid: {suspended: true}}")
+    settings = Settings(api={"keys_path": str(keys), "tenants_path": str(tenants)}, step_s=0.01)
     with running(settings, folder) as server:
         yield server
 
 
 @contextmanager
 def running(settings: Settings, logs: Path) -> Iterator[Server]:
-    """A server with the settings, in a process of its own."""
+    """A server with the settings, in a process of its own that ends as it should."""
+    with started(settings, logs) as server:
+        yield server
+    assert server.process.returncode == 0
+
+
+@contextmanager
+def started(settings: Settings, logs: Path) -> Iterator[Server]:
+    """The same; however it ends."""
     with subprocess.Popen(
         [
             *(sys.executable, "-m", "tests.conformance.server"),
@@ -84,7 +94,6 @@ def running(settings: Settings, logs: Path) -> Iterator[Server]:
         finally:
             process.stdin.close()
             process.wait(timeout=END_S)
-    assert process.returncode == 0
 
 
 @pytest.fixture

@@ -25,7 +25,9 @@ from orchestrator.spec import (
     GatewaySpec,
     ModelSpec,
     PoolSpec,
+    PricesSpec,
     Spec,
+    UsageSpec,
 )
 from tests.gateway_stack import Rank, gateway_stack
 
@@ -46,20 +48,26 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     step_s: float = FAST.step_s
     prefill_s_per_token: float = 0.0
     chat: bool = True  # V3 beside R1
+    usage: dict[str, object] = {}
+    prices: dict[str, str] | None = None  # of every model
 
 
 def spec_of(settings: Settings) -> Spec:
     """The spec that is served."""
     engine = EngineSpec(kind=EngineKind.FAKE)
     apart = (PoolSpec(Role.PREFILL), PoolSpec(Role.DECODE))
-    models = [ModelSpec("unused", apart, "DeepSeek-R1-0528", engine=engine)]
+    prices = None if settings.prices is None else msgspec.convert(settings.prices, PricesSpec)
+    models = [ModelSpec("unused", apart, "DeepSeek-R1-0528", engine=engine, prices=prices)]
     if settings.chat:
         unified = (PoolSpec(Role.UNIFIED),)
-        models.append(ModelSpec("unused", unified, "DeepSeek-V3-0324", engine=engine))
+        models.append(
+            ModelSpec("unused", unified, "DeepSeek-V3-0324", engine=engine, prices=prices)
+        )
     return Spec(
         models=tuple(models),
         api=msgspec.convert(settings.api, ApiSpec),
-        gateway=GatewaySpec(keep_alive_s=settings.keep_alive_s),
+        gateway=GatewaySpec(replicas=1, keep_alive_s=settings.keep_alive_s),
+        usage=msgspec.convert(settings.usage, UsageSpec),
     )
 
 

@@ -342,12 +342,10 @@ def test_what_is_not_served_is_not_found(client: anthropic.Anthropic) -> None:
 
 
 def test_keys_are_checked_and_their_limits_kept(tmp_path: Path) -> None:
-    lines = [
-        key_line("ada", "sk-ada") + " requests=1",
-        key_line("bob", "sk-bob") + " suspended",
-    ]
-    (tmp_path / "keys").write_text("\n".join(lines))
-    settings = Settings(api={"keys_path": str(tmp_path / "keys")}, step_s=0.01)
+    keys, tenants = tmp_path / "keys", tmp_path / "tenants.yaml"
+    keys.write_text(f"{key_line('ada', 'sk-ada')}\n{key_line('bob', 'sk-bob')}\n")
+    tenants.write_text("tenants: {ada: {requests_max: 1}, bob: {suspended: true}}")
+    settings = Settings(api={"keys_path": str(keys), "tenants_path": str(tenants)}, step_s=0.01)
     with running(settings, tmp_path) as server:
         with client_of(server.url, api_key="sk-eve") as eve:
             with pytest.raises(anthropic.AuthenticationError) as unknown:

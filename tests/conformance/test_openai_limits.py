@@ -80,7 +80,7 @@ def test_a_wrong_key_is_an_authentication_error(member: openai.OpenAI) -> None:
         assert error_of(raised.value)["type"] == "authentication_error"
 
 
-def test_a_suspended_account_has_an_insufficient_balance(member: openai.OpenAI) -> None:
+def test_a_suspended_tenant_has_an_insufficient_balance(member: openai.OpenAI) -> None:
     with pytest.raises(openai.APIStatusError, match="Insufficient Balance") as raised:
         member.with_options(api_key="sk-unpaid").chat.completions.create(
             model=REASONER, messages=user("Hello")

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from orchestrator.gateway import Keys, Models, build_app, key_line
+from orchestrator.gateway import Models, Tenants, build_app, key_line
 from orchestrator.gateway.openapi import document
 from orchestrator.telemetry import open_log
 from tests.conformance.conftest import running
@@ -94,7 +94,7 @@ def test_the_routes_of_the_api_are_those_of_the_document(
     spec = spec_of(Settings())
     tokenizers = dict.fromkeys((model.name for model in spec.models), None)
     models = Models(spec, "gateway-test", tokenizers, log, log)  # type: ignore[arg-type]  # unused
-    app = build_app(models, Keys(None, log), lambda: None)
+    app = build_app(models, Tenants(spec, "gateway-test", models.metrics, log), lambda: None)
     log.close()
     served = {
         (route.path_format, method)

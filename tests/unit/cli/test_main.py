@@ -48,11 +48,11 @@ def test_a_key_is_printed_once_and_its_hash_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "keys"
-    for account in ("ada", "bob"):
-        assert main(["key", account, "--file", str(path)]) == 0
+    for tenant in ("ada", "bob"):
+        assert main(["key", tenant, "--file", str(path)]) == 0
     printed = capsys.readouterr().out.split()
-    accounts = read_keys(path)
-    assert [accounts[digest(key)].name for key in printed] == ["ada", "bob"]
+    tenants = read_keys(path)
+    assert [tenants[digest(key)] for key in printed] == ["ada", "bob"]
     assert path.stat().st_mode & 0o077 == 0
     assert main(["key", "a b", "--file", str(path)]) == 1
     assert main(["key", "ada", "--file", str(tmp_path)]) == 1

@@ -9,7 +9,7 @@ from orchestrator.codec import Tokenizer
 from orchestrator.spec import (
     ApiSpec,
 )
-from tests.scripted_gateway import ADA, BOB, EVE, Stack, stack, write_keys
+from tests.scripted_gateway import ADA, BOB, EVE, Stack, stack, write_keys, write_tenants
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -17,6 +17,9 @@ async def shared(
     tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stack]:
     folder = tmp_path_factory.mktemp("shared")
-    keys = write_keys(folder / "keys", ADA, f"{BOB} suspended", f"{EVE} requests=1")
-    async with stack(tokenizer, folder, api=ApiSpec(keys_path=keys)) as running:
+    api = ApiSpec(
+        keys_path=write_keys(folder / "keys", ADA, BOB, EVE),
+        tenants_path=write_tenants(folder / "tenants.yaml", "tenants: {bob: {suspended: true}}"),
+    )
+    async with stack(tokenizer, folder, api=api) as running:
         yield running

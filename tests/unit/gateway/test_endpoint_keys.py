@@ -24,6 +24,7 @@ from tests.scripted_gateway import (
     paced,
     stack,
     write_keys,
+    write_tenants,
 )
 
 # --- keys ----------------------------------------------------------------------------------------
@@ -56,7 +57,7 @@ async def test_without_a_valid_key_no_path_of_the_api_answers(
 
 
 @one_loop
-async def test_a_suspended_account_may_look_and_not_ask(shared: Stack) -> None:
+async def test_a_suspended_tenant_may_look_and_not_ask(shared: Stack) -> None:
     refused = await shared.post(key="sk-bob")
     assert error_of(refused) == (402, "Insufficient Balance")
     assert refused.json()["error"]["type"] == "unknown_error"
@@ -73,11 +74,13 @@ async def test_a_suspended_account_may_look_and_not_ask(shared: Stack) -> None:
 
 
 @one_loop
-async def test_an_account_with_all_its_requests_open_waits_for_one_to_end(
+async def test_a_tenant_with_all_its_requests_open_waits_for_one_to_end(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    keys = write_keys(tmp_path / "keys", f"{EVE} requests=1", ADA)
-    api = ApiSpec(keys_path=keys)
+    api = ApiSpec(
+        keys_path=write_keys(tmp_path / "keys", EVE, ADA),
+        tenants_path=write_tenants(tmp_path / "tenants.yaml", "tenants: {eve: {requests_max: 1}}"),
+    )
     async with stack(tokenizer, tmp_path, R1_ALONE, paced(step_s=0.01), api=api) as it:
 
         async def refused() -> None:
@@ -107,13 +110,18 @@ async def test_an_account_with_all_its_requests_open_waits_for_one_to_end(
 
 
 @one_loop
-async def test_keys_change_without_a_restart(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    path = tmp_path / "keys"
-    api = ApiSpec(keys_path=write_keys(path, ADA))
+async def test_keys_and_tenants_change_without_a_restart(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    path, tenants = tmp_path / "keys", tmp_path / "tenants.yaml"
+    api = ApiSpec(
+        keys_path=write_keys(path, ADA), tenants_path=write_tenants(tenants, "tenants: {}")
+    )
     async with stack(tokenizer, tmp_path, V3_ALONE, api=api) as it:
         say: Json = {"question": "SAY: Yes.", "model": "deepseek-chat"}
         assert (await it.post(**say)).status_code == 200
-        write_keys(path, EVE, f"{BOB} suspended")
+        write_keys(path, EVE, BOB)
+        write_tenants(tenants, "tenants: {bob: {suspended: true}}")
         async with asyncio.timeout(10):
             while (await it.post(**say)).status_code != 401:
                 await asyncio.sleep(0.05)

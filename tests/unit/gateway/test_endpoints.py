@@ -1,7 +1,7 @@
 """What the endpoints do around a request: checks in their order, models, paths.
 
 The shared gateway serves R1-0528 with prefill and decode apart and V3-0324 beside it, to the
-accounts of a key file; what needs other settings has a gateway of its own.
+tenants of a key file; what needs other settings has a gateway of its own.
 """
 
 import json
@@ -33,6 +33,7 @@ from tests.scripted_gateway import (
     paced,
     stack,
     write_keys,
+    write_tenants,
 )
 
 # --- the order of checks -------------------------------------------------------------------------
@@ -74,10 +75,13 @@ async def test_of_several_faults_the_first_in_the_official_order_is_told(
 async def test_that_there_is_no_room_is_told_last_of_all(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    keys = write_keys(tmp_path / "keys", ADA, f"{EVE} requests=1")
+    api = ApiSpec(
+        keys_path=write_keys(tmp_path / "keys", ADA, EVE),
+        tenants_path=write_tenants(tmp_path / "tenants.yaml", "tenants: {eve: {requests_max: 1}}"),
+    )
     spec = Spec(models=R1_ALONE)
     parts: Json = {
-        "api": ApiSpec(keys_path=keys),
+        "api": api,
         "channel": replace(spec.channel, max_requests=1),
         "admission": AdmissionSpec(queue_requests_max=0),
     }

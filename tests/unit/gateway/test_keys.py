@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.core import SpecError
 from orchestrator.gateway.errors import ApiError
-from orchestrator.gateway.keys import OPEN, Account, Keys, key_line, new_key, read_keys
+from orchestrator.gateway.keys import EVERYBODY, Keys, key_line, new_key, read_keys
 from orchestrator.telemetry import Log, open_log
 
 KEY = "sk-0123456789abcdef"
@@ -25,14 +25,14 @@ def write(path: Path, *lines: str) -> Path:
     return path
 
 
-def test_a_known_key_is_its_accounts_and_only_its_hash_is_stored(tmp_path: Path, log: Log) -> None:
+def test_a_known_key_is_its_tenants_and_only_its_hash_is_stored(tmp_path: Path, log: Log) -> None:
     line = key_line("ada", KEY)
     assert KEY not in line
-    path = write(tmp_path / "keys", "# ours", "", line, key_line("bob", "sk-b") + " requests=2")
+    path = write(tmp_path / "keys", "# ours", "", line, key_line("bob", "sk-b"))
     keys = Keys(str(path), log)
-    assert keys.check(f"Bearer {KEY}") == Account("ada")
-    assert keys.check(f"bearer  {KEY} ") == Account("ada")
-    assert keys.check("Bearer sk-b") == Account("bob", requests_max=2)
+    assert keys.check(f"Bearer {KEY}") == "ada"
+    assert keys.check(f"bearer  {KEY} ") == "ada"
+    assert keys.check("Bearer sk-b") == "bob"
 
 
 @pytest.mark.parametrize(
@@ -63,29 +63,8 @@ def test_any_other_is_refused_in_the_official_words(
 
 def test_without_keys_everybody_may_come_in_and_the_log_says_so(tmp_path: Path, log: Log) -> None:
     keys = Keys(None, log)
-    assert keys.check(None) == OPEN
+    assert keys.check(None) == EVERYBODY
     assert '"event":"api_open"' in (tmp_path / "log").read_text()
-
-
-def test_an_account_has_no_more_requests_open_than_it_may(tmp_path: Path, log: Log) -> None:
-    line = key_line("ada", KEY) + " requests=1"
-    keys = Keys(str(write(tmp_path / "keys", line)), log)
-    account = Account("ada", requests_max=1)
-    assert keys.admit(account) is None
-    refused = keys.admit(account)
-    assert refused is not None
-    assert (refused.status, refused.retry_after_s) == (429, 1)
-    keys.release(account)
-    assert keys.admit(account) is None
-
-
-def test_a_suspended_account_has_an_insufficient_balance(tmp_path: Path, log: Log) -> None:
-    keys = Keys(str(write(tmp_path / "keys", key_line("ada", KEY) + " suspended")), log)
-    account = keys.check(f"Bearer {KEY}")
-    assert isinstance(account, Account)
-    refused = keys.refusal(account)
-    assert refused is not None
-    assert (refused.status, refused.message) == (402, "Insufficient Balance")
 
 
 def test_changed_keys_are_in_force_at_the_next_look_and_broken_ones_never(
@@ -94,15 +73,15 @@ def test_changed_keys_are_in_force_at_the_next_look_and_broken_ones_never(
     path = write(tmp_path / "keys", key_line("ada", KEY))
     keys = Keys(str(path), log)
     write(path, key_line("bob", "sk-b"), "# changed")
-    keys.reload()
+    keys.look()
     assert isinstance(keys.check(f"Bearer {KEY}"), ApiError)
-    assert keys.check("Bearer sk-b") == Account("bob")
+    assert keys.check("Bearer sk-b") == "bob"
     write(path, "this is no key")
-    keys.reload()
+    keys.look()
     path.unlink()
-    keys.reload()
-    assert keys.check("Bearer sk-b") == Account("bob")
-    assert (tmp_path / "log").read_text().count('"event":"keys_not_reloaded"') == 2
+    keys.look()
+    assert keys.check("Bearer sk-b") == "bob"
+    assert (tmp_path / "log").read_text().count('"event":"not_reloaded"') == 2
 
 
 def test_a_mounted_secret_is_read_and_its_exchange_noticed(tmp_path: Path, log: Log) -> None:
@@ -115,11 +94,11 @@ def test_a_mounted_secret_is_read_and_its_exchange_noticed(tmp_path: Path, log: 
     link.symlink_to(tmp_path / "..1")
     (tmp_path / "secret" / "keys").symlink_to("..data/keys")
     keys = Keys(str(tmp_path / "secret"), log)
-    assert keys.check(f"Bearer {KEY}") == Account("ada")
+    assert keys.check(f"Bearer {KEY}") == "ada"
     link.unlink()
     link.symlink_to(tmp_path / "..2")
-    keys.reload()
-    assert keys.check(f"Bearer {KEY}") == Account("bob")
+    keys.look()
+    assert keys.check(f"Bearer {KEY}") == "bob"
 
 
 @pytest.mark.parametrize(
@@ -127,9 +106,9 @@ def test_a_mounted_secret_is_read_and_its_exchange_noticed(tmp_path: Path, log: 
     [
         ([], "there is no key"),
         (["# none"], "there is no key"),
-        (["ada sk-plain"], "line 1 is no `ACCOUNT sha256:HEX`"),
-        ([key_line("ada", KEY) + " requests=0"], "'requests=0' is no option"),
-        ([key_line("ada", KEY) + " admin"], "'admin' is no option"),
+        (["ada sk-plain"], "line 1 is no `TENANT sha256:HEX`"),
+        ([key_line("ada", KEY) + " requests=1"], "line 1: there is more than a tenant and a hash"),
+        ([key_line("ada", KEY), key_line("bob", KEY)], "line 2: the key is ada's already"),
     ],
 )
 def test_a_file_that_is_none_of_keys_says_where(
@@ -138,7 +117,7 @@ def test_a_file_that_is_none_of_keys_says_where(
     with pytest.raises(SpecError) as caught:
         read_keys(write(tmp_path / "keys", *lines))
     assert said in caught.value.cause
-    assert "r1-serve key" in caught.value.cure or "requests=N" in caught.value.cure
+    assert caught.value.cure
 
 
 def test_an_unreadable_path_is_a_spec_error(tmp_path: Path) -> None:
@@ -146,17 +125,8 @@ def test_an_unreadable_path_is_a_spec_error(tmp_path: Path) -> None:
         read_keys(tmp_path / "missing")
 
 
-def test_keys_are_random_and_accounts_have_plain_names() -> None:
+def test_keys_are_random_and_tenants_have_plain_names() -> None:
     assert new_key() != new_key()
     assert new_key().startswith("sk-")
-    with pytest.raises(SpecError, match="account name"):
+    with pytest.raises(SpecError, match="tenant's name"):
         key_line("a b", KEY)
-
-
-def test_an_account_may_have_a_class_of_service_that_there_is(tmp_path: Path, log: Log) -> None:
-    path = write(tmp_path / "keys", key_line("ada", KEY) + " class=batch")
-    keys = Keys(str(path), log, {"batch", "chat"})
-    assert keys.check(f"Bearer {KEY}") == Account("ada", klass="batch")
-    with pytest.raises(SpecError, match="keys, line 1: there is no class 'batch'") as raised:
-        Keys(str(path), log, {"chat"})
-    assert "chat" in raised.value.cure

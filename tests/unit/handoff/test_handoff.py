@@ -13,6 +13,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from orchestrator.codec import Begin, ControlIds, ThoughtLimit
 from orchestrator.core import (
     Finish,
     FleetView,
@@ -22,6 +23,7 @@ from orchestrator.core import (
     RankView,
     Role,
     TokenLogprob,
+    token_ids,
 )
 from orchestrator.handoff import (
     Abort,
@@ -56,14 +58,26 @@ P, D, D2 = RankId("p/0"), RankId("d/0"), RankId("d2/0")
 KV: KvParams = {"remote_engine_id": "p"}
 
 
-def begun(path: Path = Path.TRANSFER, max_tokens: int = 10) -> tuple[Handoff, list[Action]]:
-    machine = Handoff(SPEC, Role.DECODE, prompt_tokens=20, max_tokens=max_tokens)
+MARK = 9  # closes a thought
+CONTROL = ControlIds(100, 101, 102, 103, think=104, end_think=MARK)
+
+
+def thought_of(tokens_max: int | None) -> ThoughtLimit | None:
+    if tokens_max is None:
+        return None
+    return ThoughtLimit(CONTROL, token_ids((100, 102, 103, 104)), Begin.THOUGHT, tokens_max)
+
+
+def begun(
+    path: Path = Path.TRANSFER, max_tokens: int = 10, thought: int | None = None
+) -> tuple[Handoff, list[Action]]:
+    machine = Handoff(SPEC, Role.DECODE, 20, max_tokens, thought_of(thought))
     return machine, machine.on(Begun(path), 0.0)
 
 
-def decoding() -> Handoff:
+def decoding(thought: int | None = None) -> Handoff:
     """A request whose KV was transferred to D, with two tokens out."""
-    machine, _ = begun()
+    machine, _ = begun(thought=thought)
     machine.on(Routed(P), 0.0)
     machine.on(Ended(1, Finish.LENGTH, KV), 0.0)
     machine.on(Routed(D), 0.0)
@@ -215,6 +229,63 @@ def test_a_request_that_is_pinned_while_it_moves_ends_at_once() -> None:
     assert isinstance(end, Finished)
 
 
+def test_a_thought_beyond_its_budget_is_closed_and_the_answer_is_drawn_behind_the_mark() -> None:
+    machine = decoding(thought=3)
+    assert machine.on(Tokens(2, [7, 7, 7]), 0.0) == [
+        Emit([7, MARK]),
+        Abort(2),
+        Choose(Role.DECODE, frozenset()),
+    ]
+    assert machine.closed_thought
+    assert machine.leg is Leg.WHOLE, "in place: the thought's KV is there"
+    assert machine.on(Tokens(2, [7]), 0.0) == [], "what the engine drew meanwhile"
+    assert machine.on(Routed(D), 0.0) == [Send(3, D, KvSource.LOCAL, None, (5, 6, 7, MARK), 6)]
+    assert machine.on(Ended(2, Finish.ABORTED), 0.0) == []
+    assert machine.on(Tokens(3, [8] * 5), 0.0) == [Emit([8] * 5)]
+    assert machine.on(Ended(3, Finish.STOP), 0.0) == [Finished(Finish.STOP)]
+
+
+def test_a_thought_that_its_engine_closes_in_time_is_left_alone() -> None:
+    machine = decoding(thought=3)
+    assert machine.on(Tokens(2, [7, MARK, 8, 8, 8]), 0.0) == [Emit([7, MARK, 8, 8, 8])]
+    assert not machine.closed_thought
+
+
+def test_closing_a_thought_is_no_failure_and_leaves_all_attempts() -> None:
+    machine = decoding(thought=2)
+    machine.on(Tokens(2, [7]), 0.0)
+    for attempt in (3, 4):
+        machine.on(Routed(D), 0.0)
+        assert machine.on(Ended(attempt, Finish.FAILED, cause="no"), 0.0) == [
+            Choose(Role.DECODE, frozenset({D}))
+        ]
+    machine.on(Routed(D), 0.0)
+    assert machine.on(Ended(5, Finish.FAILED, cause="no"), 0.0) == [Finished(Finish.FAILED, "no")]
+
+
+def test_a_thought_closed_with_the_last_token_leaves_nothing_to_draw() -> None:
+    machine, _ = begun(Path.IN_PLACE, max_tokens=3, thought=2)
+    machine.on(Routed(D), 0.0)
+    assert machine.on(Tokens(1, [7, 7, 7]), 0.0) == [
+        Emit([7, 7, MARK]),
+        Abort(1),
+        Finished(Finish.LENGTH),
+    ]
+
+
+def test_a_grammar_begins_behind_a_thought_that_was_closed_on_whatever_rank() -> None:
+    machine = decoding(thought=2)
+    machine.on(Tokens(2, [7]), 0.0)
+    assert machine.on(Pinned(), 0.0) == [], "nothing of the grammar's text has been drawn"
+    machine.on(Routed(D), 0.0)
+    assert machine.on(Ended(3, Finish.LOST), 0.0) == [Choose(Role.DECODE, frozenset({D}))]
+    machine.on(Routed(D2), 0.0)
+    machine.on(Tokens(4, [8]), 0.0)
+    [finished] = machine.on(Ended(4, Finish.LOST, cause="gone"), 0.0)
+    assert isinstance(finished, Finished)
+    assert finished.finish is Finish.FAILED
+
+
 def test_a_client_that_leaves_aborts_what_runs_and_hears_nothing() -> None:
     machine = decoding()
     assert machine.on(Cancelled(), 0.0) == [Abort(2)]
@@ -339,12 +410,14 @@ class AnyOrder(RuleBasedStateMachine):
         self.used: list[KvParams] = []  # by a decode or a release
         self.moving: set[int] = set()  # decodes whose KV has not come
         self.lost: set[int] = set()  # of those, the ones whose prefill has failed
+        self.closed_at = 0  # emitted ids when the thought was closed
 
-    @initialize(kv=st.sampled_from(list(KvHandoff)))
-    def begin(self, kv: KvHandoff) -> None:
+    @initialize(kv=st.sampled_from(list(KvHandoff)), thought=st.none() | st.integers(1, 6))
+    def begin(self, kv: KvHandoff, thought: int | None) -> None:
         self.kv = kv
+        self.thought = thought
         spec = replace(SPEC, kv=kv)
-        self.machine = Handoff(spec, Role.DECODE, prompt_tokens=20, max_tokens=8)
+        self.machine = Handoff(spec, Role.DECODE, 20, 8, thought_of(thought))
         self.do(self.machine.on(Begun(Path.TRANSFER), self.now))
 
     def do(self, actions: list[Action]) -> None:
@@ -356,7 +429,8 @@ class AnyOrder(RuleBasedStateMachine):
                     self.asked = action
                 case Send():
                     assert not self.finished, "an action after the end"
-                    assert not (self.pinned and self.emitted), "sent what cannot be continued"
+                    fixed = self.pinned and len(self.emitted) > self.closed_at
+                    assert not fixed, "sent what cannot be continued"
                     self.sends.append(action)
                     assert action.emitted == tuple(self.emitted)
                     if action.kv_params is not None:
@@ -390,6 +464,8 @@ class AnyOrder(RuleBasedStateMachine):
         if attempt not in self.ended and len(self.emitted) + len(ids) <= 8:
             self.moving.discard(attempt)
             self.do(self.machine.on(Tokens(attempt, ids), self.now))
+            if self.machine.closed_thought and not self.closed_at:
+                self.closed_at = len(self.emitted)
 
     @rule(finish=st.sampled_from(list(Finish)), kv=st.booleans(), back=st.integers(0, 3))
     @precondition(lambda self: self.sends)
@@ -418,6 +494,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     @precondition(lambda self: not self.finished and not self.cancelled)
+    @precondition(lambda self: self.thought is None or MARK in self.emitted)  # an answer is pinned
     def pin(self) -> None:
         actions = self.machine.on(Pinned(), self.now)
         self.pinned = True
@@ -437,7 +514,10 @@ class AnyOrder(RuleBasedStateMachine):
         if not hasattr(self, "machine"):
             return
         assert len(self.finished) <= (0 if self.cancelled else 1)
-        assert len(self.sends) <= SPEC.attempts_max + 1
+        lives = 2 if self.closed_at else 1
+        assert len(self.sends) <= lives * SPEC.attempts_max + 1
+        thought = self.emitted[: (*self.emitted, MARK).index(MARK)]
+        assert self.thought is None or len(thought) <= self.thought
         numbers = [params["number"] for params in self.used]
         assert len(numbers) == len(set(numbers)), "a reference was used or released twice"
         held = [params for params in self.made if params not in self.used]
