@@ -58,6 +58,11 @@ class EngineLink:
         return None
 
     @property
+    def drain_at(self) -> None:
+        """Whose engines these are, nobody tells them to drain."""
+        return None
+
+    @property
     def load(self) -> EngineLoad | None:
         """The engine's load, as it last said."""
         return None if self._engine is None else self._engine.load()

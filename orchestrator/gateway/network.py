@@ -34,6 +34,7 @@ class Member:
     role: Role
     address: str  # host:port of its token channel, or http://host:port of an engine's own server
     engine_id: str
+    nodes: tuple[str, ...] = ()  # that its gang is on, by the fleet's own ids
 
 
 class Channel(Protocol):
@@ -57,6 +58,11 @@ class Channel(Protocol):
     @property
     def others(self) -> Credit | None:
         """What other gateways have in flight there; None where nobody carries that."""
+        ...
+
+    @property
+    def drain_at(self) -> float | None:
+        """When what runs there is to be moved, of the host's clock; None: it does not drain."""
         ...
 
     def run(self) -> Coroutine[None, None, None]:
@@ -99,7 +105,9 @@ class Network:
         self._limits = limits
 
     def channel(self, member: Member, on_state: Callable[[], None]) -> Channel:
-        """A channel to the rank that calls `on_state` after each change of its state."""
+        """A channel to the rank that calls `on_state` after each change of its state, and when the
+        rank begins to drain.
+        """
         if member.address.startswith(HTTP):
             server = member.address.removeprefix(HTTP)
             return EngineLink(

@@ -91,7 +91,10 @@ class Ranks:
             self._reachable = sorted(
                 rank_id
                 for rank_id, rank in self._ranks.items()
-                if rank.listed and rank.joined and rank.channel.state is ChannelState.OPEN
+                if rank.listed
+                and rank.joined
+                and rank.channel.state is ChannelState.OPEN
+                and rank.channel.drain_at is None
             )
         if now >= self._loads_at:
             self._loads_at = now + LOADS_EVERY_S
@@ -106,6 +109,14 @@ class Ranks:
                 rank.load = load
                 others = rank.channel.others
                 router.ledger.reported(rank_id, load.running, load.waiting, now, others)
+
+    def drains(self) -> dict[RankId, float]:
+        """The ranks that drain, and when what runs there is to be moved."""
+        return {
+            rank_id: drain_at
+            for rank_id, rank in self._ranks.items()
+            if (drain_at := rank.channel.drain_at) is not None
+        }
 
     def arrived(self) -> None:
         """A request is being routed for the first time."""

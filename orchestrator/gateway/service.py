@@ -24,6 +24,7 @@ from orchestrator.core import (
 )
 from orchestrator.engines import ChannelLimits, End, KvPair, Sampling, Submit
 from orchestrator.gateway.decision_log import admission_fields, decision_fields
+from orchestrator.gateway.drains import Drains
 from orchestrator.gateway.network import Member, Network
 from orchestrator.gateway.passage import Passage
 from orchestrator.gateway.ranks import Ranks
@@ -79,6 +80,7 @@ class Service:
         self._admission = Admission(spec.admission)
         self._passages: dict[str, Passage] = {}  # until the last submission has ended
         self._stranded: dict[str, Passage] = {}  # found no rank when they last looked
+        self._drains = Drains()
         self._host = host or Host()
         self._now = self._host.now
         self._meter = scaling.Meter()
@@ -364,9 +366,29 @@ class Service:
         """Time has passed: to be called every `TICK_S`."""
         self._admit(admission.Passed())
         self._wake()
+        self._look_at_drains()
         self.ranks.tick()
         for outcome, batches in self.ranks.kv_batches().items():
             self.metrics.set(metrics.KV_BATCHES, batches, self.model.name, outcome)
+
+    def _look_at_drains(self) -> None:
+        """Moves what runs on ranks that drain, if it is time."""
+        drains, now = self.ranks.drains(), self._now()
+        elsewhere = bool(self.ranks.view(now).of(self._decoder)) if drains else False
+        usual = self._meter.output_tokens
+        for passage, seen in self._drains.due(self._passages, drains, usual, elsewhere, now):
+            self._decisions.info(
+                "drain",
+                decision="move",
+                reason=seen.verdict.reason,
+                request_id=passage.request.request_id,
+                rank_id=seen.rank_id,
+                running=seen.running,
+                drain_at=drains[seen.rank_id],
+                now=now,
+            )
+            self.metrics.count(metrics.MOVED, 1, self.model.name, seen.verdict.reason)
+            self._do(passage, passage.handoff.on(handoff.Moved(), now))
 
     async def _tick(self) -> None:
         while True:

@@ -4,10 +4,12 @@ The host feeds events and does the actions, in order. What it guarantees, whatev
 whatever order: exactly one `Finished` unless the request was cancelled, and then none; no token
 after it; a KV reference goes to one decode submission or is released, once, since an engine answers
 a stale one with wrong tokens and holds the blocks of one that nobody reads; a cancel waits for KV
-that is on its way; at most `attempts_max` submissions, and one if they come in pairs.
+that is on its way; at most `attempts_max` submissions since the last move, and one if they come in
+pairs.
 
 A rank that dies in mid-stream is survived: prompt plus emitted tokens go to another rank, unless
-the host has said that these cannot be continued.
+the host has said that these cannot be continued. The same is done on purpose with a request whose
+rank drains: what it was told to leave ends first, and only then another rank is asked.
 
 How the KV moves is the connector's way (`KvHandoff`). PULL: the prefill ends with a reference, with
 which any decode rank reads the blocks. PULL_BOUND: the same, but the prefill rank is told its peer
@@ -81,11 +83,16 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """The rank that decodes is to be left, and there is another. Ignored unless `movable`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cancelled:
     """The client went away, or the host has all it wants."""
 
 
-Event = Begun | Routed | NotRouted | Woken | Tokens | Pinned | Ended | Cancelled
+Event = Begun | Routed | NotRouted | Woken | Tokens | Pinned | Moved | Ended | Cancelled
 
 # --- actions -----------------------------------------------------------------------------------
 
@@ -188,12 +195,14 @@ class Handoff:
         self._path = Path.IN_PLACE
         self._phase = _Phase.NEW
         self._attempts = 0
+        self._forgiven = 0  # of those, the ones before the last move, which did not fail
         self._pairs = 0
         self._prefill_rank: RankId | None = None  # chosen, and to be told its peer
         self._prefill: _Sent | None = None  # running
         self._decode: _Sent | None = None  # running
         self._peer: RankId | None = None  # the decode rank that the prefill is bound to
         self._moving = False  # the running decode's KV has not come yet, as far as is known
+        self._leaving = False  # the running decode was told to end, to be continued elsewhere
         self._left: set[int] = set()  # aborted ones whose end has not come
         self._failed: frozenset[RankId] = frozenset()
         self._kv_params: KvParams | None = None  # held between the legs only
@@ -223,6 +232,13 @@ class Handoff:
         return Leg.DECODE if moved else Leg.WHOLE
 
     @property
+    def movable(self) -> RankId | None:
+        """The rank that decodes, if what it does can be continued on another one."""
+        if self._decode is None or self._moving or self._leaving or self._pinned:
+            return None
+        return None if self._phase is _Phase.CANCELLED else self._decode.rank_id
+
+    @property
     def over(self) -> bool:
         """Whether nothing will come any more."""
         return self._phase is _Phase.OVER
@@ -239,14 +255,14 @@ class Handoff:
             case Begun(path):
                 self._path = path
                 return self._restart()
-            case Routed(rank_id):
-                return self._routed(rank_id)
-            case NotRouted(all_excluded):
-                return self._not_routed(all_excluded, now)
+            case Routed() | NotRouted():
+                return self._answered(event, now)
             case Woken():
                 return self._woken(now)
             case Pinned():
                 return self._pin()
+            case Moved():
+                return self._move()
             case Cancelled():
                 return self._cancelled()
             case _:
@@ -266,6 +282,11 @@ class Handoff:
         self._phase = phase
         role = Role.PREFILL if phase is _Phase.CHOOSING_PREFILL else self._decoder
         return [Choose(role, self._failed)]
+
+    def _answered(self, answer: Routed | NotRouted, now: float) -> list[Action]:
+        if isinstance(answer, Routed):
+            return self._routed(answer.rank_id)
+        return self._not_routed(answer.all_excluded, now)
 
     def _routed(self, rank_id: RankId) -> list[Action]:
         self._waits_since = None
@@ -373,6 +394,8 @@ class Handoff:
     def _decode_ended(self, end: Ended, sent: _Sent) -> list[Action]:
         if self._phase is _Phase.CANCELLED:
             return self._stopped()
+        if self._leaving:
+            return self._moved(end)
         match end.finish:
             case Finish.STOP | Finish.LENGTH:
                 if self._cached_tokens is None:
@@ -384,6 +407,30 @@ class Handoff:
                 return self._retry(end, sent)
             case _:
                 assert_never(end.finish)
+
+    # --- moves ---------------------------------------------------------------------------------
+
+    def _move(self) -> list[Action]:
+        if self.movable is None:
+            return []
+        assert self._decode is not None
+        self._leaving = True
+        return [Abort(self._decode.attempt)]
+
+    def _moved(self, end: Ended) -> list[Action]:
+        """The rank has let it go. Whatever it said of the end: tokens that came behind the abort
+        were not taken, so another rank draws them, and the end, again.
+        """
+        self._leaving = False
+        self._forgiven = self._attempts
+        if self._cached_tokens is None:
+            self._cached_tokens = end.cached_tokens
+        actions = self._leave_off()
+        if len(self.emitted) >= self._max_tokens:
+            return [*actions, *self._finish(Finish.LENGTH, "")]
+        if self._pinned and self.emitted:
+            return [*actions, *self._finish(Finish.FAILED, _PINNED)]
+        return [*actions, *self._restart()]
 
     # --- ends ----------------------------------------------------------------------------------
 
@@ -400,7 +447,7 @@ class Handoff:
             return [*actions, *self._finish(Finish.LENGTH, "")]
         if self._pinned and self.emitted:
             return [*actions, *self._finish(Finish.FAILED, f"{cause}; {_PINNED}")]
-        if self._attempts >= self._spec.attempts_max:
+        if self._attempts - self._forgiven >= self._spec.attempts_max:
             return [*actions, *self._finish(Finish.FAILED, cause)]
         return [*actions, *self._restart()]
 
@@ -430,9 +477,11 @@ class Handoff:
     def _leave_off(self) -> list[Action]:
         """Aborts what runs; its ends are no longer waited for."""
         running = [sent for sent in (self._prefill, self._decode) if sent is not None]
+        told = self._decode if self._leaving else None
         self._prefill = self._decode = None
+        self._leaving = False
         self._left.update(sent.attempt for sent in running)
-        return [Abort(sent.attempt) for sent in running]
+        return [Abort(sent.attempt) for sent in running if sent is not told]
 
     def _released(self) -> list[Action]:
         params, self._kv_params = self._kv_params, None

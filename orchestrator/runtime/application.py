@@ -9,7 +9,7 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from orchestrator.core import Role
 from orchestrator.placement import node_label, spread
 from orchestrator.runtime import fleet_watch
-from orchestrator.runtime.gang import Gang
+from orchestrator.runtime.gang import DRAIN_MARGIN_S, Gang
 from orchestrator.runtime.gateway import Gateway
 from orchestrator.runtime.launch import pool_name
 from orchestrator.runtime.scaling_policy import GATEWAY
@@ -54,7 +54,7 @@ def _pool(spec: Spec, model: ModelSpec, pool: PoolSpec) -> Application:
         placement_group_bundle_label_selector=None if group is None else [dict(node_label(group))],
         health_check_period_s=spec.fleet.health_period_s,
         health_check_timeout_s=HEALTH_TIMEOUT_S,
-        graceful_shutdown_timeout_s=spec.fleet.drain_s,
+        graceful_shutdown_timeout_s=spec.fleet.drain_s + DRAIN_MARGIN_S,
         max_constructor_retry_count=spec.fleet.start_attempts,
         request_router_config=RequestRouterConfig(
             request_router_class=f"{fleet_watch.__name__}:{fleet_watch.FleetWatch.__name__}"

@@ -30,6 +30,9 @@ from orchestrator.spec import PoolSpec, Spec
 from orchestrator.telemetry import Log, open_log
 
 WATCH_S = 1.0  # how often the gang's progress is judged
+DRAIN_MARGIN_S = 60.0  # that Serve waits longer for a drain than the drain takes at most
+HELD_S = 10.0  # KV that nobody has read for so long will not be: its decode rank is gone
+TOLD_BEATS = 2.0  # heartbeats until every gateway knows of a drain, and what it sent has arrived
 DESCRIBE_S = 120.0  # an actor on a reserved bundle starts in seconds; then its node is in trouble
 STOP_S = 15.0  # how long the ends of a gang's processes are waited for
 LEASES = 2  # a node that is cut off ends its processes after so many times `cut_off_after_s`
@@ -54,6 +57,7 @@ class Gang:
         self._agents = _start_agents(pool)
         self._unheard: set[int] = set()  # the nodes that do not answer
         self._failure: str | None = None
+        self._drained: asyncio.Task[None] | None = None  # the one drain, from its beginning
         try:
             nodes = await self._describe()
             check_nodes(model, pool.gang.gpus_per_node, nodes)
@@ -64,7 +68,13 @@ class Gang:
             await self._stop_agents()
             raise
         self._members = [
-            Member(RankId(f"{self._gang_id}/{rank.rank}"), role, rank.address, self._gang_id)
+            Member(
+                RankId(f"{self._gang_id}/{rank.rank}"),
+                role,
+                rank.address,
+                self._gang_id,
+                tuple(dict.fromkeys(node.node_id for node in nodes)),
+            )
             for rank in ready
         ]
         self._channels = [self._channel(member) for member in self._members]
@@ -87,19 +97,58 @@ class Gang:
         if cause := self._failure or self._supervisor.failure():
             raise RuntimeError(cause)
 
+    async def drain(self, gang_id: str, wait_s: float | None) -> None:
+        """An operator's: begins the drain, and returns. What runs may go on for `wait_s`; None: as
+        the spec says. When it is over this replica ends, and Serve starts its successor.
+        """
+        assert gang_id == self._gang_id, "a call for another gang"
+        self._log.info("gang_drain_asked", gang=gang_id, wait_s=wait_s)
+        self._supervisor.spawn(self._drain_and_leave(wait_s))
+
     async def __del__(self) -> None:
-        """Serve's graceful stop: no gateway sends here any more; waits for what is running."""
+        """Serve's graceful stop: of a scale-down, an upgrade, a node that is taken away."""
+        await self._drain(None)
+        await self._supervisor.stop()
+        await self._stop_agents()
+
+    async def _drain_and_leave(self, wait_s: float | None) -> None:
+        await self._drain(wait_s)
+        self._log.info("gang_gone", gang=self._gang_id)
+        await self._stop_agents()
+        os._exit(0)
+
+    async def _drain(self, wait_s: float | None) -> None:
+        """The barrier over the whole gang: every rank tells every gateway, which send nothing new
+        and move what does not end in time; over when no rank has anything, or after `drain_s`.
+        A second call only waits for the first one's end.
+        """
+        if self._drained is None:
+            self._drained = self._supervisor.spawn(self._drain_once(wait_s))
+        await asyncio.wait([self._drained])
+
+    async def _drain_once(self, wait_s: float | None) -> None:
+        fleet_spec = self._spec.fleet
+        wait_s = fleet_spec.drain_wait_s if wait_s is None else wait_s
+        self._log.info("gang_draining", gang=self._gang_id, wait_s=wait_s)
+        for channel in self._channels:
+            channel.drain(wait_s)
         try:
-            async with asyncio.timeout(self._spec.fleet.drain_s):
+            async with asyncio.timeout(max(fleet_spec.drain_s, wait_s)):
+                await asyncio.sleep(TOLD_BEATS * self._spec.channel.heartbeat_s)
                 await self._idle()
             self._log.info("gang_drained", gang=self._gang_id)
         except TimeoutError:
             self._log.warning("gang_drain_timed_out", gang=self._gang_id)
-        await self._supervisor.stop()
-        await self._stop_agents()
 
     async def _idle(self) -> None:
-        while any(map(_busy, self._channels)):  # noqa: ASYNC110
+        """Until no rank has a request, nor, for a while, holds KV that nobody has read yet."""
+        now = asyncio.get_running_loop().time
+        held_until = now() + HELD_S
+        while True:
+            if any(map(_busy, self._channels)):
+                held_until = now() + HELD_S
+            elif now() >= held_until or not any(map(_holds_kv, self._channels)):
+                return
             await asyncio.sleep(self._spec.channel.heartbeat_s)  # the load comes no more often
 
     # --- life ----------------------------------------------------------------------------------
@@ -291,6 +340,11 @@ def _busy(channel: RankChannel) -> bool:
     if channel.state is not ChannelState.OPEN:
         return False
     return channel.load is None or channel.load.running + channel.load.waiting > 0
+
+
+def _holds_kv(channel: RankChannel) -> bool:
+    load = channel.load
+    return channel.state is ChannelState.OPEN and load is not None and load.kv_usage > 0
 
 
 async def _phases(agent: ActorHandle) -> tuple[str, ...] | None:

@@ -101,6 +101,19 @@ class SimChannel:
         """Not simulated: a report implies it."""
         return None
 
+    @property
+    def drain_at(self) -> float | None:
+        """When what runs there is to be moved; None: it does not drain."""
+        return self.world.pools.drains.get(self.member.engine_id)
+
+    def bring(self) -> None:
+        """Hands on what has been drawn by now, which else waits until somebody must know."""
+        gang = self.world.pools.gang(self.member.engine_id)
+        if gang is not None and not self._cut:
+            for opened in list(self.open.values()):
+                if opened.job is not None:
+                    opened.bring(gang.emitted(opened.job))
+
     async def run(self) -> None:
         """Nothing to await in virtual time."""
 
@@ -191,11 +204,7 @@ class SimChannel:
 
     def lose(self, cause: str) -> None:
         """The engine has died: what it has drawn has arrived, and its end is known at once."""
-        gang = self.world.pools.gang(self.member.engine_id)
-        if gang is not None and not self._cut:
-            for opened in list(self.open.values()):
-                if opened.job is not None:
-                    opened.bring(gang.emitted(opened.job))
+        self.bring()
         self._lose(cause)
 
     def cut(self, now: float) -> None:

@@ -57,7 +57,16 @@ PATHS = Metric(
     ("model", "path", "reason"),
 )
 RESUMED = Metric(
-    "r1_requests_resumed_total", Kind.COUNTER, "Submissions after a rank failed.", ("model",)
+    "r1_requests_resumed_total",
+    Kind.COUNTER,
+    "Submissions after a rank failed or was left.",
+    ("model",),
+)
+MOVED = Metric(
+    "r1_requests_moved_total",
+    Kind.COUNTER,
+    "Requests moved from a rank that drains, by reason.",
+    ("model", "reason"),
 )
 RANKS = Metric("r1_ranks_open", Kind.GAUGE, "Ranks that this gateway can reach.", ("model", "role"))
 KV_BATCHES = Metric(
@@ -89,6 +98,7 @@ CATALOGUE = (
     E2E,
     PATHS,
     RESUMED,
+    MOVED,
     RANKS,
     KV_BATCHES,
     EMPTY_ANSWERS,

@@ -30,7 +30,8 @@ class ChannelState(StrEnum):
 class RankChannel:
     """All requests of one gateway replica to one engine process.
 
-    `on_state` is called after each change of `state`, and after the ends that a loss brings.
+    `on_state` is called after each change of `state`, after the ends that a loss brings, and when
+    the rank begins to drain.
     Everything is called on the loop of `run`.
     """
 
@@ -59,6 +60,7 @@ class RankChannel:
         self._role: Role | None = None
         self._load: EngineLoad | None = None
         self._others: Credit | None = None
+        self._drain_at: float | None = None
         self._load_at = -math.inf
 
     @property
@@ -95,6 +97,13 @@ class RankChannel:
     def others(self) -> Credit | None:
         """What other gateways had in flight there by the last heartbeat."""
         return self._others
+
+    @property
+    def drain_at(self) -> float | None:
+        """When what runs at the rank, which gets nothing new, is to be moved, on the loop's clock;
+        None while it does not drain. A drain is never taken back.
+        """
+        return self._drain_at
 
     def load_age(self, now: float) -> float:
         """Seconds since the last heartbeat; `now` is of the loop's clock. Infinite before it."""
@@ -135,6 +144,13 @@ class RankChannel:
         if self._connection is not None:
             self._connection.cancel(request_id)
 
+    def drain(self, drain_s: float) -> None:
+        """Has the rank tell all its gateways that it drains; see `Beat`. Nothing happens if the
+        channel is not open.
+        """
+        if self._connection is not None:
+            self._connection.drain(drain_s)
+
     def close(self) -> None:
         """Ends every open request with LOST, then `run`; for good."""
         if self._closed.is_set():
@@ -167,6 +183,11 @@ class RankChannel:
         self._load = beat.load
         self._others = beat.others
         self._load_at = now
+        if beat.drain_s is not None:
+            begins = self._drain_at is None
+            self._drain_at = min(self._drain_at or math.inf, now + beat.drain_s)
+            if begins and self._on_state is not None:
+                self._on_state(self)
 
     def _settle(self, side: GatewaySide) -> None:
         if side.welcome is not None:
@@ -232,6 +253,10 @@ class _Connection(asyncio.Protocol):
 
     def cancel(self, request_id: str) -> None:
         self.side.cancel(request_id, self._loop.time())
+        self._settle()
+
+    def drain(self, drain_s: float) -> None:
+        self.side.drain(drain_s)
         self._settle()
 
     def cut(self, cause: str) -> None:

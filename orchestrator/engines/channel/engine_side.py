@@ -45,6 +45,10 @@ class Host(Protocol):
         """There is output: call `output` once this turn of the loop is over."""
         ...
 
+    def drain(self, drain_s: float) -> None:
+        """The gang drains: from now on `tick` is told how long what runs may go on."""
+        ...
+
 
 class EngineSide:
     """Serves one gateway. Each `Open` gets its `Ended` once, unless the connection is lost before.
@@ -66,6 +70,7 @@ class EngineSide:
         self._last_handle = -1
         self._running: set[int] = set()  # in the engine
         self._others = frames.NOTHING  # as the gateway was last told
+        self._drains = False  # the same
         self._control: list[bytes] = []
         self._tokens: dict[int, list[int]] = {}  # not sent yet, by handle
         self._logprobs: dict[int, list[TokenLogprob]] = {}  # one for each of those, if wanted
@@ -113,9 +118,11 @@ class EngineSide:
         except frames.FrameError as error:
             self.close(f"the gateway sent {error}")
 
-    def tick(self, now: float, load: EngineLoad, others: Credit) -> None:
-        """Sends a heartbeat if one is due, or if what the `others` have in flight has changed;
-        closes a lost connection. Call it every heartbeat.
+    def tick(
+        self, now: float, load: EngineLoad, others: Credit, drain_s: float | None = None
+    ) -> None:
+        """Sends a heartbeat if one is due, or if what the `others` have in flight has changed, or
+        the rank drains since the last; closes a lost connection. Call it every heartbeat.
         """
         if self.phase is Phase.CLOSED:
             return
@@ -126,9 +133,11 @@ class EngineSide:
             self.close(lapse)
             return
         live = self.phase is Phase.OPEN and not self._liveness.paused
-        if live and (self._liveness.beat_due(now) or others != self._others):
-            self._others = others
-            self._control.append(frames.frame(frames.Beat(load, others)))
+        drains = drain_s is not None
+        news = others != self._others or drains != self._drains
+        if live and (self._liveness.beat_due(now) or news):
+            self._others, self._drains = others, drains
+            self._control.append(frames.frame(frames.Beat(load, others, drain_s)))
 
     def output(self) -> bytes:
         """Takes bytes to send, all or a part: call it until it is empty. Empty while paused."""
@@ -187,7 +196,8 @@ class EngineSide:
             case frames.Hello():
                 self._take_hello(message)
             case frames.Pulse():
-                pass
+                if message.drain_s is not None:
+                    self._host.drain(message.drain_s)
             case _:
                 assert_never(message)
 

@@ -54,7 +54,11 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class Pulse(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """The gateway's heartbeat."""
+    """The gateway's heartbeat. One with `drain_s` is the wish that the rank drains from now on: see
+    `Beat`. Who looks after the gang sends it.
+    """
+
+    drain_s: float | None = None
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=11):
@@ -93,10 +97,16 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag=14):
 
 
 class Beat(msgspec.Struct, frozen=True, array_like=True, tag=15):
-    """The engine's heartbeat. Also sent when what other gateways have in flight has changed."""
+    """The engine's heartbeat. Also sent when what other gateways have in flight has changed, and
+    when the rank begins to drain.
+
+    A rank that drains gets nothing new; what runs there may go on for another `drain_s` seconds,
+    and is moved then.
+    """
 
     load: EngineLoad
     others: Credit = NOTHING
+    drain_s: float | None = None  # None: it does not drain
 
 
 FromGateway = Hello | Open | Cancel | Pulse

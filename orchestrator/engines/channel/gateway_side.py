@@ -156,6 +156,11 @@ class GatewaySide:
         if self.phase is Phase.OPEN and self._liveness.beat_due(now) and not self._liveness.paused:
             self._output.append(frames.frame(frames.Pulse()))
 
+    def drain(self, drain_s: float) -> None:
+        """Asks the rank to drain; nothing happens if the channel is not open."""
+        if self.phase is Phase.OPEN:
+            self._output.append(frames.frame(frames.Pulse(drain_s)))
+
     def pause(self, now: float) -> None:
         """The write buffer is full."""
         self._liveness.pause(now)

@@ -52,6 +52,7 @@ class ChannelServer:
         self._empty.set()
         self._routes: dict[str, _Route] = {}  # by the engine's request id
         self._telling = False  # credits are about to be told
+        self._drain_at: float | None = None  # when what runs is to be moved
 
     @property
     def connections(self) -> int:
@@ -168,10 +169,22 @@ class ChannelServer:
         self._telling = False
         self._tick()
 
+    def drain(self, drain_s: float) -> None:
+        """For connections: whoever looks after the gang wants it to drain. The first wish stands,
+        unless a later one leaves less time.
+        """
+        at = asyncio.get_running_loop().time() + drain_s
+        self._drain_at = at if self._drain_at is None else min(at, self._drain_at)
+        self._tick()
+
+    def drain_s(self, now: float) -> float | None:
+        """For connections: how long what runs may go on; None: it does not drain."""
+        return None if self._drain_at is None else max(0.0, self._drain_at - now)
+
     def _tick(self) -> None:
         now, load = asyncio.get_running_loop().time(), self._engine.load()
         for connection in list(self._connections.values()):
-            connection.tick(now, load, self.others(connection))
+            connection.tick(now, load, self.others(connection), self.drain_s(now))
 
     def load(self) -> EngineLoad:
         """For connections: the engine's load."""
@@ -235,7 +248,8 @@ class _Connection(asyncio.Protocol):
         now = self._loop.time()
         self._side.receive(data, now)
         if self._side.phase is not phase:  # welcomed or cut
-            self._side.tick(now, self._server.load(), self._server.others(self))
+            server = self._server
+            self._side.tick(now, server.load(), server.others(self), server.drain_s(now))
             self._flush()
 
     @override
@@ -255,9 +269,13 @@ class _Connection(asyncio.Protocol):
         self._side.close("the gateway closed the connection")
         self._server.gone(self._number)
 
-    def tick(self, now: float, load: EngineLoad, others: Credit) -> None:
-        self._side.tick(now, load, others)
+    def tick(self, now: float, load: EngineLoad, others: Credit, drain_s: float | None) -> None:
+        self._side.tick(now, load, others, drain_s)
         self._flush()
+
+    def drain(self, drain_s: float) -> None:
+        """For the side."""
+        self._server.drain(drain_s)
 
     def credit(self) -> Credit:
         """What its gateway has in flight."""
