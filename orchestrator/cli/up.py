@@ -118,10 +118,14 @@ def _up_spec(options: argparse.Namespace) -> Spec:
     if options.port is not None:
         spec = replace(spec, gateway=replace(spec.gateway, port=options.port))
     log_dir = Path(options.log_dir or spec.log_dir).absolute()
+    return with_absolute_paths(replace(spec, log_dir=str(log_dir)))
+
+
+def with_absolute_paths(spec: Spec) -> Spec:
+    """The same checkpoints and keys, named so that every process finds them."""
     models = tuple(replace(m, path=_absolute(m.path)) for m in spec.models)
     keys_path = spec.api.keys_path and str(Path(spec.api.keys_path).absolute())
-    api = replace(spec.api, keys_path=keys_path)
-    return replace(spec, log_dir=str(log_dir), models=models, api=api)
+    return replace(spec, models=models, api=replace(spec.api, keys_path=keys_path))
 
 
 def _absolute(path: str) -> str:

@@ -3,18 +3,27 @@
 from orchestrator.fleet.drain import Reason as DrainReason
 from orchestrator.fleet.drain import Running, judge, rest_tokens
 from orchestrator.fleet.drain import Verdict as DrainVerdict
+from orchestrator.fleet.life import Drain, Gang, Phase, Refused, choose_drain
+from orchestrator.fleet.rollout import FreeNode, surges
 from orchestrator.fleet.watch import Limits, Observation, Reason, Verdict, Watch, watch
 
 __all__ = [
+    "Drain",
     "DrainReason",
     "DrainVerdict",
+    "FreeNode",
+    "Gang",
     "Limits",
     "Observation",
+    "Phase",
     "Reason",
+    "Refused",
     "Running",
     "Verdict",
     "Watch",
+    "choose_drain",
     "judge",
     "rest_tokens",
+    "surges",
     "watch",
 ]

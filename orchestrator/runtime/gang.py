@@ -23,14 +23,19 @@ from orchestrator.gateway import Member, Supervisor
 from orchestrator.perf import load_s, start_s
 from orchestrator.runtime.engine_process import Ready
 from orchestrator.runtime.fleet_watch import MEMBERS
-from orchestrator.runtime.launch import NodeCommands, NodeFacts, gang_commands, ports_per_node
+from orchestrator.runtime.launch import (
+    NodeCommands,
+    NodeFacts,
+    gang_commands,
+    pool_name,
+    ports_per_node,
+)
 from orchestrator.runtime.node_agent import NodeAgent
 from orchestrator.runtime.preflight import check_nodes
-from orchestrator.spec import PoolSpec, Spec
+from orchestrator.spec import PoolSpec, Spec, spec_of_environment
 from orchestrator.telemetry import Log, open_log
 
 WATCH_S = 1.0  # how often the gang's progress is judged
-DRAIN_MARGIN_S = 60.0  # that Serve waits longer for a drain than the drain takes at most
 HELD_S = 10.0  # KV that nobody has read for so long will not be: its decode rank is gone
 TOLD_BEATS = 2.0  # heartbeats until every gateway knows of a drain, and what it sent has arrived
 DESCRIBE_S = 120.0  # an actor on a reserved bundle starts in seconds; then its node is in trouble
@@ -42,8 +47,9 @@ class Gang:
     """Holds a placement group with a bundle per node, and the engine processes in each."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, spec: Spec, model_name: str, role: Role
+        self, model_name: str, role: Role
     ) -> None:
+        spec = spec_of_environment()
         model = spec.model(model_name)
         pool = model.pool(role)
         assert pool is not None
@@ -97,13 +103,25 @@ class Gang:
         if cause := self._failure or self._supervisor.failure():
             raise RuntimeError(cause)
 
-    async def drain(self, gang_id: str, wait_s: float | None) -> None:
-        """An operator's: begins the drain, and returns. What runs may go on for `wait_s`; None: as
-        the spec says. When it is over this replica ends, and Serve starts its successor.
+    def status(self) -> fleet.Gang:
+        """What this gang is, as it is now."""
+        loads = [channel.load for channel in self._channels if channel.load is not None]
+        return fleet.Gang(
+            self._gang_id,
+            pool_name(self._model, self._role),
+            fleet.Phase.READY if self._drained is None else fleet.Phase.DRAINING,
+            self._members[0].nodes,
+            sum(load.running + load.waiting for load in loads),
+        )
+
+    async def drain(self, gang_ids: Sequence[str], wait_s: float | None) -> None:
+        """For operators: begins to drain if this gang is one of those, and returns. What runs may
+        go on for `wait_s`; None: as the spec says. When it is over this replica ends, and Serve
+        starts its successor.
         """
-        assert gang_id == self._gang_id, "a call for another gang"
-        self._log.info("gang_drain_asked", gang=gang_id, wait_s=wait_s)
-        self._supervisor.spawn(self._drain_and_leave(wait_s))
+        if self._gang_id in gang_ids and self._drained is None:
+            self._log.info("gang_drain_asked", gang=self._gang_id, wait_s=wait_s)
+            self._supervisor.spawn(self._drain_and_leave(wait_s))
 
     async def __del__(self) -> None:
         """Serve's graceful stop: of a scale-down, an upgrade, a node that is taken away."""

@@ -1,5 +1,6 @@
 """Reads a spec from YAML; unknown keys, wrong types and contradictions are errors with a path."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ from orchestrator.spec.spec import AdmissionSpec, EngineKind, KvHandoff, ModelSp
 
 Tree = TypeVar("Tree")
 
+SPEC_VARIABLE = "R1_SERVE_SPEC"  # a part of the spec, in YAML, for one replica
+
 
 def load_spec(path: Path) -> Spec:
     """The spec in the file; raises SpecError naming the file, the key and the cure."""
@@ -30,6 +33,11 @@ def load_spec(path: Path) -> Spec:
 def parse_spec(text: str, origin: str = "spec") -> Spec:
     """The spec in a YAML text; `origin` names it in errors."""
     return _spec(parse_mapping(text, origin, "start from an example in deploy/local/"), origin)
+
+
+def spec_of_environment() -> Spec:
+    """The spec that this process was given in `SPEC_VARIABLE`, as what looks after it must have."""
+    return parse_spec(os.environ[SPEC_VARIABLE], f"${SPEC_VARIABLE}")
 
 
 def parse_plan(text: str, origin: str) -> Spec:
