@@ -14,7 +14,7 @@ WATCH_S = 2.0  # that a request is watched for before its pace is believed
 class Reason(StrEnum):
     """Why it stays or moves."""
 
-    WATCHED = "watched"  # its pace is not known yet
+    WATCHED = "watched"  # its pace, or what is usual, is not known yet
     ENDS_IN_TIME = "ends_in_time"
     TOO_LONG = "too_long"  # it will not end within the time that is left
     OUT_OF_TIME = "out_of_time"
@@ -51,7 +51,7 @@ def judge(running: Running, drain_at: float, now: float, *, elsewhere: bool) -> 
         return Verdict(False, Reason.NOWHERE)
     if now >= drain_at:
         return Verdict(True, Reason.OUT_OF_TIME)
-    if now < running.seen_at + WATCH_S:
+    if not running.usual_tokens or now < running.seen_at + WATCH_S:
         return Verdict(False, Reason.WATCHED)
     drawn = running.emitted_tokens - running.seen_tokens
     per_s = drawn / (now - running.seen_at)
@@ -65,5 +65,4 @@ def rest_tokens(running: Running) -> float:
     of lengths without memory; thoughts are more spread than that, and what went on for long goes
     on for longer. What it may not exceed bounds it.
     """
-    left = float(running.max_tokens - running.emitted_tokens)
-    return min(left, running.usual_tokens) if running.usual_tokens else left
+    return min(running.max_tokens - running.emitted_tokens, running.usual_tokens)

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from orchestrator import admission, handoff, routing, scaling
 from orchestrator.admission import Admission
 from orchestrator.core import (
+    Finish,
     KvParams,
     KvSource,
     RankId,
@@ -29,11 +30,12 @@ from orchestrator.gateway.network import Member, Network
 from orchestrator.gateway.passage import Passage
 from orchestrator.gateway.ranks import Ranks
 from orchestrator.gateway.supervisor import Supervisor
-from orchestrator.handoff import Handoff
+from orchestrator.handoff import Finished, Handoff
 from orchestrator.spec import ModelSpec, Spec
 from orchestrator.telemetry import Log, Metrics, metrics
 
 TICK_S = 0.5  # how late a deadline may be noticed
+_POISON = "engines have died of this prompt lately, so it is not tried again for a while"
 
 
 def _loop_time() -> float:
@@ -81,6 +83,7 @@ class Service:
         self._passages: dict[str, Passage] = {}  # until the last submission has ended
         self._stranded: dict[str, Passage] = {}  # found no rank when they last looked
         self._drains = Drains()
+        self._quarantine = handoff.Quarantine(spec.handoff.quarantine_s)
         self._host = host or Host()
         self._now = self._host.now
         self._meter = scaling.Meter()
@@ -151,6 +154,9 @@ class Service:
         machine = Handoff(self.spec.handoff, self._decoder, len(prompt_ids), sampling.max_tokens)
         passage = self._host.passage(request, prompt_ids, sampling, machine, cache_salt, pin_ids)
         self._passages[request.request_id] = passage
+        if self._quarantine.refuses(prompt_ids, self._now()):
+            passage.finish(Finished(Finish.REFUSED, _POISON))
+            return passage
         costs = self.ranks.costs[self._prefiller]
         self._meter.arrived(len(prompt_ids), costs, self._now())
         self._admit(admission.Arrived(request, self._work_s(request)))
@@ -247,12 +253,17 @@ class Service:
                     rank_id, submission = passage.attempts[attempt]
                     self.ranks.cancel(RankId(rank_id), submission)
                 case handoff.Finished():
+                    if action.poison:
+                        self._condemn(passage)
                     self._log_end(passage, action)
                     passage.finish(action)
 
     def _route(
         self, passage: Passage, role: Role, excluded: frozenset[RankId]
     ) -> handoff.Routed | handoff.NotRouted:
+        if passage.handoff.suspect and not self._quarantine.may_try(passage.request.request_id):
+            self._stranded[passage.request.request_id] = passage
+            return handoff.NotRouted()
         leg = passage.handoff.leg
         decision = self.ranks.decide(role, leg, _prompt(passage), excluded)
         choice = decision.choice
@@ -321,6 +332,16 @@ class Service:
         )
         self.ranks.submit(decision, prompt, submit, _Nobody())
 
+    def _condemn(self, passage: Passage) -> None:
+        self._quarantine.condemn(passage.prompt_ids, self._now())
+        self.metrics.count(metrics.QUARANTINED, 1, self.model.name)
+        self._log.error(
+            "request_quarantined",
+            request_id=passage.request.request_id,
+            ranks=[rank_id for rank_id, _ in passage.attempts.values()],
+            refused_s=self.spec.handoff.quarantine_s,
+        )
+
     def _log_end(self, passage: Passage, end: handoff.Finished) -> None:
         output_tokens = len(passage.handoff.emitted)
         self.ranks.drew(output_tokens)
@@ -355,6 +376,11 @@ class Service:
         self._wake()
 
     def _wake(self) -> None:
+        alone = self._quarantine.alone
+        if alone is not None:
+            tried = self._passages.get(alone)
+            if tried is None or not tried.handoff.suspect:
+                self._quarantine.settled()
         stranded, self._stranded = self._stranded, {}
         for request_id, passage in stranded.items():
             if passage.handoff.waiting:
@@ -422,7 +448,7 @@ class _Sink:
     def on_end(self, end: End) -> None:
         passage = self._passage
         event = handoff.Ended(
-            self._attempt, end.finish, end.kv_params, end.cached_tokens, end.cause
+            self._attempt, end.finish, end.kv_params, end.cached_tokens, end.cause, end.died
         )
         self._service._do(passage, passage.handoff.on(event, self._service._now()))
 

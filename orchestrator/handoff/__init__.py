@@ -1,6 +1,6 @@
 """One request's passage prefill -> KV transfer -> decode."""
 
-from orchestrator.handoff.handoff import (
+from orchestrator.handoff.events import (
     Abort,
     Action,
     Begun,
@@ -10,7 +10,6 @@ from orchestrator.handoff.handoff import (
     Ended,
     Event,
     Finished,
-    Handoff,
     Moved,
     NotRouted,
     Pair,
@@ -21,7 +20,9 @@ from orchestrator.handoff.handoff import (
     Tokens,
     Woken,
 )
+from orchestrator.handoff.handoff import Handoff
 from orchestrator.handoff.path import Path, PathChoice, Reason, choose_path
+from orchestrator.handoff.quarantine import Quarantine
 
 __all__ = [
     "Abort",
@@ -40,6 +41,7 @@ __all__ = [
     "Path",
     "PathChoice",
     "Pinned",
+    "Quarantine",
     "Reason",
     "Release",
     "Routed",

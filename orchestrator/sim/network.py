@@ -205,7 +205,7 @@ class SimChannel:
     def lose(self, cause: str) -> None:
         """The engine has died: what it has drawn has arrived, and its end is known at once."""
         self.bring()
-        self._lose(cause)
+        self._lose(cause, died=True)
 
     def cut(self, now: float) -> None:
         """The link is down: nothing passes, which either side notices after `lost_after_s`."""
@@ -230,13 +230,13 @@ class SimChannel:
                     gang.abort(opened.job, now)
         self._lose("the peer has been silent for too long")
 
-    def _lose(self, cause: str) -> None:
+    def _lose(self, cause: str, *, died: bool = False) -> None:
         was, self.state = self.state, ChannelState.LOST
         lost = list(self.open.values())
         self.open.clear()
         for opened in lost:
             opened.lost = True
-            opened.sink.on_end(End(Finish.LOST, cause=cause))
+            opened.sink.on_end(End(Finish.LOST, cause=cause, died=died))
         if was is not ChannelState.LOST or lost:
             self._on_state()
 

@@ -188,6 +188,7 @@ def _positive(spec: Spec) -> Iterator[tuple[str, float]]:
     yield "gateway.replicas", spec.gateway.replicas
     yield "gateway.keep_alive_s", spec.gateway.keep_alive_s
     yield "handoff.attempts_max", spec.handoff.attempts_max
+    yield "handoff.deaths_max", spec.handoff.deaths_max
     yield "fleet.start_attempts", spec.fleet.start_attempts
     yield "fleet.stuck_after_s", spec.fleet.stuck_after_s
     yield "fleet.cut_off_after_s", spec.fleet.cut_off_after_s

@@ -167,7 +167,11 @@ class HandoffSpec:
 
     kv: KvHandoff = KvHandoff.PULL
     in_place_max_tokens: int = 15  # prompts up to this long are prefilled by the decode rank
-    attempts_max: int = 4  # submissions of one request after which it fails
+    attempts_max: int = 4  # submissions of one request that do not get on, after which it fails
+    # Engines that may die at the beginning of one request's work before it is taken to be the cause
+    # and fails. Its prompt is then refused for `quarantine_s`.
+    deaths_max: int = 2
+    quarantine_s: float = 600.0
     retry_pause_s: float = 1.0  # when every rank has failed it, before one of them is tried again
     resume_wait_s: float = 180.0  # how long a request waits for a rank once it has begun
 

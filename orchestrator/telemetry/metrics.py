@@ -68,6 +68,12 @@ MOVED = Metric(
     "Requests moved from a rank that drains, by reason.",
     ("model", "reason"),
 )
+QUARANTINED = Metric(
+    "r1_requests_quarantined_total",
+    Kind.COUNTER,
+    "Requests that engines died of, and that were given up.",
+    ("model",),
+)
 RANKS = Metric("r1_ranks_open", Kind.GAUGE, "Ranks that this gateway can reach.", ("model", "role"))
 KV_BATCHES = Metric(
     "r1_kv_event_batches",
@@ -99,6 +105,7 @@ CATALOGUE = (
     PATHS,
     RESUMED,
     MOVED,
+    QUARANTINED,
     RANKS,
     KV_BATCHES,
     EMPTY_ANSWERS,

@@ -243,7 +243,8 @@ class _Connection(asyncio.Protocol):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self.cut("the engine closed the connection" if exc is None else f"connection lost: {exc}")
+        cause = "the engine closed the connection" if exc is None else f"connection lost: {exc}"
+        self.cut(cause, died=True)
 
     def submit(self, submit: Submit, sink: TokenSink) -> End | None:
         unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
@@ -259,9 +260,9 @@ class _Connection(asyncio.Protocol):
         self.side.drain(drain_s)
         self._settle()
 
-    def cut(self, cause: str) -> None:
+    def cut(self, cause: str, *, died: bool = False) -> None:
         """Closes the side, which ends its requests, and the transport; later calls do nothing."""
-        self.side.close(cause)
+        self.side.close(cause, died=died)
         self._settle()
 
     async def tick_until_cut(self) -> None:

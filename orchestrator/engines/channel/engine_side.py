@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
+import msgspec
+
 from orchestrator.core import Role, TokenLogprob
 from orchestrator.engines.channel import frames
 from orchestrator.engines.channel.limits import ChannelLimits
@@ -240,7 +242,7 @@ class EngineSide:
 
     def _queue_end(self, handle: int, end: End) -> None:
         if len(end.cause) > _CAUSE_CHARS_MAX:
-            end = End(end.finish, end.cached_tokens, end.kv_params, end.cause[:_CAUSE_CHARS_MAX])
+            end = msgspec.structs.replace(end, cause=end.cause[:_CAUSE_CHARS_MAX])
         framed = frames.frame(frames.Ended(handle, end))
         if frames.payload_bytes(framed) > self._limits.max_frame_bytes:
             cause = "the KV parameters are above the channel's frame limit"

@@ -169,14 +169,16 @@ class GatewaySide:
         """The write buffer has room again."""
         self._liveness.resume()
 
-    def close(self, cause: str) -> None:
-        """Ends every open request with LOST, in the order of their submits; for good."""
+    def close(self, cause: str, *, died: bool = False) -> None:
+        """Ends every open request with LOST, in the order of their submits; for good. `died`: the
+        engine's process has ended, as far as one can see.
+        """
         if self.phase is Phase.CLOSED:
             return
         self.phase = Phase.CLOSED
         self.cause = cause
         self._output.clear()
-        end = End(Finish.LOST, cause=cause)
+        end = End(Finish.LOST, cause=cause, died=died)
         for handle in list(self._requests):
             self._end(handle, end)
 

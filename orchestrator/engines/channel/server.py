@@ -102,7 +102,7 @@ class ChannelServer:
 
     def fail(self, cause: str) -> None:
         """Ends every request with FAILED, tells the gateways why, and takes no more of them."""
-        end = End(Finish.FAILED, cause=cause)
+        end = End(Finish.FAILED, cause=cause, died=True)
         for request_id in list(self._routes):
             self.on_end(request_id, end)
         self.close(cause)
@@ -135,6 +135,8 @@ class ChannelServer:
         route = self._routes.pop(request_id, None)
         if route is not None:
             _, handle, connection = route
+            if end.finish is Finish.FAILED and self._engine.failure() is not None:
+                end = msgspec.structs.replace(end, died=True)
             connection.on_end(handle, end)
             self._credits_changed()
 

@@ -282,6 +282,53 @@ def test_a_client_that_leaves_during_a_move_hears_nothing() -> None:
     assert machine.on(Ended(2, Finish.ABORTED), 0.0) == []
 
 
+def test_a_request_that_gets_on_between_failures_has_as_many_attempts_as_it_needs() -> None:
+    machine, _ = begun(Path.IN_PLACE, max_tokens=1_000)
+    machine.on(Routed(D), 0.0)
+    for attempt in range(1, 3 * SPEC.attempts_max):
+        machine.on(Tokens(attempt, [0] * 16), 0.0)
+        [choose] = machine.on(Ended(attempt, Finish.LOST, died=True), 0.0)
+        assert isinstance(choose, Choose)
+        machine.on(Routed(D2), 0.0)
+    assert not machine.suspect
+
+
+def test_a_request_that_engines_die_of_at_once_is_given_up_after_two() -> None:
+    machine, _ = begun()
+    machine.on(Routed(P), 0.0)
+    assert not machine.suspect
+    [choose] = machine.on(Ended(1, Finish.LOST, cause="the engine died", died=True), 0.0)
+    assert isinstance(choose, Choose)
+    assert machine.suspect
+    machine.on(NotRouted(), 0.0)
+    machine.on(Routed(D), 0.0)
+    machine.on(Tokens(2, [5] * 7), 0.0)
+    [end] = machine.on(Ended(2, Finish.FAILED, cause="it died", died=True), 0.0)
+    assert isinstance(end, Finished)
+    assert end.poison
+    assert end.cause == "2 engines in a row have died at the beginning of it: it died", (
+        "the client is told the truth"
+    )
+
+
+def test_a_suspect_that_gets_on_is_none_any_more() -> None:
+    machine, _ = begun(Path.IN_PLACE, max_tokens=100)
+    machine.on(Routed(D), 0.0)
+    machine.on(Ended(1, Finish.LOST, died=True), 0.0)
+    machine.on(Routed(D2), 0.0)
+    machine.on(Tokens(2, [5] * 15), 0.0)
+    assert machine.suspect
+    machine.on(Tokens(2, [5]), 0.0)
+    assert not machine.suspect
+
+
+def test_a_link_that_breaks_makes_no_suspect() -> None:
+    machine, _ = begun()
+    machine.on(Routed(P), 0.0)
+    machine.on(Ended(1, Finish.LOST, cause="the peer was silent"), 0.0)
+    assert not machine.suspect
+
+
 def of_kind(kv: KvHandoff) -> Handoff:
     """A request whose ranks P and D have been chosen."""
     machine = Handoff(replace(SPEC, kv=kv), Role.DECODE, prompt_tokens=20, max_tokens=10)
