@@ -4,16 +4,20 @@ from orchestrator.fleet.drain import Reason as DrainReason
 from orchestrator.fleet.drain import Running, judge, rest_tokens
 from orchestrator.fleet.drain import Verdict as DrainVerdict
 from orchestrator.fleet.life import Drain, Gang, Phase, Refused, choose_drain
+from orchestrator.fleet.maintenance import Cause, NodeSeen, Notice, fresh, notices
 from orchestrator.fleet.rollout import FreeNode, surges
 from orchestrator.fleet.watch import Limits, Observation, Reason, Verdict, Watch, watch
 
 __all__ = [
+    "Cause",
     "Drain",
     "DrainReason",
     "DrainVerdict",
     "FreeNode",
     "Gang",
     "Limits",
+    "NodeSeen",
+    "Notice",
     "Observation",
     "Phase",
     "Reason",
@@ -22,7 +26,9 @@ __all__ = [
     "Verdict",
     "Watch",
     "choose_drain",
+    "fresh",
     "judge",
+    "notices",
     "rest_tokens",
     "surges",
     "watch",
