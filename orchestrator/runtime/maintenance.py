@@ -118,6 +118,7 @@ class KubernetesNodes:
         """Raises StartError outside of a cluster, or without the `kubernetes` extra."""
         try:
             from kubernetes import client, config  # the extra of that name
+            from urllib3.exceptions import HTTPError
         except ImportError as error:
             raise StartError(
                 "the kubernetes client is not installed", "install r1-serve[kubernetes]"
@@ -129,7 +130,7 @@ class KubernetesNodes:
                 f"this is no pod of a Kubernetes cluster: {error}", "run it beside Ray's head"
             ) from error
         self._api = client.CoreV1Api()
-        self._error = client.ApiException
+        self._errors = (client.ApiException, HTTPError)
         self._namespace = namespace
         self._pod_selector = pod_selector
 
@@ -137,8 +138,8 @@ class KubernetesNodes:
         """Every node that Ray's pods may be on."""
         try:
             listed = self._api.list_node(_request_timeout=LOOK_S).items
-        except self._error as error:
-            raise OSError(f"nodes are not listed: {error.reason}") from error
+        except self._errors as error:
+            raise OSError(f"nodes are not listed: {error}") from error
         return [
             NodeSeen(
                 node.metadata.name,
@@ -154,8 +155,8 @@ class KubernetesNodes:
             listed = self._api.list_namespaced_pod(
                 self._namespace, label_selector=self._pod_selector, _request_timeout=LOOK_S
             ).items
-        except self._error as error:
-            raise OSError(f"pods are not listed: {error.reason}") from error
+        except self._errors as error:
+            raise OSError(f"pods are not listed: {error}") from error
         found: dict[str, list[str]] = {}
         for pod in listed:
             if pod.spec.node_name and pod.status.pod_ip:

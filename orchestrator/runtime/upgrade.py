@@ -6,7 +6,7 @@ with attached(address):
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from orchestrator.core import SpecError, StartError
 from orchestrator.fleet import FreeNode, surges
 from orchestrator.placement import NODE_GROUP
 from orchestrator.runtime.launch import pool_name
+from orchestrator.runtime.scaling_policy import GATEWAY
 from orchestrator.runtime.serve_api import deployed_config, put_config
 from orchestrator.runtime.serve_config import APPLICATION, gateway_spec, serve_config
 from orchestrator.runtime.simulated import check_layout
@@ -29,7 +30,7 @@ SEEN_S = 2.0  # until Serve's status is of the configuration that it was given
 
 
 def upgrade(spec: Spec, *, say: Callable[[str], None], limit_s: float = 7_200.0) -> None:
-    """Returns when all that runs is as the spec says.
+    """Returns when all that runs is as the spec says, but for old gateways that let streams end.
 
     Raises SpecError before anything is done if the spec cannot be applied, and StartError if what
     it asks for does not start: then what ran before is in force again.
@@ -115,8 +116,8 @@ def _await_running(say: Callable[[str], None], limit_s: float) -> None:
         if failed or status.status is ApplicationStatus.DEPLOY_FAILED:
             raise _cause_of("\n".join(failed) or status.message)
         if status.status is ApplicationStatus.RUNNING and all(
-            set(deployment.replica_states) <= {"RUNNING"}
-            for deployment in status.deployments.values()
+            _done(name, deployment.replica_states)
+            for name, deployment in status.deployments.items()
         ):
             return
         if time.monotonic() > until:
@@ -124,6 +125,12 @@ def _await_running(say: Callable[[str], None], limit_s: float) -> None:
                 f"the upgrade has not ended after {limit_s:g} s: {line}", "read the gangs' logs"
             )
         time.sleep(LOOK_S)
+
+
+def _done(name: str, states: Mapping[str, int]) -> bool:
+    """Whether a deployment is as it is to be. Old gateways may end streams for hours yet."""
+    left = {state for state, count in states.items() if count}
+    return left <= ({"RUNNING", "STOPPING"} if name == GATEWAY else {"RUNNING"})
 
 
 def _states(states: dict[str, int]) -> str:

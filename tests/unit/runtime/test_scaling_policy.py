@@ -9,7 +9,6 @@ import yaml
 
 from orchestrator.core import Role
 from orchestrator.runtime.scaling_policy import GATEWAY, ScalingPolicy, stats_of
-from orchestrator.runtime.serve_config import serve_config
 from orchestrator.scaling import Decision, Observation
 from orchestrator.sim.scaling_day import spec_of
 from orchestrator.spec import spec_tree
@@ -149,23 +148,3 @@ def test_each_change_is_a_line_with_its_reason_and_what_was_seen(
     assert len(lines) == 2  # one a pool: nothing has changed in the second period
     assert '"reason":"held"' in lines[0] + lines[1] or '"reason":"load"' in lines[0] + lines[1]
     assert '"requests_per_s":0.5' in lines[0]
-
-
-@pytest.mark.filterwarnings("ignore")  # Ray's own, when it is imported
-def test_serve_takes_the_configuration() -> None:
-    from ray.serve.schema import ServeDeploySchema  # seconds to import
-
-    config = serve_config(SPEC)
-    parsed = ServeDeploySchema.model_validate(config)
-    policy = parsed.applications[0].autoscaling_policy
-    assert policy is not None
-    assert policy["policy_function"] == "orchestrator.runtime.scaling_policy:ScalingPolicy"
-    again = ScalingPolicy(
-        policy["policy_kwargs"]["spec"], log=open_log("scaling"), report=lambda *_: None
-    )
-    assert again({}) == ({}, {})
-
-
-def test_a_spec_without_scaling_has_no_policy() -> None:
-    plain = replace(SPEC, models=(replace(SPEC.models[0], scaling=None),))
-    assert "autoscaling_policy" not in serve_config(plain)["applications"][0]
