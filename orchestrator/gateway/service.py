@@ -35,6 +35,7 @@ from orchestrator.spec import ModelSpec, Spec
 from orchestrator.telemetry import Log, Metrics, metrics
 
 TICK_S = 0.5  # how late a deadline may be noticed
+_SEED_STEP, _SEEDS = 0x9E3779B97F4A7C15, 1 << 63  # of Weyl's sequence; torch takes 64 bits
 _POISON = "engines have died of this prompt lately, so it is not tried again for a while"
 
 
@@ -155,7 +156,7 @@ class Service:
         passage = self._host.passage(request, prompt_ids, sampling, machine, cache_salt, pin_ids)
         self._passages[request.request_id] = passage
         if self._quarantine.refuses(prompt_ids, self._now()):
-            passage.finish(Finished(Finish.REFUSED, _POISON))
+            passage.finish(Finished(Finish.REFUSED, _POISON, poison=True))
             return passage
         costs = self.ranks.costs[self._prefiller]
         self._meter.arrived(len(prompt_ids), costs, self._now())
@@ -285,7 +286,8 @@ class Service:
         passage.attempts[send.attempt] = (send.rank_id, submission)
         if send.attempt > 1 and send.kv_source is not KvSource.TRANSFER:
             self.metrics.count(metrics.RESUMED, 1, self.model.name)
-        sampling = replace(passage.sampling, max_tokens=send.max_tokens)
+        seed = _later_seed(passage.sampling.seed, len(send.emitted))
+        sampling = replace(passage.sampling, max_tokens=send.max_tokens, seed=seed)
         if send.kv_source is KvSource.PRODUCE:
             # Its one token is drawn again. A prefill that stopped at once would leave no KV.
             sampling = replace(
@@ -465,6 +467,13 @@ def _credits(spec: Spec) -> int:
     if most is None:
         return spec.channel.max_requests
     return min(spec.channel.max_requests, -(-most // spec.gateway.replicas))
+
+
+def _later_seed(seed: int | None, emitted: int) -> int | None:
+    """With which what has been emitted is continued elsewhere. An engine begins a seed's numbers
+    anew, and the same ones again would make what follows resemble what came before.
+    """
+    return seed if seed is None or not emitted else (seed + emitted * _SEED_STEP) % _SEEDS
 
 
 def _continued(prompt_ids: TokenIds, emitted: Sequence[int]) -> TokenIds:

@@ -64,6 +64,8 @@ class Gang:
         self._unheard: set[int] = set()  # the nodes that do not answer
         self._failure: str | None = None
         self._drained: asyncio.Task[None] | None = None  # the one drain, from its beginning
+        self._members: list[Member] = []
+        self._channels: list[RankChannel] = []  # none before all of them serve
         try:
             nodes = await self._describe()
             check_nodes(model, pool.gang.gpus_per_node, nodes)
@@ -140,6 +142,8 @@ class Gang:
         and move what does not end in time; over when no rank has anything, or after `drain_s`.
         A second call only waits for the first one's end.
         """
+        if not self._channels:
+            return  # it never served
         if self._drained is None:
             self._drained = self._supervisor.spawn(self._drain_once(wait_s))
         await asyncio.wait([self._drained])
