@@ -20,6 +20,8 @@ from orchestrator.gateway import (
 from orchestrator.runtime import fleet_feed
 from orchestrator.runtime.launch import pool_name
 from orchestrator.runtime.scaling_policy import stats_of
+from orchestrator.runtime.scaling_spec import publish
+from orchestrator.runtime.serve_config import scaled
 from orchestrator.spec import spec_of_environment
 from orchestrator.telemetry import open_log
 
@@ -40,6 +42,8 @@ class Gateway:
             open_log(gateway_id, logs / f"decisions-{gateway_id}.jsonl"),
         )
         self._keys = Keys(spec.api.keys_path, log, spec.admission.class_names)
+        if scaled(spec):
+            publish(spec)
         self._pools = {
             pool_name(model, pool.role): (model.name, pool.role)
             for model in spec.models

@@ -9,8 +9,6 @@ the API does not load 671B weights again. Counts of replicas change in place.
 from collections.abc import Collection
 from typing import Any
 
-import yaml
-
 from orchestrator.placement import node_label, spread
 from orchestrator.runtime.launch import pool_name
 from orchestrator.runtime.scaling_policy import GATEWAY, ScalingPolicy
@@ -21,8 +19,7 @@ from orchestrator.spec import (
     Spec,
     gateway_part,
     pool_part,
-    scaling_part,
-    spec_tree,
+    spec_text,
 )
 
 APPLICATION = "r1-serve"
@@ -68,8 +65,7 @@ def serve_config(spec: Spec, surge: Collection[str] = ()) -> dict[str, Any]:
     }
     if scaled(spec):
         found["autoscaling_policy"] = {
-            "policy_function": f"{ScalingPolicy.__module__}:{ScalingPolicy.__name__}",
-            "policy_kwargs": {"spec": _text(scaling_part(spec))},
+            "policy_function": f"{ScalingPolicy.__module__}:{ScalingPolicy.__name__}"
         }
     return {"applications": [found]}
 
@@ -150,9 +146,5 @@ def _replicas(count: int, bounds: tuple[int, int] | None) -> dict[str, Any]:
 def _actor(part: Spec) -> dict[str, Any]:
     return {
         "num_cpus": REPLICA_CPUS,
-        "runtime_env": {"env_vars": {SPEC_VARIABLE: _text(part)}},
+        "runtime_env": {"env_vars": {SPEC_VARIABLE: spec_text(part)}},
     }
-
-
-def _text(spec: Spec) -> str:
-    return yaml.safe_dump(dict(spec_tree(spec)), sort_keys=False)

@@ -18,6 +18,7 @@ from orchestrator.spec.load import (
     parse_spec,
     read_text,
     spec_of_environment,
+    spec_text,
     spec_tree,
 )
 from orchestrator.spec.local import LOOPBACK, local_spec, simulated
@@ -101,5 +102,6 @@ __all__ = [
     "simulated",
     "source_of",
     "spec_of_environment",
+    "spec_text",
     "spec_tree",
 ]

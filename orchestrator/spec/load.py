@@ -76,6 +76,11 @@ def spec_tree(spec: Spec) -> Mapping[str, object]:
     return tree
 
 
+def spec_text(spec: Spec) -> str:
+    """The YAML of `spec_tree`."""
+    return yaml.safe_dump(dict(spec_tree(spec)), sort_keys=False)
+
+
 def read_text(path: Path, what: str) -> str:
     """The text of a file; raises SpecError if it cannot be read."""
     try:

@@ -42,9 +42,9 @@ def _launched(pool: PoolSpec, *, whole: bool) -> PoolSpec:
 
 
 def gateway_part(spec: Spec) -> Spec:
-    """What gateways depend on."""
+    """What gateways depend on, and the scaling policy, which has its spec from them."""
     models = tuple(
-        replace(model, pools=tuple(replace(pool, replicas=1) for pool in model.pools), scaling=None)
+        replace(model, pools=tuple(replace(pool, replicas=1) for pool in model.pools))
         for model in spec.models
     )
     return replace(spec, models=models, fleet=FleetSpec())
