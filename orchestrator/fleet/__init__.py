@@ -1,7 +1,7 @@
 """A gang's life: whether it is alive, and how it ends."""
 
 from orchestrator.fleet.drain import Reason as DrainReason
-from orchestrator.fleet.drain import Running, judge, rest_tokens
+from orchestrator.fleet.drain import Running, judge, rest_tokens, wait_s
 from orchestrator.fleet.drain import Verdict as DrainVerdict
 from orchestrator.fleet.life import Drain, Gang, Phase, Refused, choose_drain
 from orchestrator.fleet.maintenance import Cause, NodeSeen, Notice, fresh, notices
@@ -31,5 +31,6 @@ __all__ = [
     "notices",
     "rest_tokens",
     "surges",
+    "wait_s",
     "watch",
 ]

@@ -8,6 +8,7 @@ at the last moment, when it would be longer.
 from dataclasses import dataclass
 from enum import StrEnum
 
+MOVE_S = 15.0  # for requests to be let go and, above all, for their KV to be computed elsewhere
 WATCH_S = 2.0  # that a request is watched for before its pace is believed
 
 
@@ -41,6 +42,13 @@ class Running:
     seen_at: float
     max_tokens: int
     usual_tokens: float
+
+
+def wait_s(asked_s: float, left_s: float | None) -> float:
+    """How long what runs may stay: as asked, but no longer than leaves time to move it before the
+    nodes are taken away in `left_s`; None: nobody has said that they are.
+    """
+    return asked_s if left_s is None else max(0.0, min(asked_s, left_s - MOVE_S))
 
 
 def judge(running: Running, drain_at: float, now: float, *, elsewhere: bool) -> Verdict:

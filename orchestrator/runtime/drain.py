@@ -9,24 +9,19 @@ with attached(address):
 import time
 from collections.abc import Sequence
 
-import ray
 from ray import serve
-from ray.core.generated import autoscaler_pb2
 from ray.exceptions import RayError
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
 from orchestrator import fleet
-from orchestrator.core import R1ServeError, StartError
+from orchestrator.core import StartError
+from orchestrator.runtime.ray_nodes import DrainRefusedError, drain_node
 from orchestrator.runtime.scaling_policy import GATEWAY
 from orchestrator.runtime.serve_config import APPLICATION
 
 ANSWER_S = 30.0  # that gangs have to say what they are
 LOOK_S = 0.5
 ATTEMPTS = 10
-
-
-class DrainRefusedError(R1ServeError):
-    """What was asked for is not done; nothing has changed."""
 
 
 def gangs() -> list[fleet.Gang]:
@@ -53,25 +48,6 @@ def drain(target: str, *, forced: bool = False, wait_s: float | None = None) -> 
     for pool in _pools():
         _ask(pool, "drain", chosen.gang_ids, wait_s)
     return chosen
-
-
-def drain_node(node_id: str, cause: str, within_s: float | None = None) -> None:
-    """Has Ray put nothing more on the node, and so Serve replace what is on it: started elsewhere
-    first, then drained. After `within_s` the node will be gone, so what finds no room elsewhere is
-    drained in time; None: it waits until there is room.
-    """
-    deadline_ms = 0 if within_s is None else int(1000 * (time.time() + within_s))
-    client = ray._raylet.GcsClient(address=ray.get_runtime_context().gcs_address)
-    accepted, said = client.drain_node(
-        node_id,
-        autoscaler_pb2.DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION,
-        cause,
-        deadline_ms,
-    )
-    if not accepted:
-        raise DrainRefusedError(
-            f"Ray does not drain node {node_id}: {said}", "look at `ray status`"
-        )
 
 
 def await_gone(gang_ids: Sequence[str], limit_s: float) -> None:

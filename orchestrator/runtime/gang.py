@@ -32,6 +32,7 @@ from orchestrator.runtime.launch import (
 )
 from orchestrator.runtime.node_agent import NodeAgent
 from orchestrator.runtime.preflight import check_nodes
+from orchestrator.runtime.ray_nodes import left_s
 from orchestrator.spec import PoolSpec, Spec, spec_of_environment
 from orchestrator.telemetry import Log, open_log
 
@@ -151,6 +152,7 @@ class Gang:
     async def _drain_once(self, wait_s: float | None) -> None:
         fleet_spec = self._spec.fleet
         wait_s = fleet_spec.drain_wait_s if wait_s is None else wait_s
+        wait_s = fleet.wait_s(wait_s, await self._time_left())
         self._log.info("gang_draining", gang=self._gang_id, wait_s=wait_s)
         for channel in self._channels:
             channel.drain(wait_s)
@@ -161,6 +163,14 @@ class Gang:
             self._log.info("gang_drained", gang=self._gang_id)
         except TimeoutError:
             self._log.warning("gang_drain_timed_out", gang=self._gang_id)
+
+    async def _time_left(self) -> float | None:
+        """Until a node of the gang will be taken away; None: nobody has said, or cannot now."""
+        try:
+            return await asyncio.to_thread(left_s, self._members[0].nodes)
+        except (RayError, RuntimeError) as error:
+            self._log.warning("deadline_unknown", gang=self._gang_id, cause=str(error))
+            return None
 
     async def _idle(self) -> None:
         """Until no rank has a request, nor, for a while, holds KV that nobody has read yet."""

@@ -104,7 +104,7 @@ def drain_address(address: str, cause: str, within_s: float | None) -> None:
     """Drains the Ray node at an address; one that Ray does not know has nothing to drain."""
     import ray  # only for who really drains
 
-    from orchestrator.runtime.drain import drain_node
+    from orchestrator.runtime.ray_nodes import drain_node
 
     for node in ray.nodes():
         if node["Alive"] and node["NodeManagerAddress"] == address:

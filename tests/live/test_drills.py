@@ -25,7 +25,8 @@ def test_no_stream_breaks_or_differs(name: str, fleet: Fleet) -> None:
 
 
 def test_an_operator_is_refused_what_would_leave_a_pool_empty(fleet: Fleet) -> None:
-    from orchestrator.runtime.drain import DrainRefusedError, drain, gangs
+    from orchestrator.runtime.drain import drain, gangs
+    from orchestrator.runtime.ray_nodes import DrainRefusedError
 
     [prefill] = [gang for gang in gangs() if gang.pool.endswith("-prefill")]
     with pytest.raises(DrainRefusedError, match="without a ready gang"):

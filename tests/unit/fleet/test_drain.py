@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.fleet import DrainReason, DrainVerdict, Running, judge, rest_tokens
+from orchestrator.fleet import DrainReason, DrainVerdict, Running, judge, rest_tokens, wait_s
 
 
 def running(emitted: int = 1_000, usual: float = 500.0, most: int = 32_768) -> Running:
@@ -63,3 +63,13 @@ def test_behind_the_end_of_its_time_a_request_stays_only_for_want_of_a_rank(
         Running(emitted, 0, 0.0, 32_768, usual), drain_at, drain_at + more_s, elsewhere=elsewhere
     )
     assert found.move is elsewhere
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "left_s", "waits_s"),
+    [(120.0, None, 120.0), (120.0, 600.0, 120.0), (120.0, 30.0, 15.0), (120.0, 5.0, 0.0)],
+)
+def test_nodes_that_will_be_gone_are_left_in_time(
+    asked_s: float, left_s: float | None, waits_s: float
+) -> None:
+    assert wait_s(asked_s, left_s) == waits_s
