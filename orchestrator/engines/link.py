@@ -110,6 +110,9 @@ class EngineLink:
         if self._engine is not None and request_id in self._sinks:
             self._engine.abort(request_id)
 
+    def condemn(self, digest: bytes, refuse_s: float) -> None:
+        """Nobody carries that to other gateways."""
+
     def close(self) -> None:
         """Ends every open request, then `run`; for good."""
         self._closed.set()

@@ -77,6 +77,10 @@ class Channel(Protocol):
         """Ends a request; unknown ids are ignored."""
         ...
 
+    def condemn(self, digest: bytes, refuse_s: float) -> None:
+        """Tells the rank's other gateways of a prompt that engines die of."""
+        ...
+
     def close(self) -> None:
         """Ends every open request, then the channel; for good."""
         ...
@@ -104,9 +108,14 @@ class Network:
         self._gateway_id = gateway_id
         self._limits = limits
 
-    def channel(self, member: Member, on_state: Callable[[], None]) -> Channel:
+    def channel(
+        self,
+        member: Member,
+        on_state: Callable[[], None],
+        on_condemned: Callable[[bytes, float], None],
+    ) -> Channel:
         """A channel to the rank that calls `on_state` after each change of its state, and when the
-        rank begins to drain.
+        rank begins to drain; `on_condemned` as `RankChannel` does.
         """
         if member.address.startswith(HTTP):
             server = member.address.removeprefix(HTTP)
@@ -122,6 +131,7 @@ class Network:
             gateway_id=self._gateway_id,
             limits=self._limits,
             on_state=lambda _: on_state(),
+            on_condemned=on_condemned,
         )
 
     def events(

@@ -84,7 +84,7 @@ class Service:
         self._passages: dict[str, Passage] = {}  # until the last submission has ended
         self._stranded: dict[str, Passage] = {}  # found no rank when they last looked
         self._drains = Drains()
-        self._quarantine = handoff.Quarantine(spec.handoff.quarantine_s)
+        self._quarantine = handoff.Quarantine()
         self._host = host or Host()
         self._now = self._host.now
         self._meter = scaling.Meter()
@@ -95,7 +95,14 @@ class Service:
         )
         network = self._host.network or Network(gateway_id, limits)
         self.ranks = Ranks(
-            limits, supervisor, self._fleet_changed, self._now, log, network, _costs(model)
+            limits,
+            supervisor,
+            self._fleet_changed,
+            self._now,
+            log,
+            network,
+            _costs(model),
+            self._condemned,
         )
         self.ranks.credits[self._decoder] = _credits(spec)
         self._slots = 0
@@ -335,7 +342,9 @@ class Service:
         self.ranks.submit(decision, prompt, submit, _Nobody())
 
     def _condemn(self, passage: Passage) -> None:
-        self._quarantine.condemn(passage.prompt_ids, self._now())
+        digest = handoff.digest_of(passage.prompt_ids)
+        self._condemned(digest, self.spec.handoff.quarantine_s)
+        self.ranks.condemn(digest, self.spec.handoff.quarantine_s)
         self.metrics.count(metrics.QUARANTINED, 1, self.model.name)
         self._log.error(
             "request_quarantined",
@@ -343,6 +352,9 @@ class Service:
             ranks=[rank_id for rank_id, _ in passage.attempts.values()],
             refused_s=self.spec.handoff.quarantine_s,
         )
+
+    def _condemned(self, digest: bytes, refuse_s: float) -> None:
+        self._quarantine.condemn(digest, self._now() + refuse_s)
 
     def _log_end(self, passage: Passage, end: handoff.Finished) -> None:
         output_tokens = len(passage.handoff.emitted)

@@ -22,7 +22,7 @@ from orchestrator.handoff.events import (
 )
 from orchestrator.handoff.handoff import Handoff
 from orchestrator.handoff.path import Path, PathChoice, Reason, choose_path
-from orchestrator.handoff.quarantine import Quarantine
+from orchestrator.handoff.quarantine import Quarantine, digest_of
 
 __all__ = [
     "Abort",
@@ -49,4 +49,5 @@ __all__ = [
     "Tokens",
     "Woken",
     "choose_path",
+    "digest_of",
 ]

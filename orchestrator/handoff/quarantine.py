@@ -22,27 +22,26 @@ def digest_of(prompt_ids: TokenIds) -> bytes:
 class Quarantine:
     """One gateway's memory of all this. Instants are of any clock that does not go back."""
 
-    def __init__(self, refuse_s: float) -> None:
-        self._refuse_s = refuse_s
+    def __init__(self) -> None:
         self._until: dict[bytes, float] = {}  # prompts that are refused, oldest first
         self._alone: RequestId | None = None  # the suspect that is being tried
 
-    def condemn(self, prompt_ids: TokenIds, now: float) -> None:
-        """Engines have died of this prompt."""
-        digest = digest_of(prompt_ids)
+    def condemn(self, digest: bytes, until: float) -> None:
+        """Engines have died of this prompt, here or as another gateway says."""
         self._until.pop(digest, None)
-        self._until[digest] = now + self._refuse_s
+        self._until[digest] = until
         while len(self._until) > PROMPTS_MAX:
             del self._until[next(iter(self._until))]
 
     def refuses(self, prompt_ids: TokenIds, now: float) -> bool:
         """Whether engines have died of this prompt lately."""
-        while self._until:
-            digest, until = next(iter(self._until.items()))
-            if now < until:
-                break
-            del self._until[digest]
-        return bool(self._until) and digest_of(prompt_ids) in self._until
+        if not self._until:
+            return False
+        digest = digest_of(prompt_ids)
+        if now >= self._until.get(digest, now):
+            self._until.pop(digest, None)
+            return False
+        return True
 
     def may_try(self, request_id: RequestId) -> bool:
         """Whether it is the suspect's turn; once it is, it stays until `settled`."""

@@ -46,8 +46,13 @@ class SimNetwork(Network):
         self.streams: list[SimEvents] = []
 
     @override
-    def channel(self, member: Member, on_state: Callable[[], None]) -> Channel:
-        found = SimChannel(self, member, on_state)
+    def channel(
+        self,
+        member: Member,
+        on_state: Callable[[], None],
+        on_condemned: Callable[[bytes, float], None],
+    ) -> Channel:
+        found = SimChannel(self, member, on_state, on_condemned)
         self.channels.setdefault(member.engine_id, []).append(found)
         return found
 
@@ -76,7 +81,13 @@ class SimNetwork(Network):
 class SimChannel:
     """A channel to one rank of a gang that is arithmetic."""
 
-    def __init__(self, network: SimNetwork, member: Member, on_state: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        network: SimNetwork,
+        member: Member,
+        on_state: Callable[[], None],
+        on_condemned: Callable[[bytes, float], None],
+    ) -> None:
         self.member = member
         self.state = ChannelState.CONNECTING
         self.info: EngineInfo | None = None
@@ -84,6 +95,7 @@ class SimChannel:
         self._network = network
         self.world = network.world
         self._on_state = on_state
+        self.on_condemned = on_condemned
         self._rank = int(member.rank_id.rpartition("/")[2])
         self._loads = self.world.pools.loads
         self._key = (member.engine_id, self._rank)
@@ -172,6 +184,15 @@ class SimChannel:
         gang = self.world.pools.gang(self.member.engine_id)
         if opened is not None and opened.job is not None and gang is not None and not self._cut:
             gang.abort(opened.job, self.world.agenda.now)
+
+    def condemn(self, digest: bytes, refuse_s: float) -> None:
+        """Tells the rank's other gateways."""
+        if self.state is not ChannelState.OPEN or self._cut:
+            return
+        for gateway in self.world.gateways:
+            for channel in gateway.network.channels.get(self.member.engine_id, ()):
+                if channel is not self and channel.member == self.member and not channel.deaf:
+                    channel.on_condemned(digest, refuse_s)
 
     def close(self) -> None:
         """For good; what is open ends as LOST."""

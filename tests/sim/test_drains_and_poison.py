@@ -99,13 +99,15 @@ def test_a_poisonous_request_kills_two_gangs_and_nobody_elses_request(at_s: floa
     assert set(world.outcomes.values()) == {Outcome.FINISHED}
 
 
-def test_a_prompt_that_killed_engines_is_refused_by_the_gateway_that_saw_it() -> None:
+@pytest.mark.parametrize("gateways", [1, 3])
+def test_a_prompt_that_killed_engines_is_refused_by_every_gateway(gateways: int) -> None:
     first = SimFault(5.0, Kind.POISON)
-    world = Counting(replace(scenario(first), gateways=1))
+    world = Counting(replace(scenario(first), gateways=gateways))
     calls = [Call(number, number * 0.5, 400, 100) for number in range(REQUESTS)]
-    again = Call((1 << 40) + 5_000_000 * 1000, 25.0, 700, 200, poison=True)
-    world.run(OpenLoop(iter(sorted([*calls, again], key=lambda call: call.at_s))))
-    assert world.outcomes[again.number] is Outcome.REFUSED
+    number = (1 << 40) + 5_000_000 * 1000  # the poison's own, and so its prompt
+    again = [Call(number, 25.0 + at, 700, 200, poison=True) for at in range(3)]
+    world.run(OpenLoop(iter(sorted([*calls, *again], key=lambda call: call.at_s))))
+    assert [call.outcome for call in again] == [Outcome.REFUSED] * 3
     assert world.causes.count("the engine died of a request") == HandoffSpec().deaths_max
 
 

@@ -51,6 +51,10 @@ class Host(Protocol):
         """The gang drains: from now on `tick` is told how long what runs may go on."""
         ...
 
+    def condemn(self, condemned: frames.Condemned) -> None:
+        """The gateway has something to tell the others."""
+        ...
+
 
 class EngineSide:
     """Serves one gateway. Each `Open` gets its `Ended` once, unless the connection is lost before.
@@ -141,6 +145,13 @@ class EngineSide:
             self._others, self._drains = others, drains
             self._control.append(frames.frame(frames.Beat(load, others, drain_s)))
 
+    def tell(self, condemned: frames.Condemned, load: EngineLoad, drain_s: float | None) -> None:
+        """Another gateway has said so."""
+        if self.phase is Phase.OPEN:
+            beat = frames.Beat(load, self._others, drain_s, condemned)
+            self._control.append(frames.frame(beat))
+            self._host.wake()
+
     def output(self) -> bytes:
         """Takes bytes to send, all or a part: call it until it is empty. Empty while paused."""
         if self._control:
@@ -200,6 +211,8 @@ class EngineSide:
             case frames.Pulse():
                 if message.drain_s is not None:
                     self._host.drain(message.drain_s)
+                if message.condemned is not None:
+                    self._host.condemn(message.condemned)
             case _:
                 assert_never(message)
 

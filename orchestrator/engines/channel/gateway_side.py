@@ -161,6 +161,11 @@ class GatewaySide:
         if self.phase is Phase.OPEN:
             self._output.append(frames.frame(frames.Pulse(drain_s)))
 
+    def condemn(self, condemned: frames.Condemned) -> None:
+        """Tells the rank's other gateways; nothing happens if the channel is not open."""
+        if self.phase is Phase.OPEN:
+            self._output.append(frames.frame(frames.Pulse(condemned=condemned)))
+
     def pause(self, now: float) -> None:
         """The write buffer is full."""
         self._liveness.pause(now)

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from orchestrator.core import Role, TokenLogprob
 from orchestrator.engines.channel.engine_side import Callee, EngineSide
+from orchestrator.engines.channel.frames import Condemned
 from orchestrator.engines.channel.limits import ChannelLimits
 from orchestrator.engines.channel.liveness import Phase
 from orchestrator.engines.channel.sockets import bound_socket, name_of, no_delay
@@ -179,6 +180,13 @@ class ChannelServer:
         self._drain_at = at if self._drain_at is None else min(at, self._drain_at)
         self._tick()
 
+    def condemn(self, condemned: Condemned, by: "_Connection") -> None:
+        """For connections: what one gateway tells the others."""
+        drain_s = self.drain_s(asyncio.get_running_loop().time())
+        for connection in list(self._connections.values()):
+            if connection is not by:
+                connection.tell(condemned, self._engine.load(), drain_s)
+
     def drain_s(self, now: float) -> float | None:
         """For connections: how long what runs may go on; None: it does not drain."""
         return None if self._drain_at is None else max(0.0, self._drain_at - now)
@@ -278,6 +286,13 @@ class _Connection(asyncio.Protocol):
     def drain(self, drain_s: float) -> None:
         """For the side."""
         self._server.drain(drain_s)
+
+    def condemn(self, condemned: Condemned) -> None:
+        """For the side."""
+        self._server.condemn(condemned, self)
+
+    def tell(self, condemned: Condemned, load: EngineLoad, drain_s: float | None) -> None:
+        self._side.tell(condemned, load, drain_s)
 
     def credit(self) -> Credit:
         """What its gateway has in flight."""

@@ -63,6 +63,7 @@ class RecordingHost:
         self.aborted: list[int] = []
         self.woken = 0
         self.drains_s: list[float] = []
+        self.condemned: list[frames.Condemned] = []
 
     def start(self, handle: int, submit: Submit) -> None:
         self.running[handle] = submit
@@ -76,6 +77,9 @@ class RecordingHost:
     def drain(self, drain_s: float) -> None:
         self.drains_s.append(drain_s)
 
+    def condemn(self, condemned: frames.Condemned) -> None:
+        self.condemned.append(condemned)
+
 
 class Pair:
     """A gateway side and an engine side, and the bytes between them."""
@@ -84,6 +88,7 @@ class Pair:
         self.host = RecordingHost()
         self.loads: list[tuple[EngineLoad, float]] = []
         self.drains_s: list[float | None] = []
+        self.condemned: list[frames.Condemned] = []
         callee = Callee("engine", Role.DECODE, INFO, "secret")
         self.engine = EngineSide(callee, limits, self.host, 0.0)
         self.gateway = GatewaySide(
@@ -96,6 +101,8 @@ class Pair:
     def _beat(self, beat: frames.Beat, now: float) -> None:
         self.loads.append((beat.load, now))
         self.drains_s.append(beat.drain_s)
+        if beat.condemned is not None:
+            self.condemned.append(beat.condemned)
 
     def up(self, now: float = 0.0) -> None:
         self.engine.receive(self.gateway.output(), now)
@@ -152,6 +159,17 @@ def test_a_drain_that_one_side_asks_for_is_told_at_once_and_with_every_beat() ->
     pair.engine.tick(1.0, LOAD, frames.NOTHING, 29.0)
     pair.down(1.0)
     assert pair.drains_s == [None, 29.9, 29.0]
+
+
+def test_a_condemned_prompt_goes_from_one_gateway_to_another() -> None:
+    teller, hearer = Pair().opened(), Pair().opened()
+    poison = frames.Condemned(b"0123456789abcdef", 600.0)
+    teller.gateway.condemn(poison)
+    teller.up()
+    assert teller.host.condemned == [poison]
+    hearer.engine.tell(poison, LOAD, None)
+    hearer.down()
+    assert hearer.condemned == [poison]
 
 
 def test_a_channel_that_is_not_open_asks_for_no_drain() -> None:
