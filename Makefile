@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help up test test-layouts check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling docs docs-simulator chart format lock venv clients
+.PHONY: help up test test-layouts check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling drills-streams docs docs-simulator chart format lock venv clients
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -66,6 +66,13 @@ bench-scaling: venv ## a day of scaling beside fixed fleets, utilisation and hin
 
 chart: venv ## write what of the Helm chart is generated: the schema of its values, the profiles
 	$(BIN)/python -m deploy.chart.write
+
+# `make drills-streams RUNS=3 ENGINE=vllm`: real vLLM starts a gang in a minute.
+RUNS := 20
+ENGINE := fake
+
+drills-streams: venv ## streams under drains, deaths, scale-downs and upgrades; writes docs/drills.md; an hour
+	$(BIN)/python -m tests.live.drills --keep --runs $(RUNS) --engine $(ENGINE)
 
 docs: venv ## write what is generated: docs/accuracy.md and the error bands of plans
 	$(BIN)/r1-serve accuracy --write docs/accuracy.md --groups orchestrator/perf/data/groups.yaml

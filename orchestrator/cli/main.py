@@ -7,10 +7,13 @@ from pathlib import Path
 
 from orchestrator import __version__
 from orchestrator.cli.accuracy import add_accuracy
+from orchestrator.cli.apply import add_apply
 from orchestrator.cli.bench_routing import add_bench
+from orchestrator.cli.drain import add_drain
 from orchestrator.cli.fetch import add_fetch
 from orchestrator.cli.fit import add_fit
 from orchestrator.cli.gateway import add_gateway
+from orchestrator.cli.maintain import add_maintain
 from orchestrator.cli.plan import add_plan
 from orchestrator.cli.replay import add_replay
 from orchestrator.cli.simulate import add_simulate
@@ -43,6 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(spec_error_code=1)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_up(commands.add_parser("up", help="run all of it on this machine, without a GPU"))
+    add_apply(commands.add_parser("apply", help="apply a changed spec to what runs"))
+    add_drain(commands.add_parser("drain", help="end a gang, or what is on a node, in peace"))
+    add_maintain(
+        commands.add_parser("maintain", help="drain nodes before Kubernetes takes them away")
+    )
     add_plan(
         commands.add_parser("plan", help="the layout for your GPUs: why, how fast, at what cost")
     )

@@ -118,6 +118,11 @@ def _up_spec(options: argparse.Namespace) -> Spec:
     if options.port is not None:
         spec = replace(spec, gateway=replace(spec.gateway, port=options.port))
     log_dir = Path(options.log_dir or spec.log_dir).absolute()
+    return with_absolute_paths(replace(spec, log_dir=str(log_dir)))
+
+
+def with_absolute_paths(spec: Spec) -> Spec:
+    """The same checkpoints and keys, named so that every process finds them."""
     models = tuple(replace(m, path=_absolute(m.path)) for m in spec.models)
     api = replace(
         spec.api,
@@ -125,7 +130,7 @@ def _up_spec(options: argparse.Namespace) -> Spec:
         tenants_path=_from_anywhere(spec.api.tenants_path),
     )
     usage = replace(spec.usage, dir=_from_anywhere(spec.usage.dir))
-    return replace(spec, log_dir=str(log_dir), models=models, api=api, usage=usage)
+    return replace(spec, models=models, api=api, usage=usage)
 
 
 def _from_anywhere(path: str | None) -> str | None:

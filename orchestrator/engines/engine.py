@@ -103,6 +103,7 @@ class End(msgspec.Struct, frozen=True, array_like=True):
     cached_tokens: int = 0  # prompt tokens whose KV was not computed here (prefix hit or transfer)
     kv_params: KvParams | None = None  # only after KvSource.PRODUCE
     cause: str = ""  # for REFUSED, FAILED and LOST: one sentence
+    died: bool = False  # of FAILED and LOST: the engine's process or the engine in it has ended
 
 
 class KvEventSource(msgspec.Struct, frozen=True):

@@ -58,6 +58,11 @@ class EngineLink:
         return None
 
     @property
+    def drain_at(self) -> None:
+        """Whose engines these are, nobody tells them to drain."""
+        return None
+
+    @property
     def load(self) -> EngineLoad | None:
         """The engine's load, as it last said."""
         return None if self._engine is None else self._engine.load()
@@ -104,6 +109,9 @@ class EngineLink:
         """Ends a request; unknown ids are ignored."""
         if self._engine is not None and request_id in self._sinks:
             self._engine.abort(request_id)
+
+    def condemn(self, digest: bytes, refuse_s: float) -> None:
+        """Nobody carries that to other gateways."""
 
     def close(self) -> None:
         """Ends every open request, then `run`; for good."""

@@ -34,6 +34,7 @@ class Member:
     role: Role
     address: str  # host:port of its token channel, or http://host:port of an engine's own server
     engine_id: str
+    nodes: tuple[str, ...] = ()  # that its gang is on, by the fleet's own ids
 
 
 class Channel(Protocol):
@@ -59,6 +60,11 @@ class Channel(Protocol):
         """What other gateways have in flight there; None where nobody carries that."""
         ...
 
+    @property
+    def drain_at(self) -> float | None:
+        """When what runs there is to be moved, of the host's clock; None: it does not drain."""
+        ...
+
     def run(self) -> Coroutine[None, None, None]:
         """Connects, and connects again, until `close`."""
         ...
@@ -69,6 +75,10 @@ class Channel(Protocol):
 
     def cancel(self, request_id: str) -> None:
         """Ends a request; unknown ids are ignored."""
+        ...
+
+    def condemn(self, digest: bytes, refuse_s: float) -> None:
+        """Tells the rank's other gateways of a prompt that engines die of."""
         ...
 
     def close(self) -> None:
@@ -98,8 +108,15 @@ class Network:
         self._gateway_id = gateway_id
         self._limits = limits
 
-    def channel(self, member: Member, on_state: Callable[[], None]) -> Channel:
-        """A channel to the rank that calls `on_state` after each change of its state."""
+    def channel(
+        self,
+        member: Member,
+        on_state: Callable[[], None],
+        on_condemned: Callable[[bytes, float], None],
+    ) -> Channel:
+        """A channel to the rank that calls `on_state` after each change of its state, and when the
+        rank begins to drain; `on_condemned` as `RankChannel` does.
+        """
         if member.address.startswith(HTTP):
             server = member.address.removeprefix(HTTP)
             return EngineLink(
@@ -114,6 +131,7 @@ class Network:
             gateway_id=self._gateway_id,
             limits=self._limits,
             on_state=lambda _: on_state(),
+            on_condemned=on_condemned,
         )
 
     def events(

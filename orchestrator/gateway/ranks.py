@@ -47,6 +47,7 @@ class Ranks:
         log: Log,
         network: Network,
         costs: routing.Costs | None = None,
+        on_condemned: Callable[[bytes, float], None] = lambda digest, refuse_s: None,
     ) -> None:
         """`costs` None: unknown, and so are prices."""
         self._limits = limits
@@ -55,6 +56,7 @@ class Ranks:
         self._now = now
         self._log = log
         self._network = network
+        self._on_condemned = on_condemned
         self.costs = costs or routing.same_costs(routing.DEFAULT_COSTS)
         self._priced = costs is not None
         self.credits: dict[Role, int] = {}  # open requests at a rank; others: the channel's limit
@@ -91,7 +93,10 @@ class Ranks:
             self._reachable = sorted(
                 rank_id
                 for rank_id, rank in self._ranks.items()
-                if rank.listed and rank.joined and rank.channel.state is ChannelState.OPEN
+                if rank.listed
+                and rank.joined
+                and rank.channel.state is ChannelState.OPEN
+                and rank.channel.drain_at is None
             )
         if now >= self._loads_at:
             self._loads_at = now + LOADS_EVERY_S
@@ -106,6 +111,19 @@ class Ranks:
                 rank.load = load
                 others = rank.channel.others
                 router.ledger.reported(rank_id, load.running, load.waiting, now, others)
+
+    def drains(self) -> dict[RankId, float]:
+        """The ranks that drain, and when what runs there is to be moved."""
+        return {
+            rank_id: drain_at
+            for rank_id, rank in self._ranks.items()
+            if (drain_at := rank.channel.drain_at) is not None
+        }
+
+    def condemn(self, digest: bytes, refuse_s: float) -> None:
+        """Tells the other gateways, through every rank that they may share."""
+        for rank in self._ranks.values():
+            rank.channel.condemn(digest, refuse_s)
 
     def arrived(self) -> None:
         """A request is being routed for the first time."""
@@ -180,7 +198,9 @@ class Ranks:
     # --- channels ----------------------------------------------------------------------------
 
     def _open(self, member: Member) -> None:
-        channel = self._network.channel(member, lambda: self._channel_changed(member.rank_id))
+        channel = self._network.channel(
+            member, lambda: self._channel_changed(member.rank_id), self._on_condemned
+        )
         self._ranks[member.rank_id] = _Rank(member, channel)
         self._supervisor.spawn(channel.run())
 

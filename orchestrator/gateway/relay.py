@@ -199,6 +199,8 @@ async def _end(call: Call, send: Send) -> str:
         finish = Finish.STOP
     elif splitter.exhausted:
         finish = Finish.LENGTH
+    if not call.started and finished is not None and finished.poison:
+        return await _refuse(call, send, bad_request(_POISON))
     if not call.started and finish is Finish.REFUSED:
         return await _refuse(call, send, _refusal(call))
     if not call.started and finish not in {Finish.STOP, Finish.LENGTH}:
@@ -209,6 +211,10 @@ async def _end(call: Call, send: Send) -> str:
     await _send(call, send, tail + call.reply.end(reason, call.usage), last=True)
     _judge(call, finish, reason)
     return reason
+
+
+# 400, since a client would send again what is answered 500 or 503.
+_POISON = "Engines have failed on this prompt, so it is not tried again for a while"
 
 
 def _refusal(call: Call) -> ApiError:

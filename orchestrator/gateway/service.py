@@ -15,6 +15,7 @@ from orchestrator import admission, handoff, routing, scaling
 from orchestrator.admission import Admission, ThinkingBudget, ThinkingCase, thinking_budget
 from orchestrator.codec import ThoughtLimit
 from orchestrator.core import (
+    Finish,
     KvParams,
     KvSource,
     RankId,
@@ -26,16 +27,19 @@ from orchestrator.core import (
 )
 from orchestrator.engines import ChannelLimits, End, KvPair, Sampling, Submit
 from orchestrator.gateway.decision_log import admission_fields, decision_fields
+from orchestrator.gateway.drains import Drains
 from orchestrator.gateway.network import Member, Network
 from orchestrator.gateway.passage import Passage
 from orchestrator.gateway.ranks import Ranks
 from orchestrator.gateway.supervisor import Supervisor
-from orchestrator.handoff import Handoff
+from orchestrator.handoff import Finished, Handoff
 from orchestrator.spec import ModelSpec, Spec
 from orchestrator.telemetry import Log, Metrics, metrics
 
 TICK_S = 0.5  # how late a deadline may be noticed
 LOAD_MAX = 1e9  # of a fleet without a slot that is asked for some
+_SEED_STEP, _SEEDS = 0x9E3779B97F4A7C15, 1 << 63  # of Weyl's sequence; torch takes 64 bits
+_POISON = "engines have died of this prompt lately, so it is not tried again for a while"
 
 
 def _loop_time() -> float:
@@ -82,6 +86,8 @@ class Service:
         self._admission = Admission(spec.admission)
         self._passages: dict[str, Passage] = {}  # until the last submission has ended
         self._stranded: dict[str, Passage] = {}  # found no rank when they last looked
+        self._drains = Drains()
+        self._quarantine = handoff.Quarantine()
         self._host = host or Host()
         self._now = self._host.now
         self._meter = scaling.Meter()
@@ -92,7 +98,14 @@ class Service:
         )
         network = self._host.network or Network(gateway_id, limits)
         self.ranks = Ranks(
-            limits, supervisor, self._fleet_changed, self._now, log, network, _costs(model)
+            limits,
+            supervisor,
+            self._fleet_changed,
+            self._now,
+            log,
+            network,
+            _costs(model),
+            self._condemned,
         )
         self.ranks.credits[self._decoder] = _credits(spec)
         self._slots = 0
@@ -157,6 +170,9 @@ class Service:
         )
         passage = self._host.passage(request, prompt_ids, sampling, machine, cache_salt, pin_ids)
         self._passages[request.request_id] = passage
+        if self._quarantine.refuses(prompt_ids, self._now()):
+            passage.finish(Finished(Finish.REFUSED, _POISON, poison=True))
+            return passage
         costs = self.ranks.costs[self._prefiller]
         self._meter.arrived(len(prompt_ids), costs, self._now())
         self._admit(admission.Arrived(request, self._work_s(request)))
@@ -278,12 +294,17 @@ class Service:
                     rank_id, submission = passage.attempts[attempt]
                     self.ranks.cancel(RankId(rank_id), submission)
                 case handoff.Finished():
+                    if action.poison:
+                        self._condemn(passage)
                     self._log_end(passage, action)
                     passage.finish(action)
 
     def _route(
         self, passage: Passage, role: Role, excluded: frozenset[RankId]
     ) -> handoff.Routed | handoff.NotRouted:
+        if passage.handoff.suspect and not self._quarantine.may_try(passage.request.request_id):
+            self._stranded[passage.request.request_id] = passage
+            return handoff.NotRouted()
         leg = passage.handoff.leg
         decision = self.ranks.decide(role, leg, _prompt(passage), excluded)
         choice = decision.choice
@@ -305,7 +326,8 @@ class Service:
         passage.attempts[send.attempt] = (send.rank_id, submission)
         if send.attempt > 1 and send.kv_source is not KvSource.TRANSFER:
             self.metrics.count(metrics.RESUMED, 1, self.model.name)
-        sampling = replace(passage.sampling, max_tokens=send.max_tokens)
+        seed = _later_seed(passage.sampling.seed, len(send.emitted))
+        sampling = replace(passage.sampling, max_tokens=send.max_tokens, seed=seed)
         if send.kv_source is KvSource.PRODUCE:
             # Its one token is drawn again. A prefill that stopped at once would leave no KV.
             sampling = replace(
@@ -354,6 +376,21 @@ class Service:
         )
         self.ranks.submit(decision, prompt, submit, _Nobody())
 
+    def _condemn(self, passage: Passage) -> None:
+        digest = handoff.digest_of(passage.prompt_ids)
+        self._condemned(digest, self.spec.handoff.quarantine_s)
+        self.ranks.condemn(digest, self.spec.handoff.quarantine_s)
+        self.metrics.count(metrics.QUARANTINED, 1, self.model.name)
+        self._log.error(
+            "request_quarantined",
+            request_id=passage.request.request_id,
+            ranks=[rank_id for rank_id, _ in passage.attempts.values()],
+            refused_s=self.spec.handoff.quarantine_s,
+        )
+
+    def _condemned(self, digest: bytes, refuse_s: float) -> None:
+        self._quarantine.condemn(digest, self._now() + refuse_s)
+
     def _log_end(self, passage: Passage, end: handoff.Finished) -> None:
         output_tokens = len(passage.handoff.emitted)
         self.ranks.drew(output_tokens)
@@ -391,6 +428,11 @@ class Service:
         self._wake()
 
     def _wake(self) -> None:
+        alone = self._quarantine.alone
+        if alone is not None:
+            tried = self._passages.get(alone)
+            if tried is None or not tried.handoff.suspect:
+                self._quarantine.settled()
         stranded, self._stranded = self._stranded, {}
         for request_id, passage in stranded.items():
             if passage.handoff.waiting:
@@ -402,9 +444,29 @@ class Service:
         """Time has passed: to be called every `TICK_S`."""
         self._admit(admission.Passed())
         self._wake()
+        self._look_at_drains()
         self.ranks.tick()
         for outcome, batches in self.ranks.kv_batches().items():
             self.metrics.set(metrics.KV_BATCHES, batches, self.model.name, outcome)
+
+    def _look_at_drains(self) -> None:
+        """Moves what runs on ranks that drain, if it is time."""
+        drains, now = self.ranks.drains(), self._now()
+        elsewhere = bool(self.ranks.view(now).of(self._decoder)) if drains else False
+        usual = self._meter.output_tokens
+        for passage, seen in self._drains.due(self._passages, drains, usual, elsewhere, now):
+            self._decisions.info(
+                "drain",
+                decision="move",
+                reason=seen.verdict.reason,
+                request_id=passage.request.request_id,
+                rank_id=seen.rank_id,
+                running=seen.running,
+                drain_at=drains[seen.rank_id],
+                now=now,
+            )
+            self.metrics.count(metrics.MOVED, 1, self.model.name, seen.verdict.reason)
+            self._do(passage, passage.handoff.on(handoff.Moved(), now))
 
     async def _tick(self) -> None:
         while True:
@@ -438,7 +500,7 @@ class _Sink:
     def on_end(self, end: End) -> None:
         passage = self._passage
         event = handoff.Ended(
-            self._attempt, end.finish, end.kv_params, end.cached_tokens, end.cause
+            self._attempt, end.finish, end.kv_params, end.cached_tokens, end.cause, end.died
         )
         self._service._do(passage, passage.handoff.on(event, self._service._now()))
 
@@ -455,6 +517,13 @@ def _credits(spec: Spec) -> int:
     if most is None:
         return spec.channel.max_requests
     return min(spec.channel.max_requests, -(-most // spec.gateway.replicas))
+
+
+def _later_seed(seed: int | None, emitted: int) -> int | None:
+    """With which what has been emitted is continued elsewhere. An engine begins a seed's numbers
+    anew, and the same ones again would make what follows resemble what came before.
+    """
+    return seed if seed is None or not emitted else (seed + emitted * _SEED_STEP) % _SEEDS
 
 
 def _continued(prompt_ids: TokenIds, emitted: Sequence[int]) -> TokenIds:

@@ -1,6 +1,6 @@
 """One request's passage prefill -> KV transfer -> decode."""
 
-from orchestrator.handoff.handoff import (
+from orchestrator.handoff.events import (
     Abort,
     Action,
     Begun,
@@ -10,7 +10,7 @@ from orchestrator.handoff.handoff import (
     Ended,
     Event,
     Finished,
-    Handoff,
+    Moved,
     NotRouted,
     Pair,
     Pinned,
@@ -20,7 +20,9 @@ from orchestrator.handoff.handoff import (
     Tokens,
     Woken,
 )
+from orchestrator.handoff.handoff import Handoff
 from orchestrator.handoff.path import Path, PathChoice, Reason, choose_path
+from orchestrator.handoff.quarantine import Quarantine, digest_of
 
 __all__ = [
     "Abort",
@@ -33,11 +35,13 @@ __all__ = [
     "Event",
     "Finished",
     "Handoff",
+    "Moved",
     "NotRouted",
     "Pair",
     "Path",
     "PathChoice",
     "Pinned",
+    "Quarantine",
     "Reason",
     "Release",
     "Routed",
@@ -45,4 +49,5 @@ __all__ = [
     "Tokens",
     "Woken",
     "choose_path",
+    "digest_of",
 ]

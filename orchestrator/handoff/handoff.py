@@ -4,11 +4,12 @@ The host feeds events and does the actions, in order. What it guarantees, whatev
 whatever order: exactly one `Finished` unless the request was cancelled, and then none; no token
 after it; a KV reference goes to one decode submission or is released, once, since an engine answers
 a stale one with wrong tokens and holds the blocks of one that nobody reads; a cancel waits for KV
-that is on its way; at most `attempts_max` submissions, and one if they come in pairs, and as many
-again behind a thought that had to be closed.
+that is on its way; at most `attempts_max` submissions, and one if they come in pairs, since the
+last that got on or was moved, or since a thought had to be closed.
 
 A rank that dies in mid-stream is survived: prompt plus emitted tokens go to another rank, unless
-the host has said that these cannot be continued.
+the host has said that these cannot be continued. The same is done on purpose with a request whose
+rank drains: what it was told to leave ends first, and only then another rank is asked.
 
 A thought that goes on beyond its hard budget is closed here, whatever the engine does: its mark
 becomes output, and the answer is drawn behind it.
@@ -18,147 +19,36 @@ which any decode rank reads the blocks. PULL_BOUND: the same, but the prefill ra
 beforehand. PUSH: both ranks are told of each other and begin at once; the prefill rank writes.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import assert_never
 
 from orchestrator.codec import ThoughtLimit
-from orchestrator.core import Finish, KvParams, KvSource, RankId, Role, TokenLogprob
+from orchestrator.core import Finish, KvParams, KvSource, RankId, Role
+from orchestrator.handoff.events import (
+    Abort,
+    Action,
+    Begun,
+    Cancelled,
+    Choose,
+    Emit,
+    Ended,
+    Event,
+    Finished,
+    Moved,
+    NotRouted,
+    Pair,
+    Pinned,
+    Release,
+    Routed,
+    Send,
+    Tokens,
+    Woken,
+)
 from orchestrator.handoff.path import Path
+from orchestrator.handoff.quarantine import YOUNG_TOKENS
 from orchestrator.routing import Leg
 from orchestrator.spec import HandoffSpec, KvHandoff
-
-# --- events ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """The request was admitted, and this is its path."""
-
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Routed:
-    """The answer to `Choose`: the rank to use."""
-
-    rank_id: RankId
-
-
-@dataclass(frozen=True, slots=True)
-class NotRouted:
-    """The answer to `Choose`: no rank now. `all_excluded`: only ranks that failed us are left."""
-
-    all_excluded: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Woken:
-    """The fleet has changed or time has passed: a waiting request may look again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """New ids of one submission; their logprobs, if there are any, are passed on unread."""
-
-    attempt: int
-    ids: list[int]
-    logprobs: Sequence[TokenLogprob] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Pinned:
-    """What has been emitted cannot be continued on another rank: a grammar has begun, and another
-    engine would begin it anew in the middle of its text.
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The one end of one submission."""
-
-    attempt: int
-    finish: Finish
-    kv_params: KvParams | None = None
-    cached_tokens: int = 0
-    cause: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """The client went away, or the host has all it wants."""
-
-
-Event = Begun | Routed | NotRouted | Woken | Tokens | Pinned | Ended | Cancelled
-
-# --- actions -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Choose:
-    """Ask the router for a rank of the role and feed back `Routed` or `NotRouted`."""
-
-    role: Role
-    excluded: frozenset[RankId]
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two submissions that know of each other: the same `number` of the request, and the peer."""
-
-    number: int
-    peer: RankId
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Submit to the rank: the prompt, then `emitted` more ids; draw at most `max_tokens`.
-
-    A transfer has the reference that the prefill ended with, or a `pair`.
-    """
-
-    attempt: int
-    rank_id: RankId
-    kv_source: KvSource
-    kv_params: KvParams | None
-    emitted: tuple[int, ...]
-    max_tokens: int
-    pair: Pair | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Emit:
-    """These ids are the request's next output."""
-
-    ids: list[int]
-    logprobs: Sequence[TokenLogprob] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """Cancel the submission; its end still comes and is ignored."""
-
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Nobody will read what this reference names: see that its rank frees the blocks."""
-
-    kv_params: KvParams
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The request is over. `finish` is STOP, LENGTH, REFUSED or FAILED."""
-
-    finish: Finish
-    cause: str = ""
-
-
-Action = Choose | Send | Emit | Abort | Release | Finished
-
 
 _NO_REFERENCE = "the prefill rank returned no reference to the KV"
 _PINNED = "an answer that a grammar constrains is not continued on another rank"
@@ -200,21 +90,24 @@ class Handoff:
         self._path = Path.IN_PLACE
         self._phase = _Phase.NEW
         self._attempts = 0
+        self._forgiven = 0  # of those, up to the last one that got on, or was moved
         self._pairs = 0
         self._prefill_rank: RankId | None = None  # chosen, and to be told its peer
         self._prefill: _Sent | None = None  # running
         self._decode: _Sent | None = None  # running
         self._peer: RankId | None = None  # the decode rank that the prefill is bound to
         self._moving = False  # the running decode's KV has not come yet, as far as is known
+        self._leaving = False  # the running decode was told to end, to be continued elsewhere
         self._left: set[int] = set()  # aborted ones whose end has not come
         self._failed: frozenset[RankId] = frozenset()
         self._kv_params: KvParams | None = None  # held between the legs only
         self._waits_since: float | None = None
         self._not_before = 0.0  # when a rank that has failed may be tried again
         self._cause = ""
+        self._deaths = 0  # of engines, in a row, at the beginning of what they did for it
+        self._sent_tokens = 0  # that had been emitted when the decode was sent
         self._pinned = False
         self._closed_at = 0  # emitted ids when the thought was closed here
-        self._spared = 0  # attempts until then
         self._cached_tokens: int | None = None
         self.emitted: list[int] = []
 
@@ -242,6 +135,18 @@ class Handoff:
         return Leg.DECODE if moved else Leg.WHOLE
 
     @property
+    def movable(self) -> RankId | None:
+        """The rank that decodes, if what it does can be continued on another one."""
+        if self._decode is None or self._moving or self._leaving or self._pinned:
+            return None
+        return None if self._phase is _Phase.CANCELLED else self._decode.rank_id
+
+    @property
+    def suspect(self) -> bool:
+        """Whether an engine may have died of it, and none has shown yet that it is harmless."""
+        return self._deaths > 0 and not self.over
+
+    @property
     def over(self) -> bool:
         """Whether nothing will come any more."""
         return self._phase is _Phase.OVER
@@ -258,14 +163,14 @@ class Handoff:
             case Begun(path):
                 self._path = path
                 return self._restart()
-            case Routed(rank_id):
-                return self._routed(rank_id)
-            case NotRouted(all_excluded):
-                return self._not_routed(all_excluded, now)
+            case Routed() | NotRouted():
+                return self._answered(event, now)
             case Woken():
                 return self._woken(now)
             case Pinned():
                 return self._pin()
+            case Moved():
+                return self._move()
             case Cancelled():
                 return self._cancelled()
             case _:
@@ -285,6 +190,11 @@ class Handoff:
         self._phase = phase
         role = Role.PREFILL if phase is _Phase.CHOOSING_PREFILL else self._decoder
         return [Choose(role, self._failed)]
+
+    def _answered(self, answer: Routed | NotRouted, now: float) -> list[Action]:
+        if isinstance(answer, Routed):
+            return self._routed(answer.rank_id)
+        return self._not_routed(answer.all_excluded, now)
 
     def _routed(self, rank_id: RankId) -> list[Action]:
         self._waits_since = None
@@ -307,6 +217,7 @@ class Handoff:
     def _send_prefill(self, rank_id: RankId, pair: Pair | None) -> Send:
         self._phase = _Phase.SENT
         self._attempts += 1
+        self._sent_tokens = len(self.emitted)
         self._prefill = _Sent(self._attempts, rank_id)
         emitted = tuple(self.emitted)
         return Send(self._attempts, rank_id, KvSource.PRODUCE, None, emitted, 1, pair)
@@ -318,6 +229,7 @@ class Handoff:
         params, self._kv_params = self._kv_params, None
         self._moving = params is not None or pair is not None
         source = KvSource.TRANSFER if self._moving else KvSource.LOCAL
+        self._sent_tokens = len(self.emitted)
         left = self._max_tokens - len(self.emitted)
         return Send(self._attempts, rank_id, source, params, tuple(self.emitted), left, pair)
 
@@ -355,13 +267,15 @@ class Handoff:
         if self._thought is not None and (kept := self._thought.cut(tokens.ids)) is not None:
             return self._close_thought(tokens.ids[:kept], self._thought.close_id)
         self.emitted.extend(tokens.ids)
+        if self._deaths and not self._young:
+            self._deaths = 0
         return [Emit(tokens.ids, tokens.logprobs)]
 
     def _close_thought(self, ids: list[int], close_id: int) -> list[Action]:
         """The answer goes on behind the mark, where the thought's KV most likely is: in place."""
         ids = [*ids, close_id]
         self.emitted.extend(ids)
-        self._closed_at, self._spared = len(self.emitted), self._attempts
+        self._closed_at, self._forgiven = len(self.emitted), self._attempts
         actions = [Emit(ids), *self._leave_off()]
         if len(self.emitted) >= self._max_tokens:
             return [*actions, *self._finish(Finish.LENGTH, "")]
@@ -405,6 +319,8 @@ class Handoff:
     def _decode_ended(self, end: Ended, sent: _Sent) -> list[Action]:
         if self._phase is _Phase.CANCELLED:
             return self._stopped()
+        if self._leaving:
+            return self._moved(end)
         match end.finish:
             case Finish.STOP | Finish.LENGTH:
                 if self._cached_tokens is None:
@@ -417,6 +333,30 @@ class Handoff:
             case _:
                 assert_never(end.finish)
 
+    # --- moves ---------------------------------------------------------------------------------
+
+    def _move(self) -> list[Action]:
+        if self.movable is None:
+            return []
+        assert self._decode is not None
+        self._leaving = True
+        return [Abort(self._decode.attempt)]
+
+    def _moved(self, end: Ended) -> list[Action]:
+        """The rank has let it go. Whatever it said of the end: tokens that came behind the abort
+        were not taken, so another rank draws them, and the end, again.
+        """
+        self._leaving = False
+        self._forgiven = self._attempts
+        if self._cached_tokens is None:
+            self._cached_tokens = end.cached_tokens
+        actions = self._leave_off()
+        if len(self.emitted) >= self._max_tokens:
+            return [*actions, *self._finish(Finish.LENGTH, "")]
+        if self._pinned and self.emitted:
+            return [*actions, *self._finish(Finish.FAILED, _PINNED)]
+        return [*actions, *self._restart()]
+
     # --- ends ----------------------------------------------------------------------------------
 
     def _retry(self, end: Ended, sent: _Sent) -> list[Action]:
@@ -428,13 +368,25 @@ class Handoff:
         self._cause = cause
         self._failed |= {sent.rank_id}
         actions = self._leave_off()
+        if not self._young:
+            self._forgiven = self._attempts
+        if end.died and self._young:
+            self._deaths += 1
+            if self._deaths >= self._spec.deaths_max:
+                said = f"{self._deaths} engines in a row have died at the beginning of it: {cause}"
+                return [*actions, *self._finish(Finish.FAILED, said, poison=True)]
         if len(self.emitted) >= self._max_tokens:
             return [*actions, *self._finish(Finish.LENGTH, "")]
         if self._pinned and len(self.emitted) > self._closed_at:
             return [*actions, *self._finish(Finish.FAILED, f"{cause}; {_PINNED}")]
-        if self._attempts - self._spared >= self._spec.attempts_max:
+        if self._attempts - self._forgiven >= self._spec.attempts_max:
             return [*actions, *self._finish(Finish.FAILED, cause)]
         return [*actions, *self._restart()]
+
+    @property
+    def _young(self) -> bool:
+        """Whether the engine that has it, or had it last, was only at the beginning of its work."""
+        return len(self.emitted) - self._sent_tokens < YOUNG_TOKENS
 
     def _pin(self) -> list[Action]:
         self._pinned = True
@@ -455,16 +407,18 @@ class Handoff:
         self._phase = _Phase.OVER
         return [*self._leave_off(), *self._released()]
 
-    def _finish(self, finish: Finish, cause: str) -> list[Action]:
+    def _finish(self, finish: Finish, cause: str, *, poison: bool = False) -> list[Action]:
         self._waits_since = None
-        return [*self._stopped(), Finished(finish, cause)]
+        return [*self._stopped(), Finished(finish, cause, poison)]
 
     def _leave_off(self) -> list[Action]:
         """Aborts what runs; its ends are no longer waited for."""
         running = [sent for sent in (self._prefill, self._decode) if sent is not None]
+        told = self._decode if self._leaving else None
         self._prefill = self._decode = None
+        self._leaving = False
         self._left.update(sent.attempt for sent in running)
-        return [Abort(sent.attempt) for sent in running]
+        return [Abort(sent.attempt) for sent in running if sent is not told]
 
     def _released(self) -> list[Action]:
         params, self._kv_params = self._kv_params, None

@@ -1,7 +1,14 @@
 """Which layout, on which nodes, and why not another; what a gang asks of the cluster."""
 
 from orchestrator.placement.asked import Asked, Objective, Slo
-from orchestrator.placement.bundles import Bundles, Impossible, bundles, node_label, spread
+from orchestrator.placement.bundles import (
+    NODE_GROUP,
+    Bundles,
+    Impossible,
+    bundles,
+    node_label,
+    spread,
+)
 from orchestrator.placement.cost import per_day, per_million
 from orchestrator.placement.fleets import Crew, Fleet, Predict, predict_fleets
 from orchestrator.placement.legality import judge
@@ -23,6 +30,7 @@ from orchestrator.placement.shapes import Shape, shapes
 from orchestrator.placement.why import WhatIf, compared, reasons_for, what_ifs
 
 __all__ = [
+    "NODE_GROUP",
     "OF_CHOICE",
     "Asked",
     "Bands",

@@ -71,6 +71,9 @@ def spread(gang: GangSpec) -> str:
     return "STRICT_SPREAD" if gang.nodes > 1 else "STRICT_PACK"
 
 
+NODE_GROUP = "r1-serve/"  # begins the name of each such label
+
+
 def node_label(group: str) -> Mapping[str, str]:
     """The label that a node has for being in a group, in Ray and on a worker group of KubeRay."""
-    return {f"r1-serve/{group}": "true"}
+    return {f"{NODE_GROUP}{group}": "true"}

@@ -23,13 +23,22 @@ from orchestrator.gateway import Member, Supervisor
 from orchestrator.perf import load_s, start_s
 from orchestrator.runtime.engine_process import Ready
 from orchestrator.runtime.fleet_watch import MEMBERS
-from orchestrator.runtime.launch import NodeCommands, NodeFacts, gang_commands, ports_per_node
+from orchestrator.runtime.launch import (
+    NodeCommands,
+    NodeFacts,
+    gang_commands,
+    pool_name,
+    ports_per_node,
+)
 from orchestrator.runtime.node_agent import NodeAgent
 from orchestrator.runtime.preflight import check_nodes
-from orchestrator.spec import PoolSpec, Spec
+from orchestrator.runtime.ray_nodes import left_s
+from orchestrator.spec import PoolSpec, Spec, spec_of_environment
 from orchestrator.telemetry import Log, open_log
 
 WATCH_S = 1.0  # how often the gang's progress is judged
+HELD_S = 10.0  # KV that nobody has read for so long will not be: its decode rank is gone
+TOLD_BEATS = 2.0  # heartbeats until every gateway knows of a drain, and what it sent has arrived
 DESCRIBE_S = 120.0  # an actor on a reserved bundle starts in seconds; then its node is in trouble
 STOP_S = 15.0  # how long the ends of a gang's processes are waited for
 LEASES = 2  # a node that is cut off ends its processes after so many times `cut_off_after_s`
@@ -39,8 +48,9 @@ class Gang:
     """Holds a placement group with a bundle per node, and the engine processes in each."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, spec: Spec, model_name: str, role: Role
+        self, model_name: str, role: Role
     ) -> None:
+        spec = spec_of_environment()
         model = spec.model(model_name)
         pool = model.pool(role)
         assert pool is not None
@@ -54,6 +64,9 @@ class Gang:
         self._agents = _start_agents(pool)
         self._unheard: set[int] = set()  # the nodes that do not answer
         self._failure: str | None = None
+        self._drained: asyncio.Task[None] | None = None  # the one drain, from its beginning
+        self._members: list[Member] = []
+        self._channels: list[RankChannel] = []  # none before all of them serve
         try:
             nodes = await self._describe()
             check_nodes(model, pool.gang.gpus_per_node, nodes)
@@ -64,7 +77,13 @@ class Gang:
             await self._stop_agents()
             raise
         self._members = [
-            Member(RankId(f"{self._gang_id}/{rank.rank}"), role, rank.address, self._gang_id)
+            Member(
+                RankId(f"{self._gang_id}/{rank.rank}"),
+                role,
+                rank.address,
+                self._gang_id,
+                tuple(dict.fromkeys(node.node_id for node in nodes)),
+            )
             for rank in ready
         ]
         self._channels = [self._channel(member) for member in self._members]
@@ -87,19 +106,81 @@ class Gang:
         if cause := self._failure or self._supervisor.failure():
             raise RuntimeError(cause)
 
+    def status(self) -> fleet.Gang:
+        """What this gang is, as it is now."""
+        loads = [channel.load for channel in self._channels if channel.load is not None]
+        return fleet.Gang(
+            self._gang_id,
+            pool_name(self._model, self._role),
+            fleet.Phase.READY if self._drained is None else fleet.Phase.DRAINING,
+            self._members[0].nodes,
+            sum(load.running + load.waiting for load in loads),
+        )
+
+    async def drain(self, gang_ids: Sequence[str], wait_s: float | None) -> None:
+        """For operators: begins to drain if this gang is one of those, and returns. What runs may
+        go on for `wait_s`; None: as the spec says. When it is over this replica ends, and Serve
+        starts its successor.
+        """
+        if self._gang_id in gang_ids and self._drained is None:
+            self._log.info("gang_drain_asked", gang=self._gang_id, wait_s=wait_s)
+            self._supervisor.spawn(self._drain_and_leave(wait_s))
+
     async def __del__(self) -> None:
-        """Serve's graceful stop: no gateway sends here any more; waits for what is running."""
+        """Serve's graceful stop: of a scale-down, an upgrade, a node that is taken away."""
+        await self._drain(None)
+        await self._supervisor.stop()
+        await self._stop_agents()
+
+    async def _drain_and_leave(self, wait_s: float | None) -> None:
+        await self._drain(wait_s)
+        self._log.info("gang_gone", gang=self._gang_id)
+        await self._stop_agents()
+        os._exit(0)
+
+    async def _drain(self, wait_s: float | None) -> None:
+        """The barrier over the whole gang: every rank tells every gateway, which send nothing new
+        and move what does not end in time; over when no rank has anything, or after `drain_s`.
+        A second call only waits for the first one's end.
+        """
+        if not self._channels:
+            return  # it never served
+        if self._drained is None:
+            self._drained = self._supervisor.spawn(self._drain_once(wait_s))
+        await asyncio.wait([self._drained])
+
+    async def _drain_once(self, wait_s: float | None) -> None:
+        fleet_spec = self._spec.fleet
+        wait_s = fleet_spec.drain_wait_s if wait_s is None else wait_s
+        wait_s = fleet.wait_s(wait_s, await self._time_left())
+        self._log.info("gang_draining", gang=self._gang_id, wait_s=wait_s)
+        for channel in self._channels:
+            channel.drain(wait_s)
         try:
-            async with asyncio.timeout(self._spec.fleet.drain_s):
+            async with asyncio.timeout(max(fleet_spec.drain_s, wait_s)):
+                await asyncio.sleep(TOLD_BEATS * self._spec.channel.heartbeat_s)
                 await self._idle()
             self._log.info("gang_drained", gang=self._gang_id)
         except TimeoutError:
             self._log.warning("gang_drain_timed_out", gang=self._gang_id)
-        await self._supervisor.stop()
-        await self._stop_agents()
+
+    async def _time_left(self) -> float | None:
+        """Until a node of the gang will be taken away; None: nobody has said, or cannot now."""
+        try:
+            return await asyncio.to_thread(left_s, self._members[0].nodes)
+        except (RayError, RuntimeError) as error:
+            self._log.warning("deadline_unknown", gang=self._gang_id, cause=str(error))
+            return None
 
     async def _idle(self) -> None:
-        while any(map(_busy, self._channels)):  # noqa: ASYNC110
+        """Until no rank has a request, nor, for a while, holds KV that nobody has read yet."""
+        now = asyncio.get_running_loop().time
+        held_until = now() + HELD_S
+        while True:
+            if any(map(_busy, self._channels)):
+                held_until = now() + HELD_S
+            elif now() >= held_until or not any(map(_holds_kv, self._channels)):
+                return
             await asyncio.sleep(self._spec.channel.heartbeat_s)  # the load comes no more often
 
     # --- life ----------------------------------------------------------------------------------
@@ -291,6 +372,11 @@ def _busy(channel: RankChannel) -> bool:
     if channel.state is not ChannelState.OPEN:
         return False
     return channel.load is None or channel.load.running + channel.load.waiting > 0
+
+
+def _holds_kv(channel: RankChannel) -> bool:
+    load = channel.load
+    return channel.state is ChannelState.OPEN and load is not None and load.kv_usage > 0
 
 
 async def _phases(agent: ActorHandle) -> tuple[str, ...] | None:

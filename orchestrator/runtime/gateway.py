@@ -20,14 +20,17 @@ from orchestrator.gateway import (
 from orchestrator.runtime import fleet_feed
 from orchestrator.runtime.launch import pool_name
 from orchestrator.runtime.scaling_policy import stats_of
-from orchestrator.spec import Spec
+from orchestrator.runtime.scaling_spec import publish
+from orchestrator.runtime.serve_config import scaled
+from orchestrator.spec import spec_of_environment
 from orchestrator.telemetry import open_log
 
 
 class Gateway:
     """One gateway replica: codec, admission, routing, handoff, token channels."""
 
-    def __init__(self, spec: Spec, pools: dict[str, DeploymentHandle]) -> None:
+    def __init__(self, pools: dict[str, DeploymentHandle]) -> None:
+        spec = spec_of_environment()
         gateway_id = f"gateway-{serve.get_replica_context().replica_id.unique_id}"
         logs = Path(spec.log_dir)
         log = open_log(gateway_id, logs / f"{gateway_id}.log")
@@ -39,6 +42,8 @@ class Gateway:
             open_log(gateway_id, logs / f"decisions-{gateway_id}.jsonl"),
         )
         self._tenants = Tenants(spec, gateway_id, self._models.metrics, log)
+        if scaled(spec):
+            publish(spec)
         self._pools = {
             pool_name(model, pool.role): (model.name, pool.role)
             for model in spec.models

@@ -11,7 +11,6 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
-from urllib.request import Request, urlopen
 
 from ray import serve
 from ray.serve.schema import ApplicationStatus
@@ -19,9 +18,9 @@ from ray.serve.schema import ApplicationStatus
 from orchestrator.core import EngineStartError, StartError
 from orchestrator.gateway import load_tokenizers, read_keys
 from orchestrator.runtime import keeper
-from orchestrator.runtime.application import application
 from orchestrator.runtime.local_cluster import LocalCluster, check_port, last_line
-from orchestrator.runtime.serve_config import APPLICATION, scaled, serve_config
+from orchestrator.runtime.serve_api import put_config
+from orchestrator.runtime.serve_config import APPLICATION, serve_config
 from orchestrator.runtime.simulated import check_layout
 from orchestrator.spec import PUBLISHER, Spec, load_tenants, public_names
 
@@ -61,7 +60,7 @@ def run_local(spec: Spec, folder: Path, say: Say, began_at: float) -> None:
             gangs = ", ".join(f"{pool.replicas} x {pool.role}" for pool in model.pools)
             say(f"starting {model.name} ({model.profile.licence}): {gangs} ...")
         say(f"the gangs' logs are in {spec.log_dir}/")
-        _deploy(spec, cluster.dashboard_url)
+        _deploy(spec)
         _await_ready(spec)
         if spec.api.keys_path is None:
             first = f"first streamed token {_ask(spec, say, began_at):.0f} s after the command"
@@ -87,28 +86,18 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _deploy(spec: Spec, dashboard_url: str) -> None:
+def _deploy(spec: Spec) -> None:
+    """As a RayService does it: by a configuration, which alone may have a policy for the whole
+    application, and of which a changed one can be put later.
+    """
+    put_config(serve_config(spec))
     try:
-        if scaled(spec):
-            _deploy_config(spec, dashboard_url)
-        else:
-            serve.run(application(spec), name=APPLICATION, route_prefix="/")
+        _await_running()
     except RuntimeError as error:
         raise _cause_of(error, spec) from error
 
 
-def _deploy_config(spec: Spec, dashboard_url: str) -> None:
-    """Through Serve's REST API, which alone takes a policy for the whole application."""
-    body = json.dumps(serve_config(spec)).encode()
-    url = f"{dashboard_url}/api/serve/applications/"
-    request = Request(url, body, {"Content-Type": "application/json"}, method="PUT")
-    try:
-        with urlopen(request, timeout=READY_S):
-            pass
-    except OSError as error:
-        raise StartError(
-            f"Serve does not take the application: {error}", f"read the logs in {spec.log_dir}/"
-        ) from error
+def _await_running() -> None:
     while True:
         told = serve.status().applications.get(APPLICATION)
         if told is not None and told.status == ApplicationStatus.RUNNING:
@@ -212,6 +201,7 @@ def _announce(spec: Spec, cluster: LocalCluster, say: Say, first: str) -> None:
         f"  API            {url}  (DeepSeek's and OpenAI's; {keys})\n"
         f"  models         {', '.join(names)}\n"
         f"  Ray dashboard  {cluster.dashboard_url}\n"
+        f"  Ray address    {cluster.address}\n"
         f"  try            curl -N {url}/chat/completions -d "
         f'\'{{"model":"{names[0]}","stream":true,'
         f'"messages":[{{"role":"user","content":"{QUESTION}"}}]}}\'\n'

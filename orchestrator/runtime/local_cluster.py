@@ -72,6 +72,12 @@ class LocalCluster:
         assert self._cluster is not None
         return f"http://{self._cluster.webui_url}"
 
+    @property
+    def address(self) -> str:
+        """Of Ray's GCS, for `--address`."""
+        assert self._cluster is not None
+        return str(self._cluster.address)
+
     def start(self) -> None:
         """Starts head, nodes and Serve, whose settings are in the environment from now on."""
         os.environ.update(serve_environment(self._spec) | self._own_environment())

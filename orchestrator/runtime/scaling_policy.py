@@ -62,21 +62,25 @@ class ScalingPolicy:
 
     def __init__(
         self,
-        spec: str,
+        read: Callable[[], str | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         log: Log | None = None,
         report: Report | None = None,
     ) -> None:
-        """`spec` is YAML, since Serve passes on what JSON can hold."""
-        parsed = parse_spec(spec, "the spec of the scaling policy")
+        """`read` gives the spec, in YAML, as it is now, or None before it is known; it must not
+        wait.
+        """
         self._clock, self._wall = clock, wall
-        self._log = log or _open_log(parsed)
+        self._read = read or _published()
+        self._log = log
         self._report = report or _ray_metrics()
-        self._models = [_Model(parsed, model.name) for model in parsed.models if model.scaling]
+        self._text: str | None = None
+        self._models: list[_Model] = []
 
     def __call__(self, contexts: Contexts) -> tuple[dict[Any, int], dict[Any, dict[str, Any]]]:
         """The replicas of each pool of which something is known."""
+        self._follow()
         by_name = {deployment.name: deployment for deployment in contexts}
         now = self._clock()
         week_s = (self._wall() - _MONDAY_S) % _WEEK_S
@@ -91,7 +95,23 @@ class ScalingPolicy:
                 replicas[by_name[model.pools[role]]] = gangs
         return replicas, {}
 
+    def _follow(self) -> None:
+        """Takes up a spec that has changed; what was learned of a model stays."""
+        text = self._read()
+        if text is None or text == self._text:
+            return
+        self._text = text
+        spec = parse_spec(text, "the spec of the scaling policy")
+        self._log = self._log or _open_log(spec)
+        before = {model.name: model for model in self._models}
+        self._models = [
+            _Model(spec, model.name, before.get(model.name))
+            for model in spec.models
+            if model.scaling
+        ]
+
     def _tell(self, model: "_Model", decision: Decision) -> None:
+        assert self._log is not None
         self._report(model.name, decision)
         for target in decision.targets:
             if target.gangs != model.before.get(target.role):
@@ -112,15 +132,15 @@ class ScalingPolicy:
 class _Model:
     """One model's memory."""
 
-    def __init__(self, spec: Spec, name: str) -> None:
+    def __init__(self, spec: Spec, name: str, before: "_Model | None" = None) -> None:
         model = spec.model(name)
         self.name = name
         self.plan: Plan = scaling.plan_of(spec, model)
         self.pools = {pool.role: pool_name(model, pool.role) for pool in model.pools}
-        self.targets: dict[Role, int] = {}
+        self.targets: dict[Role, int] = {} if before is None else dict(before.targets)
         self.before: dict[Role, int] = {}
         self.seen: Seen | None = None
-        self._state = State()
+        self._state: State = State() if before is None else before._state
         self._asked_at: dict[Role, list[float]] = {role: [] for role in self.pools}
         self._due = 0.0
 
@@ -171,6 +191,12 @@ _FIELDS = fields(Observation)
 
 def _open_log(spec: Spec) -> Log:
     return open_log("scaling", Path(spec.log_dir) / "decisions-scaling.jsonl")
+
+
+def _published() -> Callable[[], str | None]:
+    from orchestrator.runtime.scaling_spec import Latest  # only in the controller
+
+    return Latest()
 
 
 def _ray_metrics() -> Report:

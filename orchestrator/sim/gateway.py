@@ -104,8 +104,12 @@ class SimGateway:
 
     def tick(self) -> None:
         """Time has passed."""
-        if not self.dead:
-            self.service.tick()
+        if self.dead:
+            return
+        for engine_id in self._world.pools.drains:
+            for channel in self.network.channels.get(engine_id, ()):
+                channel.bring()
+        self.service.tick()
 
     def die(self) -> None:
         """The process ends: its clients see a broken stream, its ranks a closed connection."""

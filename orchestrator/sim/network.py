@@ -46,8 +46,13 @@ class SimNetwork(Network):
         self.streams: list[SimEvents] = []
 
     @override
-    def channel(self, member: Member, on_state: Callable[[], None]) -> Channel:
-        found = SimChannel(self, member, on_state)
+    def channel(
+        self,
+        member: Member,
+        on_state: Callable[[], None],
+        on_condemned: Callable[[bytes, float], None],
+    ) -> Channel:
+        found = SimChannel(self, member, on_state, on_condemned)
         self.channels.setdefault(member.engine_id, []).append(found)
         return found
 
@@ -76,7 +81,13 @@ class SimNetwork(Network):
 class SimChannel:
     """A channel to one rank of a gang that is arithmetic."""
 
-    def __init__(self, network: SimNetwork, member: Member, on_state: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        network: SimNetwork,
+        member: Member,
+        on_state: Callable[[], None],
+        on_condemned: Callable[[bytes, float], None],
+    ) -> None:
         self.member = member
         self.state = ChannelState.CONNECTING
         self.info: EngineInfo | None = None
@@ -84,6 +95,7 @@ class SimChannel:
         self._network = network
         self.world = network.world
         self._on_state = on_state
+        self.on_condemned = on_condemned
         self._rank = int(member.rank_id.rpartition("/")[2])
         self._loads = self.world.pools.loads
         self._key = (member.engine_id, self._rank)
@@ -100,6 +112,19 @@ class SimChannel:
     def others(self) -> None:
         """Not simulated: a report implies it."""
         return None
+
+    @property
+    def drain_at(self) -> float | None:
+        """When what runs there is to be moved; None: it does not drain."""
+        return self.world.pools.drains.get(self.member.engine_id)
+
+    def bring(self) -> None:
+        """Hands on what has been drawn by now, which else waits until somebody must know."""
+        gang = self.world.pools.gang(self.member.engine_id)
+        if gang is not None and not self._cut:
+            for opened in list(self.open.values()):
+                if opened.job is not None:
+                    opened.bring(gang.emitted(opened.job))
 
     async def run(self) -> None:
         """Nothing to await in virtual time."""
@@ -160,6 +185,15 @@ class SimChannel:
         if opened is not None and opened.job is not None and gang is not None and not self._cut:
             gang.abort(opened.job, self.world.agenda.now)
 
+    def condemn(self, digest: bytes, refuse_s: float) -> None:
+        """Tells the rank's other gateways."""
+        if self.state is not ChannelState.OPEN or self._cut:
+            return
+        for gateway in self.world.gateways:
+            for channel in gateway.network.channels.get(self.member.engine_id, ()):
+                if channel is not self and channel.member == self.member and not channel.deaf:
+                    channel.on_condemned(digest, refuse_s)
+
     def close(self) -> None:
         """For good; what is open ends as LOST."""
         if not self._closed:
@@ -191,12 +225,8 @@ class SimChannel:
 
     def lose(self, cause: str) -> None:
         """The engine has died: what it has drawn has arrived, and its end is known at once."""
-        gang = self.world.pools.gang(self.member.engine_id)
-        if gang is not None and not self._cut:
-            for opened in list(self.open.values()):
-                if opened.job is not None:
-                    opened.bring(gang.emitted(opened.job))
-        self._lose(cause)
+        self.bring()
+        self._lose(cause, died=True)
 
     def cut(self, now: float) -> None:
         """The link is down: nothing passes, which either side notices after `lost_after_s`."""
@@ -221,13 +251,13 @@ class SimChannel:
                     gang.abort(opened.job, now)
         self._lose("the peer has been silent for too long")
 
-    def _lose(self, cause: str) -> None:
+    def _lose(self, cause: str, *, died: bool = False) -> None:
         was, self.state = self.state, ChannelState.LOST
         lost = list(self.open.values())
         self.open.clear()
         for opened in lost:
             opened.lost = True
-            opened.sink.on_end(End(Finish.LOST, cause=cause))
+            opened.sink.on_end(End(Finish.LOST, cause=cause, died=died))
         if was is not ChannelState.LOST or lost:
             self._on_state()
 

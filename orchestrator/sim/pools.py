@@ -69,6 +69,7 @@ class Pools:
         self._agenda = world.agenda
         self.slots: list[Slot] = []
         self.loads: dict[tuple[str, int], EngineLoad] = {}
+        self.drains: dict[str, float] = {}  # engine id -> when what runs there is to be moved
         self.publishers: dict[RankId, Publisher] = {}
         self.controller_until = 0.0  # nothing is started or listed before
         self.transfers_fail = 0.0  # share of pulls
@@ -125,6 +126,7 @@ class Pools:
         slot.listed = False
         self.tell(slot.model.role)
         gang, until = slot.gang, now + drain_s
+        self._drain(gang, now)
 
         def look(when: float) -> None:
             if slot.gang is gang and gang.open and when < until:
@@ -213,6 +215,7 @@ class Pools:
         self._world.lost(gang, cause)
         gang.die()
         del self._gangs[gang.engine_id]
+        self.drains.pop(gang.engine_id, None)
         for index in range(slot.model.ranks):
             self.loads.pop((gang.engine_id, index), None)
             self.publishers.pop(RankId(f"{gang.engine_id}/{index}"), None)
@@ -234,6 +237,7 @@ class Pools:
         slot.listed = False
         self.tell(slot.model.role)
         gang, until = slot.gang, now + drain_s
+        self._drain(gang, now)
 
         def look(when: float) -> None:
             if slot.gang is not gang:
@@ -246,6 +250,9 @@ class Pools:
             self._agenda.at(when + back_s, lambda _: self._back(slot))
 
         self._agenda.at(now + 3 * LISTING_S, look)
+
+    def _drain(self, gang: Gang, now: float) -> None:
+        self.drains[gang.engine_id] = now + self._world.spec.fleet.drain_wait_s
 
     def _back(self, slot: Slot) -> None:
         slot.down = False

@@ -22,6 +22,7 @@ from orchestrator.spec import (
     AdmissionSpec,
     ChannelSpec,
     EngineSpec,
+    FleetSpec,
     HandoffSpec,
     ModelSpec,
     PoolScaling,
@@ -184,6 +185,7 @@ def _fleet(seed: int) -> Scenario:
             queue_requests_max=stream.randint(4, 64), queue_timeout_s=stream.uniform(20, 600)
         ),
         handoff=HandoffSpec(attempts_max=stream.randint(2, 4), resume_wait_s=60.0),
+        fleet=FleetSpec(drain_wait_s=Chance(seed)("drain").choice((0.0, 2.0, 10.0, 120.0))),
     )
     return Scenario(
         pools=pools,

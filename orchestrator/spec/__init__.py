@@ -10,16 +10,20 @@ from orchestrator.spec.catalogue import (
 from orchestrator.spec.flags import flag_value
 from orchestrator.spec.inventory import Inventory, NodeSpec
 from orchestrator.spec.load import (
+    SPEC_VARIABLE,
     load_inventory,
     load_spec,
     parse_mapping,
     parse_plan,
     parse_spec,
     read_text,
+    spec_of_environment,
+    spec_text,
     spec_tree,
 )
 from orchestrator.spec.local import LOOPBACK, local_spec, simulated
 from orchestrator.spec.names import PUBLISHER, public_names
+from orchestrator.spec.parts import fixed_differences, gateway_part, pool_part, scaling_part
 from orchestrator.spec.scaling import CalendarEntry, Day, PoolScaling, ScalingSpec
 from orchestrator.spec.sources import Source, SourceKind, source_of
 from orchestrator.spec.spec import (
@@ -65,6 +69,7 @@ __all__ = [
     "CATALOGUE",
     "LOOPBACK",
     "PUBLISHER",
+    "SPEC_VARIABLE",
     "TENANT_NAME",
     "AdmissionSpec",
     "ApiProfile",
@@ -110,7 +115,9 @@ __all__ = [
     "ThinkingSpec",
     "TokenLimits",
     "UsageSpec",
+    "fixed_differences",
     "flag_value",
+    "gateway_part",
     "load_inventory",
     "load_spec",
     "load_tenants",
@@ -118,9 +125,13 @@ __all__ = [
     "parse_mapping",
     "parse_plan",
     "parse_spec",
+    "pool_part",
     "public_names",
     "read_text",
+    "scaling_part",
     "simulated",
     "source_of",
+    "spec_of_environment",
+    "spec_text",
     "spec_tree",
 ]

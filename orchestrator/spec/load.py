@@ -1,5 +1,6 @@
 """Reads a spec from YAML; unknown keys, wrong types and contradictions are errors with a path."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ from orchestrator.spec.tenancy_checks import tenancy_contradictions
 
 Tree = TypeVar("Tree")
 
+SPEC_VARIABLE = "R1_SERVE_SPEC"  # a part of the spec, in YAML, for one replica
+
 
 def load_spec(path: Path) -> Spec:
     """The spec in the file; raises SpecError naming the file, the key and the cure."""
@@ -33,6 +36,11 @@ def load_spec(path: Path) -> Spec:
 def parse_spec(text: str, origin: str = "spec") -> Spec:
     """The spec in a YAML text; `origin` names it in errors."""
     return _spec(parse_mapping(text, origin, "start from an example in deploy/local/"), origin)
+
+
+def spec_of_environment() -> Spec:
+    """The spec that this process was given in `SPEC_VARIABLE`, as what looks after it must have."""
+    return parse_spec(os.environ[SPEC_VARIABLE], f"${SPEC_VARIABLE}")
 
 
 def parse_plan(text: str, origin: str) -> Spec:
@@ -69,6 +77,11 @@ def spec_tree(spec: Spec) -> Mapping[str, object]:
     """What `parse_spec` reads back as the same spec; without what is as by default."""
     tree: Mapping[str, object] = _ADAPTER.dump_python(spec, mode="json", exclude_defaults=True)
     return tree
+
+
+def spec_text(spec: Spec) -> str:
+    """The YAML of `spec_tree`."""
+    return yaml.safe_dump(dict(spec_tree(spec)), sort_keys=False)
 
 
 def read_text(path: Path, what: str) -> str:
@@ -194,6 +207,7 @@ def _positive(spec: Spec) -> Iterator[tuple[str, float]]:
     yield "gateway.replicas", spec.gateway.replicas
     yield "gateway.keep_alive_s", spec.gateway.keep_alive_s
     yield "handoff.attempts_max", spec.handoff.attempts_max
+    yield "handoff.deaths_max", spec.handoff.deaths_max
     yield "fleet.start_attempts", spec.fleet.start_attempts
     yield "fleet.stuck_after_s", spec.fleet.stuck_after_s
     yield "fleet.cut_off_after_s", spec.fleet.cut_off_after_s

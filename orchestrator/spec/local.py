@@ -77,7 +77,9 @@ def simulated(spec: Spec, kind: EngineKind, model_path: str) -> Spec:
     return replace(spec, models=tuple(models), gateway=gateway, fleet=_FLEET)
 
 
-_FLEET = FleetSpec(health_period_s=1.0, start_attempts=1, stuck_after_s=60.0, drain_s=60.0)
+_FLEET = FleetSpec(
+    health_period_s=1.0, start_attempts=1, stuck_after_s=60.0, drain_wait_s=10.0, drain_s=60.0
+)
 
 
 def _engine(kind: EngineKind) -> EngineSpec:

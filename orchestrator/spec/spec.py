@@ -178,7 +178,11 @@ class HandoffSpec:
     kv: KvHandoff = KvHandoff.PULL
     fabric: Fabric | None = None  # None: what the connector takes by itself
     in_place_max_tokens: int = 15  # prompts up to this long are prefilled by the decode rank
-    attempts_max: int = 4  # submissions of one request after which it fails
+    attempts_max: int = 4  # submissions of one request that do not get on, after which it fails
+    # Engines that may die at the beginning of one request's work before it is taken to be the cause
+    # and fails. Its prompt is then refused for `quarantine_s`.
+    deaths_max: int = 2
+    quarantine_s: float = 600.0
     retry_pause_s: float = 1.0  # when every rank has failed it, before one of them is tried again
     resume_wait_s: float = 180.0  # how long a request waits for a rank once it has begun
 
@@ -241,7 +245,9 @@ class FleetSpec:
     start_attempts: int = 3  # failed first starts of a pool after which it is given up
     stuck_after_s: float = 300.0  # requests in flight and no engine step: the gang is dead
     cut_off_after_s: float = 30.0  # a node or rank of it that does not answer: the same
-    drain_s: float = 1_800.0  # a thought may take this long; then the drain ends it
+    # How long what runs on a gang that drains may go on there, before it is moved to another.
+    drain_wait_s: float = 120.0
+    drain_s: float = 1_800.0  # what could not be moved may take this long; then the drain ends it
 
 
 @dataclass(frozen=True, slots=True)

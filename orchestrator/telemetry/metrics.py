@@ -57,7 +57,22 @@ PATHS = Metric(
     ("model", "path", "reason"),
 )
 RESUMED = Metric(
-    "r1_requests_resumed_total", Kind.COUNTER, "Submissions after a rank failed.", ("model",)
+    "r1_requests_resumed_total",
+    Kind.COUNTER,
+    "Submissions after a rank failed or was left.",
+    ("model",),
+)
+MOVED = Metric(
+    "r1_requests_moved_total",
+    Kind.COUNTER,
+    "Requests moved from a rank that drains, by reason.",
+    ("model", "reason"),
+)
+QUARANTINED = Metric(
+    "r1_requests_quarantined_total",
+    Kind.COUNTER,
+    "Requests that engines died of, and that were given up.",
+    ("model",),
 )
 RANKS = Metric("r1_ranks_open", Kind.GAUGE, "Ranks that this gateway can reach.", ("model", "role"))
 KV_BATCHES = Metric(
@@ -101,6 +116,8 @@ CATALOGUE = (
     E2E,
     PATHS,
     RESUMED,
+    MOVED,
+    QUARANTINED,
     RANKS,
     KV_BATCHES,
     EMPTY_ANSWERS,

@@ -163,7 +163,12 @@ class FakeNetwork(Network):
         self.links: list[_Link] = []
 
     @override
-    def channel(self, member: Member, on_state: Callable[[], None]) -> Channel:
+    def channel(
+        self,
+        member: Member,
+        on_state: Callable[[], None],
+        on_condemned: Callable[[bytes, float], None],
+    ) -> Channel:
         spec = FakeEngineSpec(
             step_s=STEP_S,
             prefill_s_per_token=TOKEN_S,

@@ -10,7 +10,7 @@ from typing import cast
 from typing_extensions import override
 
 from orchestrator.core import Role
-from orchestrator.engines.channel.frames import Beat
+from orchestrator.engines.channel.frames import Beat, Condemned
 from orchestrator.engines.channel.gateway_side import Caller, GatewaySide, TokenSink
 from orchestrator.engines.channel.limits import ChannelLimits
 from orchestrator.engines.channel.liveness import Phase
@@ -30,7 +30,9 @@ class ChannelState(StrEnum):
 class RankChannel:
     """All requests of one gateway replica to one engine process.
 
-    `on_state` is called after each change of `state`, and after the ends that a loss brings.
+    `on_state` is called after each change of `state`, after the ends that a loss brings, and when
+    the rank begins to drain; `on_condemned` with the digest of a prompt that another gateway wants
+    to be refused, and for how long.
     Everything is called on the loop of `run`.
     """
 
@@ -43,6 +45,7 @@ class RankChannel:
         limits: ChannelLimits | None = None,
         token: str = "",
         on_state: Callable[["RankChannel"], None] | None = None,
+        on_condemned: Callable[[bytes, float], None] | None = None,
     ) -> None:
         """`address` is host:port; `token` is the secret that the engine was started with, or ""."""
         self.address = address
@@ -51,6 +54,7 @@ class RankChannel:
         self._limits = limits or ChannelLimits()
         self._caller = Caller(gateway_id, engine_id, token)
         self._on_state = on_state
+        self._on_condemned = on_condemned
         self._told = ChannelState.CONNECTING  # the state that `on_state` knows
         self._connection: _Connection | None = None  # the latest
         self._cause = ""
@@ -59,6 +63,7 @@ class RankChannel:
         self._role: Role | None = None
         self._load: EngineLoad | None = None
         self._others: Credit | None = None
+        self._drain_at: float | None = None
         self._load_at = -math.inf
 
     @property
@@ -95,6 +100,13 @@ class RankChannel:
     def others(self) -> Credit | None:
         """What other gateways had in flight there by the last heartbeat."""
         return self._others
+
+    @property
+    def drain_at(self) -> float | None:
+        """When what runs at the rank, which gets nothing new, is to be moved, on the loop's clock;
+        None while it does not drain. A drain is never taken back.
+        """
+        return self._drain_at
 
     def load_age(self, now: float) -> float:
         """Seconds since the last heartbeat; `now` is of the loop's clock. Infinite before it."""
@@ -135,6 +147,18 @@ class RankChannel:
         if self._connection is not None:
             self._connection.cancel(request_id)
 
+    def drain(self, drain_s: float) -> None:
+        """Has the rank tell all its gateways that it drains; see `Beat`. Nothing happens if the
+        channel is not open.
+        """
+        if self._connection is not None:
+            self._connection.drain(drain_s)
+
+    def condemn(self, digest: bytes, refuse_s: float) -> None:
+        """Tells the rank's other gateways of a prompt that engines die of."""
+        if self._connection is not None:
+            self._connection.condemn(Condemned(digest, refuse_s))
+
     def close(self) -> None:
         """Ends every open request with LOST, then `run`; for good."""
         if self._closed.is_set():
@@ -167,6 +191,13 @@ class RankChannel:
         self._load = beat.load
         self._others = beat.others
         self._load_at = now
+        if beat.condemned is not None and self._on_condemned is not None:
+            self._on_condemned(beat.condemned.digest, beat.condemned.refuse_s)
+        if beat.drain_s is not None:
+            begins = self._drain_at is None
+            self._drain_at = min(self._drain_at or math.inf, now + beat.drain_s)
+            if begins and self._on_state is not None:
+                self._on_state(self)
 
     def _settle(self, side: GatewaySide) -> None:
         if side.welcome is not None:
@@ -222,7 +253,8 @@ class _Connection(asyncio.Protocol):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self.cut("the engine closed the connection" if exc is None else f"connection lost: {exc}")
+        cause = "the engine closed the connection" if exc is None else f"connection lost: {exc}"
+        self.cut(cause, died=True)
 
     def submit(self, submit: Submit, sink: TokenSink) -> End | None:
         unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
@@ -234,9 +266,17 @@ class _Connection(asyncio.Protocol):
         self.side.cancel(request_id, self._loop.time())
         self._settle()
 
-    def cut(self, cause: str) -> None:
+    def drain(self, drain_s: float) -> None:
+        self.side.drain(drain_s)
+        self._settle()
+
+    def condemn(self, condemned: Condemned) -> None:
+        self.side.condemn(condemned)
+        self._settle()
+
+    def cut(self, cause: str, *, died: bool = False) -> None:
         """Closes the side, which ends its requests, and the transport; later calls do nothing."""
-        self.side.close(cause)
+        self.side.close(cause, died=died)
         self._settle()
 
     async def tick_until_cut(self) -> None:

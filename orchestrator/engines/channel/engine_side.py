@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
+import msgspec
+
 from orchestrator.core import Role, TokenLogprob
 from orchestrator.engines.channel import frames
 from orchestrator.engines.channel.limits import ChannelLimits
@@ -45,6 +47,14 @@ class Host(Protocol):
         """There is output: call `output` once this turn of the loop is over."""
         ...
 
+    def drain(self, drain_s: float) -> None:
+        """The gang drains: from now on `tick` is told how long what runs may go on."""
+        ...
+
+    def condemn(self, condemned: frames.Condemned) -> None:
+        """The gateway has something to tell the others."""
+        ...
+
 
 class EngineSide:
     """Serves one gateway. Each `Open` gets its `Ended` once, unless the connection is lost before.
@@ -66,6 +76,7 @@ class EngineSide:
         self._last_handle = -1
         self._running: set[int] = set()  # in the engine
         self._others = frames.NOTHING  # as the gateway was last told
+        self._drains = False  # the same
         self._control: list[bytes] = []
         self._tokens: dict[int, list[int]] = {}  # not sent yet, by handle
         self._logprobs: dict[int, list[TokenLogprob]] = {}  # one for each of those, if wanted
@@ -113,9 +124,11 @@ class EngineSide:
         except frames.FrameError as error:
             self.close(f"the gateway sent {error}")
 
-    def tick(self, now: float, load: EngineLoad, others: Credit) -> None:
-        """Sends a heartbeat if one is due, or if what the `others` have in flight has changed;
-        closes a lost connection. Call it every heartbeat.
+    def tick(
+        self, now: float, load: EngineLoad, others: Credit, drain_s: float | None = None
+    ) -> None:
+        """Sends a heartbeat if one is due, or if what the `others` have in flight has changed, or
+        the rank drains since the last; closes a lost connection. Call it every heartbeat.
         """
         if self.phase is Phase.CLOSED:
             return
@@ -126,9 +139,18 @@ class EngineSide:
             self.close(lapse)
             return
         live = self.phase is Phase.OPEN and not self._liveness.paused
-        if live and (self._liveness.beat_due(now) or others != self._others):
-            self._others = others
-            self._control.append(frames.frame(frames.Beat(load, others)))
+        drains = drain_s is not None
+        news = others != self._others or drains != self._drains
+        if live and (self._liveness.beat_due(now) or news):
+            self._others, self._drains = others, drains
+            self._control.append(frames.frame(frames.Beat(load, others, drain_s)))
+
+    def tell(self, condemned: frames.Condemned, load: EngineLoad, drain_s: float | None) -> None:
+        """Another gateway has said so."""
+        if self.phase is Phase.OPEN:
+            beat = frames.Beat(load, self._others, drain_s, condemned)
+            self._control.append(frames.frame(beat))
+            self._host.wake()
 
     def output(self) -> bytes:
         """Takes bytes to send, all or a part: call it until it is empty. Empty while paused."""
@@ -187,7 +209,10 @@ class EngineSide:
             case frames.Hello():
                 self._take_hello(message)
             case frames.Pulse():
-                pass
+                if message.drain_s is not None:
+                    self._host.drain(message.drain_s)
+                if message.condemned is not None:
+                    self._host.condemn(message.condemned)
             case _:
                 assert_never(message)
 
@@ -230,7 +255,7 @@ class EngineSide:
 
     def _queue_end(self, handle: int, end: End) -> None:
         if len(end.cause) > _CAUSE_CHARS_MAX:
-            end = End(end.finish, end.cached_tokens, end.kv_params, end.cause[:_CAUSE_CHARS_MAX])
+            end = msgspec.structs.replace(end, cause=end.cause[:_CAUSE_CHARS_MAX])
         framed = frames.frame(frames.Ended(handle, end))
         if frames.payload_bytes(framed) > self._limits.max_frame_bytes:
             cause = "the KV parameters are above the channel's frame limit"

@@ -31,6 +31,13 @@ _LOGPROB_BYTES = 15  # an array of a float and an array
 _ALTERNATIVE_BYTES = 1 + _INT_BYTES + 9  # an array of an id and a float
 
 
+class Condemned(msgspec.Struct, frozen=True, array_like=True):
+    """A prompt that engines die of, by its digest, and for how long it is to be refused."""
+
+    digest: bytes
+    refuse_s: float
+
+
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """The gateway's first frame. `engine_id` is the engine it means to reach: ports are reused."""
 
@@ -54,7 +61,12 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class Pulse(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """The gateway's heartbeat."""
+    """The gateway's heartbeat. One with `drain_s` is the wish that the rank drains from now on: see
+    `Beat`. Who looks after the gang sends it. `condemned` is for the rank's other gateways.
+    """
+
+    drain_s: float | None = None
+    condemned: Condemned | None = None
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=11):
@@ -93,10 +105,17 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag=14):
 
 
 class Beat(msgspec.Struct, frozen=True, array_like=True, tag=15):
-    """The engine's heartbeat. Also sent when what other gateways have in flight has changed."""
+    """The engine's heartbeat. Also sent when what other gateways have in flight has changed, and
+    when the rank begins to drain.
+
+    A rank that drains gets nothing new; what runs there may go on for another `drain_s` seconds,
+    and is moved then. `condemned` is what another gateway has just said.
+    """
 
     load: EngineLoad
     others: Credit = NOTHING
+    drain_s: float | None = None  # None: it does not drain
+    condemned: Condemned | None = None
 
 
 FromGateway = Hello | Open | Cancel | Pulse

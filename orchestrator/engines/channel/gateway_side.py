@@ -156,6 +156,16 @@ class GatewaySide:
         if self.phase is Phase.OPEN and self._liveness.beat_due(now) and not self._liveness.paused:
             self._output.append(frames.frame(frames.Pulse()))
 
+    def drain(self, drain_s: float) -> None:
+        """Asks the rank to drain; nothing happens if the channel is not open."""
+        if self.phase is Phase.OPEN:
+            self._output.append(frames.frame(frames.Pulse(drain_s)))
+
+    def condemn(self, condemned: frames.Condemned) -> None:
+        """Tells the rank's other gateways; nothing happens if the channel is not open."""
+        if self.phase is Phase.OPEN:
+            self._output.append(frames.frame(frames.Pulse(condemned=condemned)))
+
     def pause(self, now: float) -> None:
         """The write buffer is full."""
         self._liveness.pause(now)
@@ -164,14 +174,16 @@ class GatewaySide:
         """The write buffer has room again."""
         self._liveness.resume()
 
-    def close(self, cause: str) -> None:
-        """Ends every open request with LOST, in the order of their submits; for good."""
+    def close(self, cause: str, *, died: bool = False) -> None:
+        """Ends every open request with LOST, in the order of their submits; for good. `died`: the
+        engine's process has ended, as far as one can see.
+        """
         if self.phase is Phase.CLOSED:
             return
         self.phase = Phase.CLOSED
         self.cause = cause
         self._output.clear()
-        end = End(Finish.LOST, cause=cause)
+        end = End(Finish.LOST, cause=cause, died=died)
         for handle in list(self._requests):
             self._end(handle, end)
 

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from orchestrator.core import Role, TokenLogprob
 from orchestrator.engines.channel.engine_side import Callee, EngineSide
+from orchestrator.engines.channel.frames import Condemned
 from orchestrator.engines.channel.limits import ChannelLimits
 from orchestrator.engines.channel.liveness import Phase
 from orchestrator.engines.channel.sockets import bound_socket, name_of, no_delay
@@ -52,6 +53,7 @@ class ChannelServer:
         self._empty.set()
         self._routes: dict[str, _Route] = {}  # by the engine's request id
         self._telling = False  # credits are about to be told
+        self._drain_at: float | None = None  # when what runs is to be moved
 
     @property
     def connections(self) -> int:
@@ -101,7 +103,7 @@ class ChannelServer:
 
     def fail(self, cause: str) -> None:
         """Ends every request with FAILED, tells the gateways why, and takes no more of them."""
-        end = End(Finish.FAILED, cause=cause)
+        end = End(Finish.FAILED, cause=cause, died=True)
         for request_id in list(self._routes):
             self.on_end(request_id, end)
         self.close(cause)
@@ -134,6 +136,8 @@ class ChannelServer:
         route = self._routes.pop(request_id, None)
         if route is not None:
             _, handle, connection = route
+            if end.finish is Finish.FAILED and self._engine.failure() is not None:
+                end = msgspec.structs.replace(end, died=True)
             connection.on_end(handle, end)
             self._credits_changed()
 
@@ -168,10 +172,29 @@ class ChannelServer:
         self._telling = False
         self._tick()
 
+    def drain(self, drain_s: float) -> None:
+        """For connections: whoever looks after the gang wants it to drain. The first wish stands,
+        unless a later one leaves less time.
+        """
+        at = asyncio.get_running_loop().time() + drain_s
+        self._drain_at = at if self._drain_at is None else min(at, self._drain_at)
+        self._tick()
+
+    def condemn(self, condemned: Condemned, by: "_Connection") -> None:
+        """For connections: what one gateway tells the others."""
+        drain_s = self.drain_s(asyncio.get_running_loop().time())
+        for connection in list(self._connections.values()):
+            if connection is not by:
+                connection.tell(condemned, self._engine.load(), drain_s)
+
+    def drain_s(self, now: float) -> float | None:
+        """For connections: how long what runs may go on; None: it does not drain."""
+        return None if self._drain_at is None else max(0.0, self._drain_at - now)
+
     def _tick(self) -> None:
         now, load = asyncio.get_running_loop().time(), self._engine.load()
         for connection in list(self._connections.values()):
-            connection.tick(now, load, self.others(connection))
+            connection.tick(now, load, self.others(connection), self.drain_s(now))
 
     def load(self) -> EngineLoad:
         """For connections: the engine's load."""
@@ -235,7 +258,8 @@ class _Connection(asyncio.Protocol):
         now = self._loop.time()
         self._side.receive(data, now)
         if self._side.phase is not phase:  # welcomed or cut
-            self._side.tick(now, self._server.load(), self._server.others(self))
+            server = self._server
+            self._side.tick(now, server.load(), server.others(self), server.drain_s(now))
             self._flush()
 
     @override
@@ -255,9 +279,20 @@ class _Connection(asyncio.Protocol):
         self._side.close("the gateway closed the connection")
         self._server.gone(self._number)
 
-    def tick(self, now: float, load: EngineLoad, others: Credit) -> None:
-        self._side.tick(now, load, others)
+    def tick(self, now: float, load: EngineLoad, others: Credit, drain_s: float | None) -> None:
+        self._side.tick(now, load, others, drain_s)
         self._flush()
+
+    def drain(self, drain_s: float) -> None:
+        """For the side."""
+        self._server.drain(drain_s)
+
+    def condemn(self, condemned: Condemned) -> None:
+        """For the side."""
+        self._server.condemn(condemned, self)
+
+    def tell(self, condemned: Condemned, load: EngineLoad, drain_s: float | None) -> None:
+        self._side.tell(condemned, load, drain_s)
 
     def credit(self) -> Credit:
         """What its gateway has in flight."""

@@ -241,7 +241,7 @@ def test_an_engine_that_dies_silently_ends_all_failed_and_the_watch_says_why() -
             puppet.tokens(next(iter(puppet.running)), [4])
             puppet.dead = "out of memory"
             for sink in sinks:
-                assert await sink.ended() == End(Finish.FAILED, cause="out of memory")
+                assert await sink.ended() == End(Finish.FAILED, cause="out of memory", died=True)
             assert sinks[0].ids == [4]
             await until(lambda: channel.state is ChannelState.LOST)
 

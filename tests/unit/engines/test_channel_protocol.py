@@ -62,6 +62,8 @@ class RecordingHost:
         self.running: dict[int, Submit] = {}
         self.aborted: list[int] = []
         self.woken = 0
+        self.drains_s: list[float] = []
+        self.condemned: list[frames.Condemned] = []
 
     def start(self, handle: int, submit: Submit) -> None:
         self.running[handle] = submit
@@ -72,6 +74,12 @@ class RecordingHost:
     def wake(self) -> None:
         self.woken += 1
 
+    def drain(self, drain_s: float) -> None:
+        self.drains_s.append(drain_s)
+
+    def condemn(self, condemned: frames.Condemned) -> None:
+        self.condemned.append(condemned)
+
 
 class Pair:
     """A gateway side and an engine side, and the bytes between them."""
@@ -79,14 +87,22 @@ class Pair:
     def __init__(self, caller: Caller | None = None, limits: ChannelLimits = LIMITS) -> None:
         self.host = RecordingHost()
         self.loads: list[tuple[EngineLoad, float]] = []
+        self.drains_s: list[float | None] = []
+        self.condemned: list[frames.Condemned] = []
         callee = Callee("engine", Role.DECODE, INFO, "secret")
         self.engine = EngineSide(callee, limits, self.host, 0.0)
         self.gateway = GatewaySide(
             caller or Caller("gateway", "engine", "secret"),
             limits,
-            lambda beat, now: self.loads.append((beat.load, now)),
+            self._beat,
             0.0,
         )
+
+    def _beat(self, beat: frames.Beat, now: float) -> None:
+        self.loads.append((beat.load, now))
+        self.drains_s.append(beat.drain_s)
+        if beat.condemned is not None:
+            self.condemned.append(beat.condemned)
 
     def up(self, now: float = 0.0) -> None:
         self.engine.receive(self.gateway.output(), now)
@@ -130,6 +146,37 @@ def test_a_wrong_caller_is_refused_with_the_cause(caller: Caller, cause: str) ->
     assert pair.engine.phase is Phase.CLOSED
     pair.down()
     assert (pair.gateway.phase, pair.gateway.cause) == (Phase.CLOSED, cause)
+
+
+def test_a_drain_that_one_side_asks_for_is_told_at_once_and_with_every_beat() -> None:
+    pair = Pair().opened()
+    pair.engine.tick(0.0, LOAD, frames.NOTHING)
+    pair.gateway.drain(30.0)
+    pair.up()
+    assert pair.host.drains_s == [30.0]
+    pair.engine.tick(0.1, LOAD, frames.NOTHING, 29.9)  # no heartbeat is due
+    pair.engine.tick(0.2, LOAD, frames.NOTHING, 29.8)
+    pair.engine.tick(1.0, LOAD, frames.NOTHING, 29.0)
+    pair.down(1.0)
+    assert pair.drains_s == [None, 29.9, 29.0]
+
+
+def test_a_condemned_prompt_goes_from_one_gateway_to_another() -> None:
+    teller, hearer = Pair().opened(), Pair().opened()
+    poison = frames.Condemned(b"0123456789abcdef", 600.0)
+    teller.gateway.condemn(poison)
+    teller.up()
+    assert teller.host.condemned == [poison]
+    hearer.engine.tell(poison, LOAD, None)
+    hearer.down()
+    assert hearer.condemned == [poison]
+
+
+def test_a_channel_that_is_not_open_asks_for_no_drain() -> None:
+    pair = Pair()
+    pair.gateway.drain(30.0)
+    pair.opened()
+    assert pair.host.drains_s == []
 
 
 def test_another_version_is_refused_with_the_cause() -> None:
@@ -529,6 +576,7 @@ _from_gateway = st.one_of(
     st.builds(frames.Open, handle=st.integers(0, 2**32), submit=_submits),
     st.builds(frames.Cancel, handle=st.integers(0, 300)),
     st.just(frames.Pulse()),
+    st.builds(frames.Pulse, st.floats(0, 1e6)),
     st.builds(
         frames.Hello,
         version=st.integers(0, 3),

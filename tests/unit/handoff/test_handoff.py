@@ -35,6 +35,7 @@ from orchestrator.handoff import (
     Ended,
     Finished,
     Handoff,
+    Moved,
     NotRouted,
     Pair,
     Path,
@@ -294,6 +295,111 @@ def test_a_client_that_leaves_aborts_what_runs_and_hears_nothing() -> None:
     assert machine.on(Ended(2, Finish.ABORTED), 0.0) == []
 
 
+def test_a_move_waits_for_the_end_of_what_runs_and_continues_elsewhere() -> None:
+    machine = decoding()
+    assert machine.movable == D
+    assert machine.on(Moved(), 1.0) == [Abort(2)]
+    assert machine.movable is None
+    assert machine.on(Moved(), 1.0) == [], "it is told once"
+    assert machine.on(Tokens(2, [7]), 1.0) == [Emit([7])], "drawn before the abort was there"
+    assert machine.on(Ended(2, Finish.ABORTED), 1.0) == [Choose(Role.PREFILL, frozenset())]
+    assert machine.on(Routed(P), 1.0) == [Send(3, P, KvSource.PRODUCE, None, (5, 6, 7), 1)]
+    machine.on(Ended(3, Finish.LENGTH, KV), 1.0)
+    assert machine.on(Routed(D2), 1.0) == [Send(4, D2, KvSource.TRANSFER, KV, (5, 6, 7), 7)]
+
+
+@pytest.mark.parametrize("finish", [Finish.STOP, Finish.LENGTH, Finish.LOST, Finish.FAILED])
+def test_a_move_does_not_believe_the_end_of_what_it_left(finish: Finish) -> None:
+    machine = decoding()
+    machine.on(Moved(), 1.0)
+    assert machine.on(Ended(2, finish), 1.0) == [Choose(Role.PREFILL, frozenset())]
+
+
+def test_a_move_that_finds_all_tokens_drawn_ends_the_request() -> None:
+    machine = decoding()
+    machine.on(Moved(), 1.0)
+    machine.on(Tokens(2, [0] * 8), 1.0)
+    assert machine.on(Ended(2, Finish.ABORTED), 1.0) == [Finished(Finish.LENGTH)]
+
+
+def test_moves_are_no_failures_however_many() -> None:
+    machine, _ = begun(Path.IN_PLACE)
+    machine.on(Routed(D), 0.0)
+    for attempt in range(1, 3 * SPEC.attempts_max):
+        assert machine.on(Moved(), 0.0) == [Abort(attempt)]
+        machine.on(Ended(attempt, Finish.ABORTED), 0.0)
+        [send] = machine.on(Routed(D), 0.0)
+        assert isinstance(send, Send)
+
+
+def test_what_cannot_be_continued_is_not_moved() -> None:
+    machine = decoding()
+    machine.on(Pinned(), 1.0)
+    assert machine.movable is None
+    assert machine.on(Moved(), 1.0) == []
+    machine, _ = begun()
+    machine.on(Routed(P), 0.0)
+    assert machine.on(Moved(), 0.0) == [], "a prefill is short"
+    machine.on(Ended(1, Finish.LENGTH, KV), 0.0)
+    machine.on(Routed(D), 0.0)
+    assert machine.on(Moved(), 0.0) == [], "its KV is on the way"
+
+
+def test_a_client_that_leaves_during_a_move_hears_nothing() -> None:
+    machine = decoding()
+    machine.on(Moved(), 0.0)
+    assert machine.on(Cancelled(), 0.0) == [], "the abort was sent"
+    assert machine.over
+    assert machine.on(Ended(2, Finish.ABORTED), 0.0) == []
+
+
+def test_a_request_that_gets_on_between_failures_has_as_many_attempts_as_it_needs() -> None:
+    machine, _ = begun(Path.IN_PLACE, max_tokens=1_000)
+    machine.on(Routed(D), 0.0)
+    for attempt in range(1, 3 * SPEC.attempts_max):
+        machine.on(Tokens(attempt, [0] * 16), 0.0)
+        [choose] = machine.on(Ended(attempt, Finish.LOST, died=True), 0.0)
+        assert isinstance(choose, Choose)
+        machine.on(Routed(D2), 0.0)
+    assert not machine.suspect
+
+
+def test_a_request_that_engines_die_of_at_once_is_given_up_after_two() -> None:
+    machine, _ = begun()
+    machine.on(Routed(P), 0.0)
+    assert not machine.suspect
+    [choose] = machine.on(Ended(1, Finish.LOST, cause="the engine died", died=True), 0.0)
+    assert isinstance(choose, Choose)
+    assert machine.suspect
+    machine.on(NotRouted(), 0.0)
+    machine.on(Routed(D), 0.0)
+    machine.on(Tokens(2, [5] * 7), 0.0)
+    [end] = machine.on(Ended(2, Finish.FAILED, cause="it died", died=True), 0.0)
+    assert isinstance(end, Finished)
+    assert end.poison
+    assert end.cause == "2 engines in a row have died at the beginning of it: it died", (
+        "the client is told the truth"
+    )
+
+
+def test_a_suspect_that_gets_on_is_none_any_more() -> None:
+    machine, _ = begun(Path.IN_PLACE, max_tokens=100)
+    machine.on(Routed(D), 0.0)
+    machine.on(Ended(1, Finish.LOST, died=True), 0.0)
+    machine.on(Routed(D2), 0.0)
+    machine.on(Tokens(2, [5] * 15), 0.0)
+    assert machine.suspect
+    machine.on(Tokens(2, [5]), 0.0)
+    assert not machine.suspect
+
+
+def test_a_link_that_breaks_makes_no_suspect() -> None:
+    machine, _ = begun()
+    machine.on(Routed(P), 0.0)
+    machine.on(Ended(1, Finish.LOST, cause="the peer was silent"), 0.0)
+    assert not machine.suspect
+
+
 def of_kind(kv: KvHandoff) -> Handoff:
     """A request whose ranks P and D have been chosen."""
     machine = Handoff(replace(SPEC, kv=kv), Role.DECODE, prompt_tokens=20, max_tokens=10)
@@ -411,6 +517,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.moving: set[int] = set()  # decodes whose KV has not come
         self.lost: set[int] = set()  # of those, the ones whose prefill has failed
         self.closed_at = 0  # emitted ids when the thought was closed
+        self.sends_max = SPEC.attempts_max + 1
 
     @initialize(kv=st.sampled_from(list(KvHandoff)), thought=st.none() | st.integers(1, 6))
     def begin(self, kv: KvHandoff, thought: int | None) -> None:
@@ -466,6 +573,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.do(self.machine.on(Tokens(attempt, ids), self.now))
             if self.machine.closed_thought and not self.closed_at:
                 self.closed_at = len(self.emitted)
+                self.sends_max = len(self.sends) + SPEC.attempts_max + 1
 
     @rule(finish=st.sampled_from(list(Finish)), kv=st.booleans(), back=st.integers(0, 3))
     @precondition(lambda self: self.sends)
@@ -503,6 +611,12 @@ class AnyOrder(RuleBasedStateMachine):
         self.do(actions)
 
     @rule()
+    def move(self) -> None:
+        if self.machine.movable is not None:
+            self.sends_max = len(self.sends) + SPEC.attempts_max + 1
+        self.do(self.machine.on(Moved(), self.now))
+
+    @rule()
     def cancel(self) -> None:
         if not self.finished:
             self.cancelled = True
@@ -514,10 +628,9 @@ class AnyOrder(RuleBasedStateMachine):
         if not hasattr(self, "machine"):
             return
         assert len(self.finished) <= (0 if self.cancelled else 1)
-        lives = 2 if self.closed_at else 1
-        assert len(self.sends) <= lives * SPEC.attempts_max + 1
         thought = self.emitted[: (*self.emitted, MARK).index(MARK)]
         assert self.thought is None or len(thought) <= self.thought
+        assert len(self.sends) <= self.sends_max
         numbers = [params["number"] for params in self.used]
         assert len(numbers) == len(set(numbers)), "a reference was used or released twice"
         held = [params for params in self.made if params not in self.used]

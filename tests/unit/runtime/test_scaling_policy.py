@@ -5,18 +5,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-import yaml
 
 from orchestrator.core import Role
 from orchestrator.runtime.scaling_policy import GATEWAY, ScalingPolicy, stats_of
-from orchestrator.runtime.serve_config import serve_config
 from orchestrator.scaling import Decision, Observation
 from orchestrator.sim.scaling_day import spec_of
-from orchestrator.spec import spec_tree
+from orchestrator.spec import spec_text
 from orchestrator.telemetry import Log, open_log
 
 SPEC = spec_of()
-MODEL = SPEC.models[0].name
+MODEL_SPEC = SPEC.models[0]
+MODEL = MODEL_SPEC.name
 BUSY = Observation(
     requests_per_s=0.5,
     prefill_s=2.0,
@@ -58,8 +57,9 @@ class Controller:
         self.contexts = {Id(GATEWAY): Context(2, 2)} | {
             each: Context(1, 1) for each in self.pools.values()
         }
+        self.text: str | None = spec_text(SPEC)
         self.policy = ScalingPolicy(
-            yaml.safe_dump(dict(spec_tree(SPEC))),
+            lambda: self.text,
             clock=lambda: self.now,
             wall=lambda: self.now,
             log=self.log,
@@ -151,21 +151,21 @@ def test_each_change_is_a_line_with_its_reason_and_what_was_seen(
     assert '"requests_per_s":0.5' in lines[0]
 
 
-@pytest.mark.filterwarnings("ignore")  # Ray's own, when it is imported
-def test_serve_takes_the_configuration() -> None:
-    from ray.serve.schema import ServeDeploySchema  # seconds to import
-
-    config = serve_config(SPEC)
-    parsed = ServeDeploySchema.model_validate(config)
-    policy = parsed.applications[0].autoscaling_policy
-    assert policy is not None
-    assert policy["policy_function"] == "orchestrator.runtime.scaling_policy:ScalingPolicy"
-    again = ScalingPolicy(
-        policy["policy_kwargs"]["spec"], log=open_log("scaling"), report=lambda *_: None
-    )
-    assert again({}) == ({}, {})
+def test_before_the_spec_is_known_nothing_is_decided(it: Controller) -> None:
+    it.push(BUSY)
+    it.text = None
+    assert it.call() == {}
 
 
-def test_a_spec_without_scaling_has_no_policy() -> None:
-    plain = replace(SPEC, models=(replace(SPEC.models[0], scaling=None),))
-    assert "autoscaling_policy" not in serve_config(plain)["applications"][0]
+def test_a_changed_spec_is_taken_up_and_what_was_learned_stays(it: Controller) -> None:
+    scaling = MODEL_SPEC.scaling
+    assert scaling is not None
+    pools = tuple(replace(pool, gangs_max=2) for pool in scaling.pools)
+    model = replace(MODEL_SPEC, scaling=replace(scaling, pools=pools))
+    it.text = spec_text(replace(SPEC, models=(model,)))
+    it.push(BUSY)
+    assert max(it.call().values()) <= 2
+    it.text = spec_text(SPEC)
+    it.now = 1.0  # within the period: a changed spec does not wait for its end
+    assert it.call()[it.pools[Role.DECODE]] >= 6
+    assert it.reported[-1][1].per_s == BUSY.requests_per_s

@@ -1,0 +1,323 @@
+"""Streams while the fleet changes: a drain, a rolling upgrade, a scale-down, the death of a gang.
+
+    python -m tests.live.drills --runs 20               # fake engines
+    python -m tests.live.drills --runs 2 --engine vllm  # real vLLM with r1-nano
+
+Clients stream all the time. Every stream that ran during a drill must end, and be to the byte what
+an undisturbed one was.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from orchestrator.engines.tiny_checkpoint import (
+    CheckpointKind,
+    write_tiny_checkpoint,
+    write_tokenizer,
+)
+from orchestrator.spec import EngineKind, parse_spec
+from tests.live.local_stack import LocalStack, local_stack, until
+from tests.live.traffic import Tally, Traffic
+
+RESULTS = Path(".r1-serve/drills.json")
+PAGE = Path("docs/drills.md")
+WHOLE_S = 240.0  # until the fleet is whole again
+UNDER_WAY_S = 1.0  # that streams run before something happens to them
+CLIENTS = 10
+SPEC = """
+models:
+  - path: {path}
+    name: DeepSeek-R1
+    max_model_len: 2048
+    engine: {engine}
+    pools:
+      - {{role: prefill, replicas: {prefill}}}
+      - {{role: decode, replicas: {decode}}}
+gateway: {{host: 127.0.0.1}}
+api: {{honor_sampling: true}}
+fleet: {{health_period_s: 1, start_attempts: 1, stuck_after_s: 60, drain_wait_s: 2, drain_s: 120}}
+local: {{nodes: {nodes}, gpus_per_node: 1}}
+"""
+FAKE = "{{kind: fake, device: cpu, fake_step_s: {step_s}}}"
+VLLM = (
+    "{{kind: vllm, device: cpu, dtype: float32, start_timeout_s: 300, args: [--enforce-eager, "
+    "--kv-cache-memory-bytes, '67108864', --max-num-seqs, '{seqs}']}}"
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the drills run on."""
+
+    kind: EngineKind
+    prefill: int
+    decode: int
+    nodes: int
+    questions: tuple[str, ...]
+    sampling: Mapping[str, object] = field(default_factory=lambda: {"temperature": 0})
+
+    def spec(self, path: Path, *, variant: int = 0, decode: int | None = None) -> str:
+        """The spec; another `variant` has engines that must be started anew."""
+        if self.kind is EngineKind.FAKE:
+            engine = FAKE.format(step_s=0.1 + variant / 1_000)
+        else:
+            engine = VLLM.format(seqs=16 + variant)
+        return SPEC.format(
+            path=path,
+            engine=engine,
+            prefill=self.prefill,
+            decode=self.decode if decode is None else decode,
+            nodes=self.nodes,
+        )
+
+    @property
+    def whole(self) -> dict[str, int]:
+        """The ranks of the fleet when nothing is amiss."""
+        return {"prefill": self.prefill, "decode": self.decode}
+
+
+# One node is free, so that an upgrade starts the new gang first in one pool, and not in the other.
+SETTINGS = {
+    EngineKind.FAKE: Setting(
+        EngineKind.FAKE,
+        prefill=1,
+        decode=3,
+        nodes=5,
+        questions=tuple(
+            f"Client {n} asks: what was the weather like in the last hundred years? " * 4
+            for n in range(CLIENTS)
+        ),
+    ),
+    EngineKind.VLLM: Setting(
+        EngineKind.VLLM,
+        prefill=1,
+        decode=2,
+        nodes=4,
+        questions=(
+            "Tom has 29 apples and gets 35 more. How many apples does Tom have now?",
+            "What is 17 + 25?",
+            "What is 48 + 36?",
+        ),
+    ),
+}
+
+
+class Fleet:
+    """A running stack, and an operator at it."""
+
+    def __init__(self, setting: Setting, stack: LocalStack, checkpoint: Path) -> None:
+        self.setting = setting
+        self.stack = stack
+        self._checkpoint = checkpoint
+        self._variant = 0
+
+    def await_whole(self) -> None:
+        """Until every gang serves, at whichever gateway answers."""
+        until(lambda: self.stack.ranks() == self.setting.whole, WHOLE_S)
+
+    def decode_gangs(self) -> list[str]:
+        """Their ids."""
+        from orchestrator.runtime.drain import gangs
+
+        return [gang.gang_id for gang in gangs() if gang.pool.endswith("-decode")]
+
+    def apply(self, *, anew: bool = False, decode: int | None = None) -> None:
+        """Applies a spec, with engines that must be started anew or another number of gangs."""
+        from orchestrator.runtime.upgrade import upgrade
+
+        self._variant += anew
+        text = self.setting.spec(self._checkpoint, variant=self._variant % 2, decode=decode)
+        upgrade(parse_spec(text), say=lambda line: print(f"    {line}", flush=True))
+
+
+def drain(fleet: Fleet, run: int) -> None:
+    """An operator drains a decode gang, which Serve then replaces."""
+    from orchestrator.runtime import drain as operator
+
+    gangs = fleet.decode_gangs()
+    drained = operator.drain(gangs[run % len(gangs)])
+    operator.await_gone(drained.gang_ids, WHOLE_S)
+
+
+def upgrade(fleet: Fleet, run: int) -> None:
+    """A changed spec replaces every gang and every gateway."""
+    fleet.apply(anew=True)
+
+
+def scale_down(fleet: Fleet, run: int) -> None:
+    """The decode pool loses a gang, and gets it again."""
+    fleet.apply(decode=fleet.setting.decode - 1)
+    fleet.apply()
+
+
+def kill(fleet: Fleet, run: int) -> None:
+    """The engine process of a decode gang is killed."""
+    pids = fleet.stack.engine_pids("decode")
+    victim = pids[run % len(pids)]
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: victim not in fleet.stack.engine_pids("decode"), WHOLE_S)
+    until(lambda: len(fleet.stack.engine_pids("decode")) >= fleet.setting.decode, WHOLE_S)
+
+
+Drill = Callable[[Fleet, int], None]
+DRILLS: Mapping[str, Drill] = {
+    "drain": drain,
+    "kill": kill,
+    "scale-down": scale_down,
+    "upgrade": upgrade,
+}
+
+
+@contextmanager
+def fleet_of(setting: Setting, folder: Path) -> Iterator[Fleet]:
+    """A stack in the folder, with this process as a driver of its cluster."""
+    checkpoint = folder / "checkpoint"
+    if setting.kind is EngineKind.FAKE:
+        write_tokenizer(checkpoint)
+    else:
+        write_tiny_checkpoint(checkpoint, CheckpointKind.NANO)
+    spec = folder / "spec.yaml"
+    spec.write_text(setting.spec(checkpoint))
+    with local_stack(folder, "--spec", str(spec), start_s=600.0) as stack:
+        from orchestrator.runtime.attach import attached  # imports Ray
+
+        address = re.search(r"Ray address\s+(\S+)", stack.said)
+        assert address is not None
+        with attached(address[1]):
+            yield Fleet(setting, stack, checkpoint)
+
+
+def run_drill(name: str, fleet: Fleet, runs: int) -> tuple[int, Tally]:
+    """The drill again and again under streams that never cease, until one is not as it should be;
+    how often it ran, and what became of the streams.
+    """
+    traffic = Traffic(fleet.stack.url, fleet.setting.questions, fleet.setting.sampling)
+    traffic.learn()
+    traffic.start()
+    total, ran = Tally(), 0
+    for run in range(runs):
+        ran += 1
+        time.sleep(UNDER_WAY_S)
+        began_at = time.monotonic()
+        DRILLS[name](fleet, run)
+        fleet.await_whole()
+        ended_at = time.monotonic()
+        traffic.settle(ended_at)
+        tally = traffic.tally(began_at, ended_at)
+        total.add(tally)
+        print(
+            f"  {name} {run + 1}/{runs}: {ended_at - began_at:.1f} s, {tally.streams} streams, "
+            f"{len(tally.broken)} broken, {len(tally.different)} different, "
+            f"longest pause {tally.pause_s:.1f} s",
+            *tally.broken[:3],
+            *tally.different[:3],
+            flush=True,
+        )
+        if tally.broken or tally.different:
+            break  # the rest would say the same
+    traffic.stop()
+    return ran, total
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the page."""
+
+    engine: str
+    drill: str
+    runs: int
+    streams: int
+    broken: int
+    different: int
+    pause_s: float
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs what is asked for, keeps the results; 1 if a stream was broken or different."""
+    parser = argparse.ArgumentParser(prog="python -m tests.live.drills", description=__doc__)
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--engine", type=EngineKind, choices=list(EngineKind), default="fake")
+    parser.add_argument("--keep", action="store_true", help="the results, and write the page")
+    parser.add_argument("--drill", action="append", choices=list(DRILLS), help="default: all")
+    options = parser.parse_args(argv)
+    setting = SETTINGS[options.engine]
+    failed = False
+    with (
+        tempfile.TemporaryDirectory(prefix="drills-") as folder,
+        fleet_of(setting, Path(folder)) as fleet,
+    ):
+        for name in options.drill or DRILLS:
+            runs, tally = run_drill(name, fleet, options.runs)
+            result = Result(
+                options.engine,
+                name,
+                runs,
+                tally.streams,
+                len(tally.broken),
+                len(tally.different),
+                round(tally.pause_s, 1),
+            )
+            print(result, flush=True)
+            failed = failed or bool(tally.broken or tally.different) or not tally.streams
+            if options.keep:
+                keep(result)
+    return 1 if failed else 0
+
+
+def keep(result: Result) -> None:
+    """Adds it to the results, in the place of an earlier one of its kind, and writes the page."""
+    kept = [Result(**one) for one in json.loads(RESULTS.read_text())] if RESULTS.exists() else []
+    place = (result.engine, result.drill)
+    kept = [one for one in kept if (one.engine, one.drill) != place] + [result]
+    order = {name: at for at, name in enumerate(DRILLS)}
+    kept.sort(key=lambda one: (one.engine, order[one.drill]))
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps([asdict(one) for one in kept], indent=1))
+    PAGE.write_text(page(kept))
+
+
+def page(results: list[Result]) -> str:
+    """The page of all results."""
+    rows = [
+        f"| {one.engine} | {one.drill} | {one.runs} | {one.streams:,} | {one.broken} "
+        f"| {one.different} | {one.pause_s:.1f} s |"
+        for one in results
+    ]
+    return INTRODUCTION + "\n".join(rows) + "\n"
+
+
+INTRODUCTION = """# Drills
+
+Written by `make drills-streams`, which runs them; do not edit by hand.
+
+Clients stream without a pause while something happens to the fleet, on the real Serve stack with
+real processes. Every stream that ran at any time during a run is counted. *Broken*: it did not end
+as a stream does. *Different*: its text, its finish or its usage was not, to the byte, that of an
+undisturbed stream of the same question. The pause is the longest between two pieces of any stream.
+
+* **drain**: an operator drains a decode gang; what does not end within 2 s is moved; Serve starts
+  its successor.
+* **upgrade**: a changed spec replaces every gang of both pools, one after another, and both
+  gateways.
+* **scale-down**: the decode pool loses a gang, and gets it again.
+* **kill**: the engine process of a decode gang is killed with SIGKILL.
+
+The pauses are those of two shared cores that also start the new gangs; they say nothing of GPUs.
+
+| engine | drill | runs | streams | broken | different | longest pause |
+|---|---|---|---|---|---|---|
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""One run of each drill of streams, with fake engines; `make drills-streams` runs many."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from orchestrator.spec import EngineKind
+from tests.live.drills import DRILLS, SETTINGS, Fleet, fleet_of, run_drill
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(400), pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A prefill gang and three decode gangs, and one node free."""
+    with fleet_of(SETTINGS[EngineKind.FAKE], tmp_path_factory.mktemp("drills")) as found:
+        yield found
+
+
+@pytest.mark.parametrize("name", DRILLS)
+def test_no_stream_breaks_or_differs(name: str, fleet: Fleet) -> None:
+    _, tally = run_drill(name, fleet, 1)
+    assert tally.streams >= len(fleet.setting.questions)
+    assert (tally.broken, tally.different) == ([], [])
+
+
+def test_an_operator_is_refused_what_would_leave_a_pool_empty(fleet: Fleet) -> None:
+    from orchestrator.runtime.drain import drain, gangs
+    from orchestrator.runtime.ray_nodes import DrainRefusedError
+
+    [prefill] = [gang for gang in gangs() if gang.pool.endswith("-prefill")]
+    with pytest.raises(DrainRefusedError, match="without a ready gang"):
+        drain(prefill.gang_id)
+    assert fleet.stack.ranks() == fleet.setting.whole
+
+
+def test_a_spec_that_cannot_be_applied_changes_nothing(fleet: Fleet) -> None:
+    from orchestrator.core import SpecError
+
+    before = fleet.decode_gangs()
+    with pytest.raises(SpecError, match="nodes"):
+        fleet.apply(decode=50)
+    assert fleet.decode_gangs() == before
+
+
+def test_a_drained_node_gets_nothing_new_and_its_gang_moves(fleet: Fleet) -> None:
+    from orchestrator.runtime.drain import await_gone, drain, gangs
+
+    victim = next(gang for gang in gangs() if gang.pool.endswith("-decode"))
+    [node] = victim.nodes
+    drained = drain(node)
+    assert drained.gang_ids == (victim.gang_id,)
+    await_gone(drained.gang_ids, 120.0)
+    fleet.await_whole()
+    assert all(node not in gang.nodes for gang in gangs())
