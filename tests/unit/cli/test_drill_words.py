@@ -1,7 +1,7 @@
 """What `r1-serve drill` refuses, and what it says and writes."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,36 +24,38 @@ from tests.unit.cli.test_simulate_command import PLAN
 WELL = Tally(lasts_s=10.0, kept=50)
 
 
-def seen(drill: Drill = Drill.KILL_GANG, **more: Any) -> Seen:
-    phases = {Phase.BEFORE: WELL, Phase.DURING: WELL, Phase.AFTER: WELL}
-    known: dict[str, Any] = {"back_s": 5.0, "struck": "it", "phases": phases}
-    return Seen(drill, **(known | more))
+SEEN = Seen(
+    Drill.KILL_GANG, "it", {Phase.BEFORE: WELL, Phase.DURING: WELL, Phase.AFTER: WELL}, back_s=5.0
+)
+
+
+def during(tally: Tally, after: Tally = WELL) -> Seen:
+    return replace(SEEN, phases={Phase.BEFORE: WELL, Phase.DURING: tally, Phase.AFTER: after})
 
 
 def test_no_loss_and_everything_back_in_time_is_passed() -> None:
-    assert judge(Limits(10.0), seen()).verdict is Verdict.PASSED
+    assert judge(Limits(10.0), SEEN).verdict is Verdict.PASSED
 
 
 @pytest.mark.parametrize(
-    "more",
+    "seen",
     [
-        {"back_s": None},
-        {"back_s": 11.0},
-        {"phases": {Phase.BEFORE: WELL, Phase.DURING: Tally(failed=1), Phase.AFTER: WELL}},
-        {"phases": {Phase.BEFORE: WELL, Phase.DURING: Tally(broken=1), Phase.AFTER: WELL}},
-        {"phases": {Phase.BEFORE: WELL, Phase.DURING: WELL, Phase.AFTER: Tally()}},
-        {"phases": {Phase.BEFORE: WELL, Phase.DURING: WELL, Phase.AFTER: Tally(kept=4, late=6)}},
+        replace(SEEN, back_s=None),
+        replace(SEEN, back_s=11.0),
+        during(Tally(failed=1)),
+        during(Tally(broken=1)),
+        during(WELL, after=Tally()),
+        during(WELL, after=Tally(kept=4, late=6)),
     ],
 )
-def test_a_loss_a_late_return_or_a_worse_fleet_is_failed(more: dict[str, object]) -> None:
-    assert judge(Limits(10.0), seen(**more)).verdict is Verdict.FAILED
+def test_a_loss_a_late_return_or_a_worse_fleet_is_failed(seen: Seen) -> None:
+    assert judge(Limits(10.0), seen).verdict is Verdict.FAILED
 
 
 def test_of_a_killed_gateway_its_own_streams_may_break_and_no_other() -> None:
-    phases = {Phase.BEFORE: WELL, Phase.DURING: Tally(broken=3), Phase.AFTER: WELL}
-    drill = Drill.KILL_GATEWAY
-    assert judge(Limits(10.0), seen(drill, phases=phases, held=3)).verdict is Verdict.PASSED
-    assert judge(Limits(10.0), seen(drill, phases=phases, held=2)).verdict is Verdict.FAILED
+    seen = replace(during(Tally(broken=3)), drill=Drill.KILL_GATEWAY)
+    assert judge(Limits(10.0), replace(seen, held=3)).verdict is Verdict.PASSED
+    assert judge(Limits(10.0), replace(seen, held=2)).verdict is Verdict.FAILED
 
 
 def test_the_slo_burns_when_most_of_the_last_requests_are_outside_of_it_and_not_before() -> None:
@@ -64,7 +66,7 @@ def test_the_slo_burns_when_most_of_the_last_requests_are_outside_of_it_and_not_
 
 
 def test_an_aborted_drill_says_so_first() -> None:
-    judgement = judge(Limits(10.0), seen(aborted=True))
+    judgement = judge(Limits(10.0), replace(SEEN, aborted=True))
     assert judgement.verdict is Verdict.ABORTED
     assert judgement == Judgement(judgement.verdict, judgement.findings)
     assert isinstance(judgement.findings[0], Finding)
