@@ -1,6 +1,6 @@
 """The HTML document that every page of ours is."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 
@@ -20,3 +20,12 @@ def document(title: str, body: Iterable[str]) -> str:
 def card(title: str, *content: str) -> str:
     """A part of the page under a heading; `title` is text, `content` HTML."""
     return f"<section><h2>{escape(title)}</h2>{''.join(content)}</section>"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts."""
+    top = "".join(f"<th>{escape(word)}</th>" for word in head)
+    lines = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<div class='wide'><table><tr>{top}</tr>{lines}</table></div>"

@@ -10,6 +10,7 @@ from orchestrator.cli.accuracy import add_accuracy
 from orchestrator.cli.apply import add_apply
 from orchestrator.cli.bench_routing import add_bench
 from orchestrator.cli.drain import add_drain
+from orchestrator.cli.drill import add_drill
 from orchestrator.cli.fetch import add_fetch
 from orchestrator.cli.fit import add_fit
 from orchestrator.cli.gateway import add_gateway
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("simulate", help="what would happen: a trace through a plan's fleet")
     )
     add_replay(commands.add_parser("replay", help="decide again what a log says was decided"))
+    add_drill(commands.add_parser("drill", help="break something on purpose, and see who noticed"))
     add_accuracy(commands.add_parser("accuracy", help="how far predictions are from measurements"))
     add_fit(commands.add_parser("fit", help="move the predictions' factors to measurements"))
     _add_checkpoint(

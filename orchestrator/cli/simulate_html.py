@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.document import card, document
+from orchestrator.cli.document import card, document, table
 from orchestrator.cli.simulate_table import busy, figures, latencies
 from orchestrator.cli.svg import Chart, Line, Mark, chart
 
@@ -155,7 +155,7 @@ def _latency(result: "Result") -> str:
         )
         for name, unit, values, factor in latencies(result)
     ]
-    return _table(("", "mean", "p50", "p90", "p99", "most"), rows)
+    return table(("", "mean", "p50", "p90", "p99", "most"), rows)
 
 
 def _classes(result: "Result") -> str:
@@ -171,7 +171,7 @@ def _classes(result: "Result") -> str:
         for name, score in sorted(result.meter.classes.items())
     ]
     head = ("class", "requests", "within the SLO", "goodput, 1/s", "input", "output")
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _decisions(result: "Result") -> str:
@@ -184,7 +184,7 @@ def _decisions(result: "Result") -> str:
         "this page; <code>--log</code> writes them with their inputs, for "
         "<code>r1-serve replay</code>.</p>"
     )
-    return _table(("decision", "reason", "times"), rows) + note
+    return table(("decision", "reason", "times"), rows) + note
 
 
 def _wrong(result: "Result") -> str:
@@ -193,8 +193,8 @@ def _wrong(result: "Result") -> str:
         return "<p>Nothing.</p>"
     notes = [(f"{at:,.1f}", text) for at, text in meter.notes]
     causes = [(f"{count:,}", cause) for cause, count in meter.causes.most_common(20)]
-    out = _table(("at, s", "what"), notes) if notes else ""
-    return out + (_table(("requests", "did not end well"), causes) if causes else "")
+    out = table(("at, s", "what"), notes) if notes else ""
+    return out + (table(("requests", "did not end well"), causes) if causes else "")
 
 
 def _compared(results: Sequence["Result"]) -> str:
@@ -208,7 +208,7 @@ def _compared(results: Sequence["Result"]) -> str:
                 f"{latencies(result)[at][2].quantile(share) * factor:,.4g}" for result in results
             ]
     rows = [(name, *texts) for name, texts in shown.items()]
-    return _table(("", *(result.name for result in results)), rows)
+    return table(("", *(result.name for result in results)), rows)
 
 
 def _legend(names: Sequence[str]) -> str:
@@ -216,11 +216,3 @@ def _legend(names: Sequence[str]) -> str:
         f"<li><i class='s{at} key'></i>{escape(name)}</li>" for at, name in enumerate(names)
     )
     return f"<ul class='legend'>{items}</ul>"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(word)}</th>" for word in head)
-    lines = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<div class='wide'><table><tr>{top}</tr>{lines}</table></div>"

@@ -85,7 +85,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _one(options: argparse.Namespace, path: Path, command: str) -> Result:
-    plan = _plan(path, options)
+    plan = read_plan(path, options.seed)
     duration_s, source, requests = _requests(options, plan)
     calls = _calls(requests, options)
     chance = Chance(options.seed)
@@ -125,14 +125,15 @@ def _one(options: argparse.Namespace, path: Path, command: str) -> Result:
 # --- what is played ------------------------------------------------------------------------------
 
 
-def _plan(path: Path, options: argparse.Namespace) -> Planned:
+def read_plan(path: Path, seed: int) -> Planned:
+    """What the values of `r1-serve plan` say of a fleet. Raises SpecError."""
     text = read_text(path, "plan")
     spec = parse_plan(text, str(path))
     tree = parse_mapping(text, str(path), _CURE).get("plan")
     asked = tree.get("asked") if isinstance(tree, dict) else None
     if not isinstance(asked, dict):
         raise SpecError(f"{path}: no `plan.asked`, which names the GPUs", _CURE)
-    return planned(spec, asked, str(path), options.seed)
+    return planned(spec, asked, str(path), seed)
 
 
 def _requests(
@@ -183,18 +184,22 @@ def _calls(requests: Iterator[TraceRequest], options: argparse.Namespace) -> Ite
     if options.requests and not options.concurrency:
         requests = islice(requests, options.requests)
     for number, request in enumerate(requests):
-        output = max(1, request.output_tokens)
-        thinking = request.thinking_tokens or int(options.thinking * output)
-        yield Call(
-            number,
-            request.at_s,
-            max(1, request.input_tokens),
-            output,
-            thinking,
-            request.hash_ids,
-            max_tokens=max(32_768, output),
-            klass=request.klass,
-        )
+        yield call_of(number, request, options.thinking)
+
+
+def call_of(number: int, request: TraceRequest, thinking: float) -> Call:
+    """A client's request; `thinking` is the share of its output, where the trace does not say."""
+    output = max(1, request.output_tokens)
+    return Call(
+        number,
+        request.at_s,
+        max(1, request.input_tokens),
+        output,
+        request.thinking_tokens or int(thinking * output),
+        request.hash_ids,
+        max_tokens=max(32_768, output),
+        klass=request.klass,
+    )
 
 
 def _kinds(words: str) -> list[Kind]:
@@ -216,16 +221,17 @@ def _kinds(words: str) -> list[Kind]:
 def _bounds(options: argparse.Namespace, plan: Planned) -> dict[str, Bounds]:
     found = {"": plan.bounds}
     if options.slo:
-        found[""] = _slo(options.slo)
+        found[""] = bounds_of(options.slo)
     for text in options.class_slo or ():
         name, colon, bounds = text.partition(":")
         if not colon:
             raise SpecError(f"--class-slo {text}: no class", "give for example chat:ttft=2s")
-        found[name] = _slo(bounds)
+        found[name] = bounds_of(bounds)
     return found
 
 
-def _slo(text: str) -> Bounds:
+def bounds_of(text: str) -> Bounds:
+    """Of an SLO as `plan` reads it."""
     slo = read_slo(text)
     return Bounds(slo.ttft_s, slo.itl_s)
 

@@ -329,6 +329,8 @@ class Handoff:
             case Finish.REFUSED:
                 return self._finish(end.finish, end.cause)
             case Finish.FAILED | Finish.LOST | Finish.ABORTED:
+                if end.finish is Finish.FAILED and self._moving:
+                    self._path = Path.IN_PLACE  # the KV's way may be broken for all: no second try
                 return self._retry(end, sent)
             case _:
                 assert_never(end.finish)

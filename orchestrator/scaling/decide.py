@@ -22,6 +22,8 @@ _DAY_S = 86_400.0
 _WEEK_S = 7 * _DAY_S
 _PATIENCE_MAX = 4.0
 _SORRY = 2.0  # starts within which a gang that was let go may not be missed
+_LEARN_S = 3_000.0  # of being short, after which the load is taken to be twice as large
+_HEADROOM_MAX = 0.5
 _SHORT_HELD_S = 600.0  # until it is tried again whether there are nodes
 
 
@@ -99,6 +101,9 @@ class State:
     gpus_known: int | None = None  # as many as there are, as far as is known
     gpus_known_until: float = 0.0
     load: Observation = field(default_factory=Observation)  # means that were known before
+    headroom: float = 0.0  # share of the load, learnt from how often gangs were short
+    decided_at: float | None = None
+    learns_at: float = 0.0  # the first fleet was nobody's choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +138,14 @@ def decide(plan: Plan, state: State, seen: Seen, now: float) -> tuple[Decision, 
     elif now >= sampled_at + WINDOW_S:
         samples, sampled_at = with_sample(samples, now, load.requests_per_s), now
     line = line_of(samples, now) if samples else Line(now, load.requests_per_s)
+    headroom = _headroom(plan, state, seen, load, now)
     idle_since = _idle_since(state, load, now)
     idle = idle_since is not None and now >= idle_since + plan.spec.idle_s
     known, until, pools = _nodes(plan, state, seen, now)
-    wants = {role: _want(plan, facts, seen, load, line, idle) for role, facts in plan.pools.items()}
+    wants = {
+        role: _want(plan, facts, seen, load, line, idle, headroom)
+        for role, facts in plan.pools.items()
+    }
     bounds = {role: want.bounds for role, want in wants.items()}
     needs = {role: want.needed for role, want in wants.items()}
     gpus_max = plan.spec.gpus_max
@@ -155,7 +164,12 @@ def decide(plan: Plan, state: State, seen: Seen, now: float) -> tuple[Decision, 
             replace(was, needs=needs_of), gangs - asked, plan.pools[role].start_s, now
         )
     decision = Decision(tuple(targets), line.per_s, capacity.keeps_slo(plan.pools, plan.slo, load))
-    return decision, State(samples, sampled_at, pools, idle_since, known, until, load)
+    learns_at = state.learns_at
+    if state.decided_at is None:
+        learns_at = now + _SORRY * max(facts.start_s for facts in plan.pools.values())
+    return decision, State(
+        samples, sampled_at, pools, idle_since, known, until, load, headroom, now, learns_at
+    )
 
 
 def dwell_s(plan: Plan, role: Role) -> float:
@@ -177,7 +191,13 @@ class _Want:
 
 
 def _want(
-    plan: Plan, facts: PoolFacts, seen: Seen, load: Observation, line: Line, idle: bool
+    plan: Plan,
+    facts: PoolFacts,
+    seen: Seen,
+    load: Observation,
+    line: Line,
+    idle: bool,
+    headroom: float,
 ) -> _Want:
     floor = _floor(plan, facts.role, seen.week_s, facts.start_s)
     own = next(each for each in plan.spec.pools if each.role is facts.role)
@@ -189,6 +209,7 @@ def _want(
         now_per_s = 0.0  # whatever came before
     elif line.slope > 0:
         ahead_per_s = line.ahead(facts.start_s + plan.spec.period_s)
+    now_per_s, ahead_per_s = now_per_s * (1 + headroom), ahead_per_s * (1 + headroom)
     woken = some and seen.pools[facts.role].asked == 0
     by = {
         Reason.WOKEN: 1 if woken else 0,
@@ -242,6 +263,28 @@ def _filled(load: Observation, before: Observation) -> Observation:
     names = ("prefill_s", "prefill_s2", "prompt_tokens", "output_tokens", "kv_tokens")
     missing = {name: getattr(before, name) for name in names if not getattr(load, name)}
     return replace(load, **missing) if missing else load
+
+
+def _headroom(plan: Plan, state: State, seen: Seen, load: Observation, now: float) -> float:
+    """The share by which the load is taken to be larger than it looks: grows while the ready gangs
+    hold more than keeps the SLO, and shrinks else, at rest where that is as seldom as the SLO says.
+
+    So a load that jumps oftener than a line foresees, or costs that are too low, are made up for.
+    Nodes that there are not are no reason to ask for more.
+    """
+    if state.decided_at is None or now < state.learns_at:
+        return 0.0
+    if state.gpus_known is not None or any(gangs.pending for gangs in seen.pools.values()):
+        return state.headroom
+    short = any(
+        0 < seen.pools[role].ready < capacity.held_gangs(facts, plan.slo, load)
+        for role, facts in plan.pools.items()
+        if role is not Role.PREFILL
+    )
+    share = 1 - plan.slo.attainment
+    part = min(now - state.decided_at, WINDOW_S) / _LEARN_S
+    change = part * (1 - share) if short else -part * share
+    return min(max(0.0, state.headroom + change), _HEADROOM_MAX)
 
 
 def _idle_since(state: State, load: Observation, now: float) -> float | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from orchestrator.core import Role
 from orchestrator.sim.call import Call
 from orchestrator.sim.chance import Chance
 from orchestrator.sim.gateway import SimGateway
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.sim.world import World
 
 _GATEWAY_BACK_S = 15.0  # until a replica of the gateway has been started again
-_DRAIN_S = 1_800.0
+DRAIN_S = 1_800.0
 
 
 class Kind(StrEnum):
@@ -43,6 +44,7 @@ class SimFault:
     which: int = 0
     lasts_s: float = 10.0
     size: float = 0.5
+    role: Role | None = None  # of the gang that is hit; None: any
 
     def strike(self, world: "World", now: float) -> None:
         """Does it, and arranges for what follows."""
@@ -51,7 +53,11 @@ class SimFault:
 
     def _slot(self, world: "World") -> Slot | None:
         """A replica whose gang lives."""
-        living = [slot for slot in world.pools.slots if slot.gang is not None]
+        living = [
+            slot
+            for slot in world.pools.slots
+            if slot.gang is not None and self.role in (None, slot.model.role)
+        ]
         return living[self.which % len(living)] if living else None
 
     def _gateway(self, world: "World") -> SimGateway | None:
@@ -81,7 +87,7 @@ class SimFault:
 
     def _maintain(self, world: "World", now: float) -> None:
         if (slot := self._slot(world)) is not None:
-            world.pools.drain(slot, now, _DRAIN_S, self.lasts_s)
+            world.pools.drain(slot, now, DRAIN_S, self.lasts_s)
 
     def _gateway_death(self, world: "World", now: float) -> None:
         gateway = self._gateway(world)

@@ -1,20 +1,17 @@
-"""A day whose load comes and goes, for policies of scaling: the fleet, its requests, what hindsight
-would have paid, and a policy that looks at utilisation alone.
-"""
+"""The fleet that days of load are played on, and what a policy of scaling comes to on one."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from orchestrator.core import Role
-from orchestrator.scaling import Decision, Plan, Reason, Seen, Target, plan_of
+from orchestrator.scaling import Plan, plan_of
 from orchestrator.scaling.capacity import decode_gangs, prefill_gangs
 from orchestrator.scaling.observation import Observation
-from orchestrator.sim.call import Call
-from orchestrator.sim.chance import Chance
+from orchestrator.sim.day import OUTPUT_TOKENS, PROMPT_TOKENS, Day
 from orchestrator.sim.job import GangModel
 from orchestrator.sim.meter import Bounds
 from orchestrator.sim.pools import SimPool
+from orchestrator.sim.scaler import Policy
 from orchestrator.sim.sources import OpenLoop
 from orchestrator.sim.story import Linear
 from orchestrator.sim.world import Scenario, World
@@ -30,48 +27,12 @@ from orchestrator.spec import (
     StepCosts,
 )
 
-DAY_S = 86_400.0
 _PASSES = Linear(base_s=0.05, token_s=1e-2, step_s=0.02, request_s=1e-3)
-_PROMPT_TOKENS = 200.0  # few, and slow: it is the seconds that count
-_OUTPUT_TOKENS = 8_000.0  # a long thought
 _GANGS_MAX = 40
 _STORAGE_BYTES_PER_S = 5e9
 _NODE_WEIGHTS_BYTES = 0.7e12  # R1's in FP8, on one node of eight GPUs
-_SLOT_S = 60.0  # of hindsight
-
-
-@dataclass(frozen=True, slots=True)
-class Day:
-    """A load between `least` and `most` requests a second, once up and down within `lasts_s`."""
-
-    most: float = 0.75
-    least: float = 0.11
-    lasts_s: float = DAY_S
-    seed: int = 0
-
-    def per_s(self, at: float) -> float:
-        """The rate at an instant: least at the beginning and the end."""
-        share = math.sin(math.pi * at / self.lasts_s) ** 2
-        return self.least + (self.most - self.least) * share
-
-    def calls(self, rate: Callable[[float], float] | None = None) -> Iterator[Call]:
-        """Independent arrivals at `rate`, which is at most `most`; lengths vary by half."""
-        rate = rate or self.per_s
-        chance = Chance(self.seed)
-        arrivals, lengths = chance("day arrivals"), chance("day lengths")
-        at, number = 0.0, 0
-        while True:
-            at += arrivals.expovariate(self.most)
-            if at >= self.lasts_s:
-                return
-            if arrivals.random() * self.most >= rate(at):
-                continue
-            prompt, output = (
-                max(1, int(lengths.gammavariate(4.0, mean / 4.0)))
-                for mean in (_PROMPT_TOKENS, _OUTPUT_TOKENS)
-            )
-            yield Call(number, at, prompt, output, max_tokens=max(32_768, output))
-            number += 1
+_LOOK_S = 60.0  # between two looks at what the GPUs are held for
+_SETTLED_S = 1.0  # when the first request may come
 
 
 def spec_of(slo: ScalingSpec | None = None) -> Spec:
@@ -130,13 +91,17 @@ def scenario_of(spec: Spec, gangs: dict[Role, int], seed: int) -> Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a policy came to."""
+    """What a policy came to. GPU-hours are those within the day: requests that end behind it are
+    no reason to keep a fleet.
+    """
 
     requests: int
     kept: int  # within the SLO
     gpu_hours: float
+    starting_gpu_hours: float  # of them, by gangs that loaded weights; looked at once a minute
+    ending_gpu_hours: float  # by gangs that were let go and ended what they had
+    prefill_gpu_hours: float
     changes: int  # of a pool's target
-    worlds_end_s: float
 
     @property
     def attainment(self) -> float:
@@ -146,7 +111,7 @@ class Score:
 
 def play(
     day: Day,
-    policy: "Utilisation | None" = None,
+    policy: Policy | None = None,
     fixed: dict[Role, int] | None = None,
     rate: Callable[[float], float] | None = None,
     spec: Spec | None = None,
@@ -163,21 +128,51 @@ def play(
         changes[0] += event == "scaling" and fields["decision"] != fields["gangs"]
 
     world.brief = brief
-    meter = world.run(OpenLoop(day.calls(rate)))
-    scores = meter.classes.values()
+    bill = _Bill(world, day.lasts_s)
+    scores = world.run(OpenLoop(day.calls(rate))).classes.values()
+    bill.close(world.agenda.now)
     return Score(
         sum(score.ended for score in scores),
         sum(score.kept for score in scores),
-        sum(meter.held_s.values()) / 3600,
+        sum(bill.held_s.values()) / 3600,
+        bill.starting_s / 3600,
+        bill.ending_s / 3600,
+        bill.held_s[Role.PREFILL.value] / 3600,
         changes[0],
-        meter.last_end_at,
     )
+
+
+class _Bill:
+    """GPU-seconds of one day."""
+
+    def __init__(self, world: World, lasts_s: float) -> None:
+        self.held_s: dict[str, float] = {}
+        self.starting_s = 0.0
+        self.ending_s = 0.0
+        self._world = world
+        self._until = lasts_s
+        world.agenda.at(_SETTLED_S, self._look)
+        world.agenda.at(lasts_s, self.close)
+
+    def _look(self, now: float) -> None:
+        for slot in self._world.pools.slots:
+            gpu_s = slot.model.gpus * _LOOK_S
+            if slot.retired:
+                self.ending_s += gpu_s
+            elif not slot.ready and not slot.pending:
+                self.starting_s += gpu_s
+        if now + _LOOK_S < self._until:
+            self._world.agenda.at(now + _LOOK_S, self._look)
+
+    def close(self, now: float) -> None:
+        """The day is over, or its last request."""
+        self.held_s = self.held_s or self._world.pools.held_gpu_s(now)
 
 
 def needed(spec: Spec, per_s: float) -> dict[Role, int]:
     """Gangs for a rate of the day's mean request."""
     plan = plan_of(spec, spec.models[0])
-    seen = _mean_request(plan)
+    seen = mean_request(plan)
     prefill, decode = plan.pools[Role.PREFILL], plan.pools[Role.DECODE]
     return {
         Role.PREFILL: max(1, prefill_gangs(prefill, plan.slo, seen, per_s)),
@@ -185,108 +180,14 @@ def needed(spec: Spec, per_s: float) -> dict[Role, int]:
     }
 
 
-def _mean_request(plan: Plan) -> Observation:
-    cost_s = plan.pools[Role.PREFILL].costs.prefill_s(int(_PROMPT_TOKENS), 0)
+def mean_request(plan: Plan) -> Observation:
+    """The day's, as gateways would measure it. Lengths vary by half: the mean of the squares is a
+    quarter more than the square of the mean.
+    """
+    cost_s = plan.pools[Role.PREFILL].costs.prefill_s(int(PROMPT_TOKENS), 0)
     return Observation(
         prefill_s=cost_s,
         prefill_s2=1.25 * cost_s * cost_s,
-        prompt_tokens=_PROMPT_TOKENS,
-        output_tokens=_OUTPUT_TOKENS,
+        prompt_tokens=PROMPT_TOKENS,
+        output_tokens=OUTPUT_TOKENS,
     )
-
-
-# --- hindsight -----------------------------------------------------------------------------------
-
-
-def hindsight_gpu_hours(needs: Sequence[int], slot_s: float, start_s: float, gpus: int) -> float:
-    """The least that whole gangs cost if every need were known beforehand.
-
-    `needs` are gangs in slots of time. A gang is paid for while it starts, and kept over a gap
-    that is shorter than a start; the cheapest fleet is that for each level by itself.
-    """
-    paid_s = 0.0
-    for level in range(max(needs, default=0)):
-        last: int | None = None
-        for at, need in enumerate(needs):
-            if need <= level:
-                continue
-            if last is None:
-                paid_s += start_s if at else 0.0  # the first fleet is there
-            else:
-                paid_s += min((at - last - 1) * slot_s, start_s)
-            paid_s += slot_s
-            last = at
-    return paid_s * gpus / 3600
-
-
-def optimum_gpu_hours(day: Day, spec: Spec | None = None) -> float:
-    """Hindsight's for the requests that came: in each slot the gangs that hold what is in decode
-    at a full batch, and prefill gangs for the prompts of it.
-    """
-    plan = plan_of(spec or spec_of(), (spec or spec_of()).models[0])
-    mean = _mean_request(plan)
-    slots = math.ceil(day.lasts_s / _SLOT_S)
-    held, work = [0.0] * (slots + 60), [0.0] * (slots + 60)
-    for call in day.calls():
-        begins, slot = call.at_s, int(call.at_s / _SLOT_S)
-        work[slot] += plan.pools[Role.PREFILL].costs.prefill_s(call.prompt_tokens, 0)
-        ends = begins + call.output_tokens * plan.slo.tpot_s
-        last = min(int(ends / _SLOT_S), len(held) - 1)
-        for at in range(slot, last + 1):
-            inside = min(ends, (at + 1) * _SLOT_S) - max(begins, at * _SLOT_S)
-            held[at] += inside / _SLOT_S
-    decode, prefill = plan.pools[Role.DECODE], plan.pools[Role.PREFILL]
-    batch = math.floor((plan.slo.tpot_s - _PASSES.step_s) / _PASSES.request_s)
-    needs = {
-        Role.DECODE: [max(1, math.ceil(each / (decode.ranks * batch))) for each in held[:slots]],
-        Role.PREFILL: [
-            max(1, prefill_gangs(prefill, plan.slo, mean, each / _SLOT_S / mean.prefill_s))
-            for each in work[:slots]
-        ],
-    }
-    return sum(
-        hindsight_gpu_hours(needs[role], _SLOT_S, facts.start_s, facts.gpus)
-        for role, facts in plan.pools.items()
-    )
-
-
-# --- a policy that looks at utilisation alone ----------------------------------------------------
-
-
-class Utilisation:
-    """Each pool by itself: requests that are held over what its gangs can hold, as an autoscaler of
-    Kubernetes or Serve's own sees it; up at once, down by the most of the last minutes.
-    """
-
-    def __init__(self, plan: Plan, share: float = 0.7, down_s: float = 300.0) -> None:
-        """`share` is the utilisation that it aims at, `down_s` Kubernetes' stabilisation window."""
-        self._plan = plan
-        self._share = share
-        self._down_s = down_s
-        self._wants: dict[Role, list[tuple[float, int]]] = {role: [] for role in plan.pools}
-
-    def decide(self, seen: Seen, now: float) -> Decision:
-        """The targets of all pools."""
-        targets = []
-        load, slo = seen.load, self._plan.slo
-        for role, facts in sorted(self._plan.pools.items()):
-            if role is Role.DECODE:
-                room = math.floor(
-                    (slo.tpot_s - facts.costs.step_base_s) / facts.costs.step_request_s
-                )
-                used = load.running / (room * facts.ranks)
-            else:
-                used = load.requests_per_s * load.prefill_s / facts.ranks
-            want = max(1, math.ceil(used / self._share))
-            kept = [(at, n) for at, n in self._wants[role] if at > now - self._down_s]
-            self._wants[role] = [*kept, (now, want)]
-            asked = seen.pools[role].asked
-            gangs = want if want > asked else min(asked, max(n for _, n in self._wants[role]))
-            reason = Reason.STEADY if gangs == asked else Reason.LOAD
-            targets.append(Target(role, gangs, reason, want))
-        return Decision(tuple(targets), load.requests_per_s, slo_kept=True)
-
-
-def shorter(day: Day, share: float) -> Day:
-    """The same day in less time."""
-    return replace(day, lasts_s=day.lasts_s * share)

@@ -1,32 +1,37 @@
 """Scaling in the simulator: a short day, deaths, and nodes that run out."""
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from orchestrator.core import Role
+from orchestrator.scaling import Gangs, Observation, Seen, plan_of
+from orchestrator.sim.day import Day
 from orchestrator.sim.faults import Kind, SimFault
-from orchestrator.sim.scaling_day import (
-    Day,
-    hindsight_gpu_hours,
-    needed,
-    play,
-    scenario_of,
-    spec_of,
-)
+from orchestrator.sim.hindsight import SLOT_S, Schedule
+from orchestrator.sim.scaling_day import needed, play, scenario_of, spec_of
 from orchestrator.sim.sources import OpenLoop
 from orchestrator.sim.world import World
 
 SHORT = replace(Day(), lasts_s=5_400.0)
 
 
-def test_hindsight_pays_for_starts_and_keeps_what_it_needs_again_soon() -> None:
-    # one gang throughout; a second for one slot, a gap of one slot, and another
-    needs = [1, 2, 1, 2, 1]
-    kept = hindsight_gpu_hours(needs, 60.0, 260.0, gpus=60)
-    assert kept == pytest.approx(5 + 3 + 260 / 60)  # minutes of 60 GPUs are GPU-hours
-    cheap = hindsight_gpu_hours(needs, 60.0, 30.0, gpus=60)
-    assert cheap == pytest.approx(5 + 2 + 30 / 60 + 30 / 60)
+def test_hindsight_starts_gangs_in_time_and_keeps_those_it_needs_again_soon() -> None:
+    spec = spec_of()
+    plan = plan_of(spec, spec.models[0])
+    # a minute each: a second decode gang for a minute, and again four and twelve minutes later
+    decode = [1, *[1] * 8, 2, 1, 1, 1, 2, *[1] * 11, 2]
+    schedule = Schedule(plan, {Role.PREFILL: [1] * len(decode), Role.DECODE: decode})
+    seen = Seen(Observation(), {Role.PREFILL: Gangs(1), Role.DECODE: Gangs(1)})
+    asked = [schedule.decide(seen, 60.0 * at).gangs()[Role.DECODE] for at in range(len(decode))]
+    early = math.ceil(plan.pools[Role.DECODE].start_s / SLOT_S) - 1
+    assert asked == [
+        *[1] * (9 - early),
+        *[2] * (early + 5),
+        *[1] * (11 - early),
+        *[2] * (early + 1),
+    ]
 
 
 @pytest.mark.timeout(120)
@@ -35,7 +40,8 @@ def test_a_day_in_ninety_minutes_is_kept_with_fewer_gpu_hours_than_its_peak_need
     score = play(SHORT)
     peak = needed(spec_of(), SHORT.most)
     assert score.attainment >= 0.98
-    assert score.gpu_hours <= 0.8 * 8 * sum(peak.values()) * score.worlds_end_s / 3600
+    assert score.starting_gpu_hours + score.ending_gpu_hours < 0.5 * score.gpu_hours
+    assert score.gpu_hours <= 0.85 * 8 * sum(peak.values()) * SHORT.lasts_s / 3600
     assert score.changes <= 40
 
 

@@ -455,6 +455,18 @@ def test_a_prefill_rank_that_dies_after_the_push_costs_nothing() -> None:
     assert machine.on(Ended(2, Finish.STOP), 0.0) == [Finished(Finish.STOP)]
 
 
+def test_a_kv_transfer_that_fails_is_followed_by_a_prefill_where_it_is_decoded() -> None:
+    machine, _ = begun()
+    machine.on(Routed(P), 0.0)
+    machine.on(Ended(1, Finish.LENGTH, KV), 0.0)
+    machine.on(Routed(D), 0.0)
+    failed = Ended(2, Finish.FAILED, cause="the KV transfer failed")
+    assert machine.on(failed, 0.0) == [Choose(Role.DECODE, frozenset({D}))]
+    (send,) = machine.on(Routed(D2), 0.0)
+    assert isinstance(send, Send)
+    assert send.kv_source is KvSource.LOCAL
+
+
 def test_a_cancel_during_the_transfer_takes_effect_when_the_kv_has_come() -> None:
     for kind in (KvHandoff.PULL_BOUND, KvHandoff.PUSH):
         machine = of_kind(kind)

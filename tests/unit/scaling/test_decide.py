@@ -247,3 +247,23 @@ def test_the_same_observations_give_the_same_decisions() -> None:
     for fleet in (one, two):
         fleet.run(3_600, lambda now: 1 + (now % 700) / 200)
     assert one.decisions == two.decisions
+
+
+def test_a_load_that_jumps_more_often_than_the_slo_allows_gets_headroom_and_loses_it_again() -> (
+    None
+):
+    def jumps(now: float) -> float:
+        return 6.0 if now % 3_600 < 900 else 3.0
+
+    fleet = Fleet(plan(), {P: 8, D: 11})
+    fleet.run(4 * 3_600, jumps)
+    learnt = fleet.state.headroom
+    assert 0.02 < learnt <= 0.5
+    fleet.run(4 * 3_600, lambda _: 3.0)
+    assert fleet.state.headroom < learnt
+
+
+def test_nodes_that_are_missing_teach_no_headroom() -> None:
+    fleet = Fleet(plan(), {P: 4, D: 4}, nodes=8)
+    fleet.run(2 * 3_600, lambda _: 6.0)
+    assert fleet.state.headroom == 0.0
