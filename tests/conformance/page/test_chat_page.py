@@ -545,7 +545,11 @@ def test_the_end_stays_in_view_until_the_reader_scrolls_up(page: Page) -> None:
     })()"""
     turn = ask(page, f"THINK 3\nSAY: {lines}")
     expect(turn.locator(".answer")).to_contain_text("Line 30")
-    page.wait_for_function(f"{from_end} < 80", timeout=5_000)  # at the next paint
+    for _ in range(50):  # it follows at the next paint
+        if page.evaluate(from_end) < 80:
+            break
+        page.wait_for_timeout(100)
+    assert page.evaluate(from_end) < 80
     page.mouse.move(500, 300)
     page.mouse.wheel(0, -400)
     page.wait_for_timeout(300)
