@@ -103,7 +103,7 @@ class FakeEngine:
             max_model_len=spec.max_model_len,
             block_size=spec.block_size,
             kv_blocks=spec.kv_blocks,
-            grammar=True,
+            grammar=spec.grammar,
             kv_peer=self._store.peer(),
         )
 
@@ -192,7 +192,7 @@ class FakeEngine:
             if budget is None:
                 return cycle, at
             script: Sequence[int] = cycle[at:]
-        elif grammar_fault(submit.sampling.grammar):
+        elif grammar_fault(submit.sampling, able=self._spec.grammar):
             return (END_OF_SENTENCE,), 0  # it will be refused
         else:
             script = self._author(submit)
@@ -211,7 +211,7 @@ class FakeEngine:
             return End(Finish.REFUSED, cause="max_tokens must be at least 1")
         if not 0 <= (submit.sampling.logprobs or 0) <= LOGPROBS_MAX:
             return End(Finish.REFUSED, cause=f"logprobs must be at most {LOGPROBS_MAX}")
-        if fault := grammar_fault(submit.sampling.grammar):
+        if fault := grammar_fault(submit.sampling, able=spec.grammar):
             return End(Finish.REFUSED, cause=fault)
         if len(ids) >= spec.max_model_len:
             cause = f"a prompt of {len(ids)} tokens; the limit is {spec.max_model_len - 1}"

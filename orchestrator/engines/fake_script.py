@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from orchestrator.core import TokenLogprob
-from orchestrator.engines.engine import Grammar, GrammarKind
+from orchestrator.engines.engine import GrammarKind, Sampling
 
 VOCABULARY = 129280  # DeepSeek-V3 inference/configs/config_671B.json, vocab_size
 END_OF_SENTENCE = 1  # this and the ids below: deepseek-ai/DeepSeek-R1 tokenizer.json
@@ -60,6 +60,7 @@ class FakeEngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     hang_after_tokens: int | None = None  # no more steps, and says nothing
     fail_requests: float = 0.0  # fraction that ends FAILED within the first tokens
     ignores_budgets: bool = False  # thoughts go on beyond their budgets
+    grammar: bool = True  # takes grammars and thinking budgets; otherwise refuses them
 
     def __post_init__(self) -> None:
         if min(self.max_model_len, self.block_size, self.kv_blocks, self.max_running) < 1:
@@ -114,8 +115,13 @@ def within_budget(
     return (*ids[: begins + left], THINK_END, *answer)
 
 
-def grammar_fault(grammar: Grammar | None) -> str | None:
-    """Why a grammar is none, in one sentence, or None. Looks at its outermost part only."""
+def grammar_fault(sampling: Sampling, *, able: bool) -> str | None:
+    """Why the output cannot be constrained as asked, in one sentence, or None. Looks at the
+    outermost part of a grammar only.
+    """
+    grammar = sampling.grammar
+    if not able and (grammar is not None or sampling.thinking_budget is not None):
+        return "this engine takes no grammars and no thinking budgets"
     if grammar is None or grammar.kind is GrammarKind.JSON_OBJECT:
         return None
     try:

@@ -194,6 +194,7 @@ def _announce(spec: Spec, cluster: LocalCluster, say: Say, first: str) -> None:
     count, memory_bytes = _memory()
     names = [name for name in public_names(spec.models) if not name.startswith(PUBLISHER)]
     keys = "any key: it is OPEN, set api.keys_path" if spec.api.keys_path is None else "needs a key"
+    proof = "" if spec.api.keys_path is None else "-H 'authorization: Bearer sk-...' "
     say(
         f"{first}; {count} processes hold {memory_bytes / 2**30:.1f} GiB\n"
         f"\n"
@@ -202,7 +203,7 @@ def _announce(spec: Spec, cluster: LocalCluster, say: Say, first: str) -> None:
         f"  models         {', '.join(names)}\n"
         f"  Ray dashboard  {cluster.dashboard_url}\n"
         f"  Ray address    {cluster.address}\n"
-        f"  try            curl -N {url}/chat/completions -d "
+        f"  try            curl -N {url}/chat/completions {proof}-d "
         f'\'{{"model":"{names[0]}","stream":true,'
         f'"messages":[{{"role":"user","content":"{QUESTION}"}}]}}\'\n'
         f"\n"

@@ -274,6 +274,18 @@ async def test_the_gateway_closes_a_thought_that_the_engine_does_not(
 
 
 @one_loop
+async def test_an_engine_that_takes_no_budgets_is_asked_for_none(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    pace = msgspec.structs.replace(FAST, grammar=False)
+    async with tenants_stack(tokenizer, tmp_path, HARD, pace) as it:
+        usage, said = _said(await it.post("THINK 500 SAY: All of it."), stream=False)
+        assert said == "All of it."
+        assert usage["completion_tokens_details"]["reasoning_tokens"] <= 41
+        assert {submit.sampling.thinking_budget for submit in it.submits} == {None}
+
+
+@one_loop
 async def test_an_engine_that_keeps_budgets_closes_the_thought_itself(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
