@@ -21,7 +21,7 @@ HEALTH_FAILURES = 5
 
 class Names(TypedDict):
     """What the application is made of: each pool's model and role, by its name, and the failed
-    first starts of a pool after which it is given up.
+    first starts of a pool, or of the gateways, after which they are given up.
     """
 
     pools: dict[str, tuple[str, str]]
@@ -40,7 +40,8 @@ def build(args: Names) -> Application:
         )(Gang).bind(model, Role(role))
         for name, (model, role) in args["pools"].items()
     }
-    return serve.deployment(name=GATEWAY)(serve.ingress()(Gateway)).bind(pools)
+    gateway = serve.deployment(name=GATEWAY, max_constructor_retry_count=args["start_attempts"])
+    return gateway(serve.ingress()(Gateway)).bind(pools)
 
 
 def serve_environment(spec: Spec) -> dict[str, str]:
