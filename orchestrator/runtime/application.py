@@ -61,9 +61,13 @@ def serve_environment(spec: Spec) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(int(spec.gateway.stream_s_max)),
         # What replaces a gang and cannot start is given up, and the old gangs go on serving.
         "RAY_SERVE_STOP_FAILED_ROLLING_UPDATES": "1",
-        # A dead gateway is noticed by the next request to it and within a second without one.
-        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        # A dead gateway is noticed by the next request to it, which goes to another one. Checks
+        # are for frozen ones, and patient: on a busy host all gateways may be slow for a moment,
+        # and if none counts as alive every request is refused.
         "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER": "1s",
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_FALL": "10",
         # A node that does not answer is given up about when its gang gives it up: Ray asks each
         # second, and these are the failed answers that it bears, each of up to so many ms.
         "RAY_health_check_initial_delay_ms": "5000",
