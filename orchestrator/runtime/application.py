@@ -21,7 +21,7 @@ HEALTH_FAILURES = 5
 
 class Names(TypedDict):
     """What the application is made of: each pool's model and role, by its name, and the failed
-    first starts of a pool after which it is given up.
+    first starts of a pool, or of the gateways, after which they are given up.
     """
 
     pools: dict[str, tuple[str, str]]
@@ -40,7 +40,8 @@ def build(args: Names) -> Application:
         )(Gang).bind(model, Role(role))
         for name, (model, role) in args["pools"].items()
     }
-    return serve.deployment(name=GATEWAY)(serve.ingress()(Gateway)).bind(pools)
+    gateway = serve.deployment(name=GATEWAY, max_constructor_retry_count=args["start_attempts"])
+    return gateway(serve.ingress()(Gateway)).bind(pools)
 
 
 def serve_environment(spec: Spec) -> dict[str, str]:
@@ -60,9 +61,13 @@ def serve_environment(spec: Spec) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(int(spec.gateway.stream_s_max)),
         # What replaces a gang and cannot start is given up, and the old gangs go on serving.
         "RAY_SERVE_STOP_FAILED_ROLLING_UPDATES": "1",
-        # A dead gateway is noticed by the next request to it and within a second without one.
-        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        # A dead gateway is noticed by the next request to it, which goes to another one. Checks
+        # are for frozen ones, and patient: on a busy host all gateways may be slow for a moment,
+        # and if none counts as alive every request is refused.
         "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER": "1s",
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_FALL": "10",
         # A node that does not answer is given up about when its gang gives it up: Ray asks each
         # second, and these are the failed answers that it bears, each of up to so many ms.
         "RAY_health_check_initial_delay_ms": "5000",

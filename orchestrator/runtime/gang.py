@@ -129,11 +129,13 @@ class Gang:
     async def __del__(self) -> None:
         """Serve's graceful stop: of a scale-down, an upgrade, a node that is taken away."""
         await self._drain(None)
+        self._failure = self._failure or "it was drained"
         await self._supervisor.stop()
         await self._stop_agents()
 
     async def _drain_and_leave(self, wait_s: float | None) -> None:
         await self._drain(wait_s)
+        self._failure = "it was drained"  # the ends of its processes are no failure any more
         self._log.info("gang_gone", gang=self._gang_id)
         await self._stop_agents()
         os._exit(0)

@@ -16,13 +16,12 @@ from ray import serve
 from ray.serve.schema import ApplicationStatus
 
 from orchestrator.core import EngineStartError, StartError
-from orchestrator.gateway import load_tokenizers, read_keys
 from orchestrator.runtime import keeper
 from orchestrator.runtime.local_cluster import LocalCluster, check_port, last_line
 from orchestrator.runtime.serve_api import put_config
 from orchestrator.runtime.serve_config import APPLICATION, serve_config
-from orchestrator.runtime.simulated import check_layout
-from orchestrator.spec import PUBLISHER, Spec, load_tenants, public_names
+from orchestrator.runtime.simulated import check_files, check_layout
+from orchestrator.spec import PUBLISHER, Spec, public_names
 
 Say = Callable[[str], None]
 
@@ -42,11 +41,7 @@ def run_local(spec: Spec, folder: Path, say: Say, began_at: float) -> None:
     `began_at` is the instant of the wall clock that the printed times count from; `folder`, whose
     path must be short, is for sockets and Ray's logs, and belongs to the caller.
     """
-    load_tokenizers(spec)
-    if spec.api.keys_path is not None:
-        read_keys(Path(spec.api.keys_path))
-    if spec.api.tenants_path is not None:
-        load_tenants(Path(spec.api.tenants_path), spec)
+    check_files(spec)
     check_layout(spec)
     check_port(spec)
     _quiet()

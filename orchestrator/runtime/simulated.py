@@ -1,9 +1,21 @@
 """Whether a spec fits simulated nodes, and what these are labelled; without Ray."""
 
+from pathlib import Path
+
 from orchestrator.core import LayoutError
+from orchestrator.gateway import load_tokenizers, read_keys
 from orchestrator.placement import Impossible, Node, node_label, place
 from orchestrator.runtime.launch import NodeFacts, gang_commands, ports_per_node
-from orchestrator.spec import LOOPBACK, Spec
+from orchestrator.spec import LOOPBACK, Spec, load_tenants
+
+
+def check_files(spec: Spec) -> None:
+    """Raises SpecError if tokenizers, keys or tenants cannot be read, as every gateway must."""
+    load_tokenizers(spec)
+    if spec.api.keys_path is not None:
+        read_keys(Path(spec.api.keys_path))
+    if spec.api.tenants_path is not None:
+        load_tenants(Path(spec.api.tenants_path), spec)
 
 
 def check_layout(spec: Spec) -> None:

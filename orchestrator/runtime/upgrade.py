@@ -22,11 +22,11 @@ from orchestrator.runtime.launch import pool_name
 from orchestrator.runtime.scaling_policy import GATEWAY
 from orchestrator.runtime.serve_api import deployed_config, put_config
 from orchestrator.runtime.serve_config import APPLICATION, gateway_spec, serve_config
-from orchestrator.runtime.simulated import check_layout
+from orchestrator.runtime.simulated import check_files, check_layout
 from orchestrator.spec import Spec, fixed_differences, parse_spec
 
 LOOK_S = 0.5
-SEEN_S = 2.0  # until Serve's status is of the configuration that it was given
+SEEN_S = 3.0  # until Serve's status is of the configuration that it was given
 
 
 def upgrade(spec: Spec, *, say: Callable[[str], None], limit_s: float = 7_200.0) -> None:
@@ -37,6 +37,7 @@ def upgrade(spec: Spec, *, say: Callable[[str], None], limit_s: float = 7_200.0)
     """
     before = _running_config()
     spec = _as_started(spec, before)
+    check_files(spec)
     check_layout(spec)
     pools = {pool_name(m, pool.role): pool for m in spec.models for pool in m.pools}
     surge = surges(pools, _free_nodes())

@@ -133,10 +133,17 @@ class Fleet:
 
     def apply(self, *, anew: bool = False, decode: int | None = None) -> None:
         """Applies a spec, with engines that must be started anew or another number of gangs."""
+        self._variant += anew
+        self.apply_text(self.spec(decode))
+
+    def spec(self, decode: int | None = None) -> str:
+        """What runs, or that with another number of decode gangs."""
+        return self.setting.spec(self._checkpoint, variant=self._variant % 2, decode=decode)
+
+    def apply_text(self, text: str) -> None:
+        """Applies any spec."""
         from orchestrator.runtime.upgrade import upgrade
 
-        self._variant += anew
-        text = self.setting.spec(self._checkpoint, variant=self._variant % 2, decode=decode)
         upgrade(parse_spec(text), say=lambda line: print(f"    {line}", flush=True))
 
 

@@ -67,22 +67,24 @@ class LocalStack:
             return {}
         return ranks
 
-    def pids(self, *words: str) -> list[int]:
-        """This stack's processes whose command line or title has all the words, oldest first."""
+    def pids(self, *words: str, without: str = "\n") -> list[int]:
+        """This stack's processes whose command line or title has all the words, and not the one it
+        must be without, oldest first.
+        """
         found = []
         for child in psutil.Process(self.process.pid).children(recursive=True):
             try:
                 line = " ".join(child.cmdline())
             except psutil.Error:
                 continue
-            if all(word in line for word in words):
+            if all(word in line for word in words) and without not in line:
                 found.append((child.create_time(), child.pid))
         return [pid for _, pid in sorted(found)]
 
     def engine_pids(self, role: str, node: int = 0) -> list[int]:
         """The engine servers of one role's gangs on their n-th node, without their keepers."""
-        lines = self.pids("orchestrator.engines.server", f"--role {role}", f"--node-rank {node}")
-        return [pid for pid in lines if "keeper.py" not in " ".join(psutil.Process(pid).cmdline())]
+        words = ("orchestrator.engines.server", f"--role {role}", f"--node-rank {node}")
+        return self.pids(*words, without="keeper.py")
 
 
 def command(*arguments: str) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.spec import EngineKind
 from tests.live.drills import DRILLS, SETTINGS, Fleet, fleet_of, run_drill
+from tests.live.traffic import Traffic
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400), pytest.mark.filterwarnings("ignore")]
 
@@ -41,6 +42,23 @@ def test_a_spec_that_cannot_be_applied_changes_nothing(fleet: Fleet) -> None:
     with pytest.raises(SpecError, match="nodes"):
         fleet.apply(decode=50)
     assert fleet.decode_gangs() == before
+
+
+def test_what_does_not_start_leaves_what_ran_in_force(fleet: Fleet) -> None:
+    from orchestrator.core import StartError
+
+    before = set(fleet.decode_gangs())
+    traffic = Traffic(fleet.stack.url, fleet.setting.questions[:3], fleet.setting.sampling)
+    traffic.learn()
+    traffic.start()
+    with pytest.raises(StartError, match="in force again"):
+        # There is a tokenizer in the folder, and no model.
+        fleet.apply_text(fleet.spec().replace("kind: fake", "kind: vllm"))
+    fleet.await_whole()
+    traffic.stop()
+    tally = traffic.tally(0.0, float("inf"))
+    assert (tally.broken, tally.different) == ([], [])
+    assert len(before & set(fleet.decode_gangs())) >= 2, "at most one gang had gone"
 
 
 def test_a_drained_node_gets_nothing_new_and_its_gang_moves(fleet: Fleet) -> None:
