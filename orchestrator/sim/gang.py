@@ -142,6 +142,14 @@ class Gang:
         return min(job.output_tokens, job.emitted + drawn)
 
     @property
+    def progress(self) -> int:
+        """Passes by now, those of a run of equal steps included."""
+        doing = self._doing
+        if self.hung or not isinstance(doing, Glide):
+            return self.ticks
+        return self.ticks + min(doing.done(self._agenda.now), doing.steps)
+
+    @property
     def open(self) -> int:
         """Jobs that have not ended."""
         return sum(rank.open for rank in self.ranks)
