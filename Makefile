@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help up test test-layouts check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling docs docs-simulator format lock venv clients
+.PHONY: help up test test-layouts check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling docs docs-simulator docs-scaling format lock venv clients
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -60,14 +60,17 @@ bench-peers: venv ## the same, and the pass-through beside other people's router
 bench-simulator: venv ## how fast the simulator is on one core, and what it holds
 	$(BIN)/python -m tests.bench.simulator_speed
 
-bench-scaling: venv ## a day of scaling beside fixed fleets, utilisation and hindsight; ten minutes
-	$(BIN)/python -m tests.bench.scaling_day
+bench-scaling: venv ## a day of scaling beside fixed fleets, utilisation and hindsight: DAY=sine-0, a quarter of an hour
+	$(BIN)/python -m tests.bench.scaling_day $${DAY:-sine-0}
 
 docs: venv ## write what is generated: docs/accuracy.md and the error bands of plans
 	$(BIN)/r1-serve accuracy --write docs/accuracy.md --groups orchestrator/perf/data/groups.yaml
 
 docs-simulator: venv ## write docs/accuracy-simulator.md: every validate row played, ten minutes of one core
 	$(BIN)/r1-serve accuracy --model simulator --write docs/accuracy-simulator.md
+
+docs-scaling: venv ## write docs/scaling.md: five days of scaling, 2,000 seeds, overload; more than an hour of one core
+	$(BIN)/python -m tests.bench.scaling_page --folder .r1-serve/scaling docs/scaling.md
 
 format: venv ## rewrite the code in the one format
 	$(BIN)/ruff check --fix-only .
