@@ -356,8 +356,9 @@ class Gang:
 
     def _hold(self, rank: SimRank, job: Job, now: float) -> None:
         """Its KV stays until somebody has pulled it, or nobody has for too long."""
-        rank.blocks.reserved += 1  # the part of a block behind the last full one
-        job.reserved = 1
+        # the part of a block behind the last full one, if there is one
+        job.reserved = int(job.prompt_tokens % self.model.block_tokens > 0)
+        rank.blocks.reserved += job.reserved
         job.stage = Stage.HELD
         rank.held[job.submission] = job
         self._agenda.at(now + self.model.kv_hold_s, lambda when: self._lapse(job, when))
