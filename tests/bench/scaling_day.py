@@ -1,7 +1,7 @@
 """Days of scaling in the simulator, beside fleets that stay as they are, policies that look at
 utilisation alone, and hindsight: `make docs-scaling` plays them and writes docs/scaling.md.
 
-    python -m tests.bench.scaling_day sine-0 [--hours 1] [--folder DIR]
+    python -m tests.bench.scaling_day sine-0 [--folder DIR]
 
 plays one day, prints what each came to, and exits with 1 if a target is missed. With `--folder`
 each score is left there, and what is there is not played again. All take ten minutes of one core.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from orchestrator.core import Role
 from orchestrator.scaling import plan_of
-from orchestrator.sim.day import DAYS, Day
+from orchestrator.sim.day import DAY_S, DAYS, Day
 from orchestrator.sim.hindsight import filled, foreseen, rate_known
 from orchestrator.sim.scaling_day import Score, needed, play, spec_of
 from orchestrator.sim.utilisation import Utilisation
@@ -38,12 +38,12 @@ class Row:
 def main() -> int:
     """Prints the table; 0 if every target is reached."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("day", help=f"one of {', '.join(DAYS)}, a dash and a seed")
-    parser.add_argument("--hours", type=float, default=24.0)
+    parser.add_argument(
+        "day", help=f"{' | '.join(DAYS)}-SEED, or -SEED-HOURSh for a shorter one"
+    )
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
-    name, _, seed = options.day.partition("-")
-    day = replace(DAYS[name], lasts_s=options.hours * 3600, seed=int(seed or 0))
+    day = day_of(options.day)
     scores = Scores(options.day, options.folder)
     rows: list[Row] = []
     for contender in CONTENDERS:
@@ -54,6 +54,13 @@ def main() -> int:
     for target, kept in reached.items():
         print(f"{'reached' if kept else 'MISSED '}  {target}")
     return 0 if all(reached.values()) else 1
+
+
+def day_of(text: str) -> Day:
+    """`sine-0`: the day of that name and seed; `sine-0-8h`: in so many hours."""
+    name, seed, *hours = text.split("-")
+    lasts_s = float(hours[0].removesuffix("h")) * 3_600 if hours else DAY_S
+    return replace(DAYS[name], seed=int(seed), lasts_s=lasts_s)
 
 
 class Scores:

@@ -10,15 +10,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 from orchestrator.core import Role
 from orchestrator.scaling import Gangs, Observation, Plan, Seen, State, decide, plan_of
-from orchestrator.sim.day import DAYS
 from orchestrator.sim.scaling_day import needed, spec_of
-from tests.bench.scaling_day import CONTENDERS, KEEPS, Row, Scores, best_fixed, of, targets
+from tests.bench.scaling_day import CONTENDERS, KEEPS, Row, Scores, best_fixed, day_of, of, targets
 
 _DAYS = "sine-1,sine-2,office-1,office-2,servegen-0"
 SOAK = range(0, 2_000, 250)
@@ -49,10 +47,8 @@ def main() -> int:
 
 def rows_of(folder: Path, day: str) -> list[Row]:
     """The contenders' scores on one day, played if they are not there."""
-    name, _, seed = day.partition("-")
     scores = Scores(day, folder)
-    played = replace(DAYS[name], seed=int(seed))
-    return [row for contender in CONTENDERS for row in contender(played, scores)]
+    return [row for contender in CONTENDERS for row in contender(day_of(day), scores)]
 
 
 def _run(name: str, *words: str) -> str:
@@ -90,7 +86,9 @@ def day_part(day: str, rows: list[Row]) -> str:
         f"- {'reached' if kept else '**missed**'}: {target}"
         for target, kept in targets(rows).items()
     ]
-    head = f"### {day.replace('-', ', seed ')}: {best.requests:,} requests"
+    name, seed, *hours = day.split("-")
+    lasts = f", in {hours[0].removesuffix('h')} hours" if hours else ""
+    head = f"### {name}, seed {seed}{lasts}: {best.requests:,} requests"
     return "\n".join(
         [head, "", *table, "", f"{saved:.0%} fewer GPU-hours than the best fixed fleet.", *reached]
     )
