@@ -69,8 +69,8 @@ docs: venv ## write what is generated: docs/accuracy.md and the error bands of p
 docs-simulator: venv ## write docs/accuracy-simulator.md: every validate row played, ten minutes of one core
 	$(BIN)/r1-serve accuracy --model simulator --write docs/accuracy-simulator.md
 
-docs-scaling: venv ## write docs/scaling.md: five days of scaling, 2,000 seeds, overload; more than an hour of one core
-	$(BIN)/python -m tests.bench.scaling_page --folder .r1-serve/scaling docs/scaling.md
+docs-scaling: venv ## write docs/scaling.md: days of scaling, 2,000 seeds, overload: DAYS=sine-1,..., ten minutes of one core each
+	$(BIN)/python -m tests.bench.scaling_page --folder .r1-serve/scaling $${DAYS:+--days $$DAYS} docs/scaling.md
 
 format: venv ## rewrite the code in the one format
 	$(BIN)/ruff check --fix-only .

@@ -38,9 +38,7 @@ class Row:
 def main() -> int:
     """Prints the table; 0 if every target is reached."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "day", help=f"{' | '.join(DAYS)}-SEED, or -SEED-HOURSh for a shorter one"
-    )
+    parser.add_argument("day", help=f"{' | '.join(DAYS)}-SEED, or -SEED-HOURSh for a shorter one")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     day = day_of(options.day)

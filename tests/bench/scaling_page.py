@@ -198,8 +198,9 @@ A fleet of one-node gangs, prefill and decode apart; a decode gang holds 28 thou
 * **The best fixed fleet** is the smallest that keeps the SLO over the day; beside it the next smaller one.
 * **By utilisation** is Kubernetes' or Serve's own way: each pool by itself, up at once, down by the most of the last five minutes.
 
-`sine` and `office` are curves; their seeds here are others than the ones that the policy was developed on. `servegen` has the rates of a production
-DeepSeek-R1 service in windows of ten minutes, which double within one of them, with the requests of the same fleet.
+The days are those of `sim/day.py` that the command names (`DAYS=`); one in fewer hours than 24 is as much steeper. `sine` and `office` are
+curves, with other seeds than those that the policy was developed on. `servegen` has the rates of a production DeepSeek-R1 service in windows of
+ten minutes, which double within one of them, with the requests of the same fleet.
 
 {{days}}
 
@@ -208,7 +209,11 @@ DeepSeek-R1 service in windows of ten minutes, which double within one of them, 
 Of what lies between, most is chance that hindsight knows. With some 200 thoughts in decode their number swings by 10 %, and a batch has to have
 room for that: the perfect forecast pays it too. The rest is that the rate has to be estimated from a request every two seconds, so that
 a gang comes now and then that was not needed, and stays for a dwell of one start. A larger fleet swings less: both shrink with the root of its size.
-A day that is played in one hour asks another question: starts and thoughts do not shrink with it, and each step down costs ten minutes.
+A day that is played in a few hours is harder, and one in an hour asks another question: starts and thoughts do not shrink with it, and each step
+down costs ten minutes.
+
+The few requests that it loses and a fixed fleet does not are prompts that wait at night: one prefill gang keeps 99.8 % there, which an SLO of
+99 % allows, and the fixed fleet has three. Hindsight loses them too; who wants them sets `attainment` higher, and pays for it.
 
 Where the load doubles within the time that a gang takes to start (`servegen`), no policy without headroom keeps the SLO. `scaling` learns
 some from being short, and a calendar may say what it cannot know.
