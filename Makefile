@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help up test test-layouts check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling drills-streams docs docs-simulator chart format lock venv clients
+.PHONY: help up test test-layouts check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling drills-streams docs docs-simulator docs-scaling chart format lock venv clients
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -61,8 +61,8 @@ bench-peers: venv ## the same, and the pass-through beside other people's router
 bench-simulator: venv ## how fast the simulator is on one core, and what it holds
 	$(BIN)/python -m tests.bench.simulator_speed
 
-bench-scaling: venv ## a day of scaling beside fixed fleets, utilisation and hindsight; ten minutes
-	$(BIN)/python -m tests.bench.scaling_day
+bench-scaling: venv ## a day of scaling beside fixed fleets, utilisation and hindsight: DAY=sine-0, a quarter of an hour
+	$(BIN)/python -m tests.bench.scaling_day $${DAY:-sine-0}
 
 chart: venv ## write what of the Helm chart is generated: the schema of its values, the profiles
 	$(BIN)/python -m deploy.chart.write
@@ -71,7 +71,7 @@ chart: venv ## write what of the Helm chart is generated: the schema of its valu
 RUNS := 20
 ENGINE := fake
 
-drills-streams: venv ## streams under drains, deaths, scale-downs and upgrades; writes docs/drills.md; an hour
+drills-streams: venv ## streams under drains, deaths, scale-downs and upgrades; writes docs/drills-streams.md; an hour
 	$(BIN)/python -m tests.live.drills --keep --runs $(RUNS) --engine $(ENGINE)
 
 docs: venv ## write what is generated: docs/accuracy.md and the error bands of plans
@@ -79,6 +79,9 @@ docs: venv ## write what is generated: docs/accuracy.md and the error bands of p
 
 docs-simulator: venv ## write docs/accuracy-simulator.md: every validate row played, ten minutes of one core
 	$(BIN)/r1-serve accuracy --model simulator --write docs/accuracy-simulator.md
+
+docs-scaling: venv ## write docs/scaling.md: days of scaling, 2,000 seeds, overload: DAYS=sine-1,..., ten minutes of one core each
+	$(BIN)/python -m tests.bench.scaling_page --folder .r1-serve/scaling $${DAYS:+--days $$DAYS} docs/scaling.md
 
 format: venv ## rewrite the code in the one format
 	$(BIN)/ruff check --fix-only .

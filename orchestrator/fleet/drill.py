@@ -84,7 +84,7 @@ class Seen:
     poisoned: int = 0  # poisonous requests that were told an error, which is right
     deaths: int = 0  # gangs that died
     aborted: bool = False
-    held: int = 0  # streams that the gateway held which was killed
+    held: int = 0  # streams that may break: those of the gateway that was killed, as far as known
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +138,7 @@ def _lost(seen: Seen) -> Finding:
     failed = sum(tally.failed for tally in seen.phases.values())
     broken = sum(tally.broken for tally in seen.phases.values())
     if seen.drill is Drill.KILL_GATEWAY:
-        text = (
-            f"{broken} streams broke, of {seen.held} that the gateway held; {failed} others failed"
-        )
+        text = f"{broken} streams broke, of {seen.held} that may; {failed} others failed"
         return Finding(failed == 0 and broken <= seen.held, text)
     lost = failed + broken - seen.poisoned
     ended = sum(tally.ended for tally in seen.phases.values())

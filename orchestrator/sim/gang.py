@@ -142,6 +142,14 @@ class Gang:
         return min(job.output_tokens, job.emitted + drawn)
 
     @property
+    def progress(self) -> int:
+        """Passes by now, those of a run of equal steps included."""
+        doing = self._doing
+        if self.hung or not isinstance(doing, Glide):
+            return self.ticks
+        return self.ticks + min(doing.done(self._agenda.now), doing.steps)
+
+    @property
     def open(self) -> int:
         """Jobs that have not ended."""
         return sum(rank.open for rank in self.ranks)
@@ -348,8 +356,9 @@ class Gang:
 
     def _hold(self, rank: SimRank, job: Job, now: float) -> None:
         """Its KV stays until somebody has pulled it, or nobody has for too long."""
-        rank.blocks.reserved += 1  # the part of a block behind the last full one
-        job.reserved = 1
+        # the part of a block behind the last full one, if there is one
+        job.reserved = int(job.prompt_tokens % self.model.block_tokens > 0)
+        rank.blocks.reserved += job.reserved
         job.stage = Stage.HELD
         rank.held[job.submission] = job
         self._agenda.at(now + self.model.kv_hold_s, lambda when: self._lapse(job, when))

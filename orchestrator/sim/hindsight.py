@@ -6,7 +6,7 @@ which.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core import Role
@@ -70,22 +70,29 @@ class Foreseen:
     fill: float
 
 
-_FILLS = (0.9, 1.0, 1.025, 1.05, 1.075, 1.1)  # of full batches; from 1 on pace makes up for it
+FILLS = (1.0, 1.025, 1.05, 1.075, 1.1)  # of full batches: a smaller one is faster, so more fit
 
 
-def foreseen(day: Day, attainment: float, spec: Spec | None = None) -> Foreseen:
-    """The cheapest schedule for the requests that came which attains so much when it is played;
-    the dearest if none does. An upper bound of the optimum: these schedules differ in one number.
+def foreseen(
+    attainment: float, score_of: Callable[[float], Score], fills: Sequence[float] = FILLS
+) -> Foreseen:
+    """The fullest of the schedules that attains so much when it is played, by `score_of` its fill;
+    the first if none does. An upper bound of the optimum: these schedules differ in one number.
     """
-    spec = spec or spec_of()
     best: Foreseen | None = None
-    for fill in _FILLS:
-        score = _follow(day, spec, needs_of(day, spec, fill))
+    for fill in fills:
+        score = score_of(fill)
         if best is not None and score.attainment < attainment:
             break
         best = Foreseen(score, fill)
     assert best is not None
     return best
+
+
+def filled(day: Day, fill: float, spec: Spec | None = None) -> Score:
+    """The schedule for the requests that came which fills batches so much."""
+    spec = spec or spec_of()
+    return _follow(day, spec, needs_of(day, spec, fill))
 
 
 def rate_known(day: Day, spec: Spec | None = None) -> Score:

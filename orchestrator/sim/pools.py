@@ -284,7 +284,7 @@ class Pools:
             gang = slot.gang
             if gang is None:
                 continue
-            seen = fleet.Observation(gang.open, gang.ticks, exited=slot.exited)
+            seen = fleet.Observation(gang.open, gang.progress, exited=slot.exited)
             verdict, slot.watch = fleet.watch(limits, slot.watch, seen, now)
             if verdict.dead:
                 self._world.note("gang_dead", gang=gang.engine_id, reason=verdict.reason)

@@ -116,6 +116,7 @@ class World:
         self._lives = 0
         self._touched: dict[str, Gang] = {}
         self._last_begun_at = 0.0
+        self._resting = False  # every request has ended: nothing new begins
         self._keeps = bool(scenario.path.loss or scenario.path.jitter_s or scenario.faults)
         self._source: Source | None = None
         if gang_class is not None:
@@ -156,7 +157,11 @@ class World:
         return self.meter
 
     def _striker(self, fault: Fault) -> Action:
-        return lambda now: fault.strike(self, now)
+        def strike(now: float) -> None:
+            if not self._resting:
+                fault.strike(self, now)
+
+        return strike
 
     def _behind(self) -> bool:
         """Behind every event: whether it is the last."""
@@ -172,6 +177,7 @@ class World:
 
     def _at_rest(self) -> None:
         """What must be true when every request has ended: nobody holds anything for one."""
+        self._resting = True
         self.agenda.run(lambda: not any(self._busy(slot) for slot in self.pools.slots))
         for slot in self.pools.slots:
             if slot.gang is not None and (found := slot.gang.fault()):

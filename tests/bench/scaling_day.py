@@ -1,27 +1,28 @@
 """Days of scaling in the simulator, beside fleets that stay as they are, policies that look at
 utilisation alone, and hindsight: `make docs-scaling` plays them and writes docs/scaling.md.
 
-    python -m tests.bench.scaling_day sine-0 [--hours 1] [--folder DIR]
+    python -m tests.bench.scaling_day sine-0 [--folder DIR]
 
-plays one day, prints what each came to, and exits with 1 if a target is missed. With `--folder` the
-scores are left there for the page, `--kinds` plays some of the contenders: all take twelve minutes.
+plays one day, prints what each came to, and exits with 1 if a target is missed. With `--folder`
+each score is left there, and what is there is not played again. All take ten minutes of one core.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from orchestrator.core import Role
 from orchestrator.scaling import plan_of
-from orchestrator.sim.day import DAYS, Day
-from orchestrator.sim.hindsight import foreseen, rate_known
+from orchestrator.sim.day import DAY_S, DAYS, Day
+from orchestrator.sim.hindsight import filled, foreseen, rate_known
 from orchestrator.sim.scaling_day import Score, needed, play, spec_of
 from orchestrator.sim.utilisation import Utilisation
 
-SHARES = (0.7, 0.6, 0.5)
+SHARES = (0.7, 0.6)
 KEEPS = 0.99  # the SLO of `spec_of`
 
 
@@ -30,71 +31,88 @@ class Row:
     """One contender's score."""
 
     name: str
-    kind: str  # of CONTENDERS
+    kind: str  # the contender's
     score: Score
 
 
 def main() -> int:
     """Prints the table; 0 if every target is reached."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("day", help=f"one of {', '.join(DAYS)}, a dash and a seed")
-    parser.add_argument("--hours", type=float, default=24.0)
-    parser.add_argument("--kinds", default=",".join(CONTENDERS))
+    parser.add_argument("day", help=f"{' | '.join(DAYS)}-SEED, or -SEED-HOURSh for a shorter one")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
-    name, _, seed = options.day.partition("-")
-    day = replace(DAYS[name], lasts_s=options.hours * 3600, seed=int(seed or 0))
+    day = day_of(options.day)
+    scores = Scores(options.day, options.folder)
     rows: list[Row] = []
-    for kind in options.kinds.split(","):
-        for row in CONTENDERS[kind](day):
+    for contender in CONTENDERS:
+        for row in contender(day, scores):
             rows.append(row)
             print(line(row), flush=True)
-        if options.folder is not None:
-            options.folder.mkdir(parents=True, exist_ok=True)
-            text = json.dumps([asdict(row) for row in rows if row.kind == kind])
-            (options.folder / f"{options.day}.{kind}.json").write_text(text)
-    if set(options.kinds.split(",")) != set(CONTENDERS):
-        return 0
     reached = targets(rows)
     for target, kept in reached.items():
         print(f"{'reached' if kept else 'MISSED '}  {target}")
     return 0 if all(reached.values()) else 1
 
 
-def ours(day: Day) -> Iterator[Row]:
+def day_of(text: str) -> Day:
+    """`sine-0`: the day of that name and seed; `sine-0-8h`: in so many hours."""
+    name, seed, *hours = text.split("-")
+    lasts_s = float(hours[0].removesuffix("h")) * 3_600 if hours else DAY_S
+    return replace(DAYS[name], seed=int(seed), lasts_s=lasts_s)
+
+
+class Scores:
+    """What was played, kept in a folder so that a day can be played in pieces."""
+
+    def __init__(self, name: str, folder: Path | None) -> None:
+        self._name = name
+        self._folder = folder
+
+    def of(self, what: str, played: Callable[[], Score]) -> Score:
+        """The score of that name, played if it is not there."""
+        if self._folder is None:
+            return played()
+        path = self._folder / f"{self._name}.{what}.json"
+        if not path.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(asdict(played())))
+        return Score(**json.loads(path.read_text()))
+
+
+def ours(day: Day, scores: Scores) -> Iterator[Row]:
     """Production's policy."""
-    yield Row("r1-serve", "ours", play(day))
+    yield Row("r1-serve", "ours", scores.of("ours", lambda: play(day)))
 
 
-def hindsight(day: Day) -> Iterator[Row]:
+def hindsight(day: Day, scores: Scores) -> Iterator[Row]:
     """Who knows each request, and who knows how many to expect."""
-    found = foreseen(day, KEEPS)
+    found = foreseen(KEEPS, lambda fill: scores.of(f"filled-{fill:g}", lambda: filled(day, fill)))
     yield Row(f"hindsight, batches filled to {found.fill:.1%}", "hindsight", found.score)
-    yield Row("the expected rate known", "hindsight", rate_known(day))
+    known = scores.of("rate", lambda: rate_known(day))
+    yield Row("the expected rate known", "hindsight", known)
 
 
-def fixed(day: Day) -> Iterator[Row]:
-    """The smallest fleet that keeps the SLO, and those below it."""
+def fixed(day: Day, scores: Scores) -> Iterator[Row]:
+    """The smallest fleet that keeps the SLO, and the one below it."""
     most = needed(spec_of(), day.most)
-    for less in (2, 1, 0):
-        gangs = {**most, Role.DECODE: most[Role.DECODE] - less}
-        score = play(day, fixed=gangs)
-        yield Row(f"fixed, {gangs[Role.PREFILL]} + {gangs[Role.DECODE]} gangs", "fixed", score)
+    for decode in range(most[Role.DECODE] - 1, most[Role.DECODE] + 1):
+        gangs = {**most, Role.DECODE: decode}
+        score = scores.of(f"fixed-{decode}", partial(play, day, fixed=gangs))
+        yield Row(f"fixed, {gangs[Role.PREFILL]} + {decode} gangs", "fixed", score)
         if score.attainment >= KEEPS:
             break
 
 
-def utilisation(day: Day) -> Iterator[Row]:
+def utilisation(day: Day, scores: Scores) -> Iterator[Row]:
     """As other autoscalers do it, at several shares."""
     spec = spec_of()
     for share in SHARES:
-        score = play(day, policy=Utilisation(plan_of(spec, spec.models[0]), share))
+        policy = Utilisation(plan_of(spec, spec.models[0]), share)
+        score = scores.of(f"utilisation-{share:g}", partial(play, day, policy))
         yield Row(f"by utilisation, {share:.0%}", "utilisation", score)
 
 
-CONTENDERS: Mapping[str, Callable[[Day], Iterator[Row]]] = {
-    each.__name__: each for each in (ours, hindsight, fixed, utilisation)
-}
+CONTENDERS = (ours, hindsight, fixed, utilisation)
 
 
 def line(row: Row) -> str:

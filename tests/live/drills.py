@@ -30,7 +30,7 @@ from tests.live.local_stack import LocalStack, local_stack, until
 from tests.live.traffic import Tally, Traffic
 
 RESULTS = Path(".r1-serve/drills.json")
-PAGE = Path("docs/drills.md")
+PAGE = Path("docs/drills-streams.md")
 WHOLE_S = 240.0  # until the fleet is whole again
 UNDER_WAY_S = 1.0  # that streams run before something happens to them
 CLIENTS = 10

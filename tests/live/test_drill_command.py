@@ -42,7 +42,7 @@ def drill(fleet: LocalStack, name: str, *more: str) -> tuple[int, str, str]:
     until(lambda: fleet.ranks() == WHOLE, 120.0)
     report = Path(fleet.log_dir) / f"{name}.html"
     words = ["drill", name, "--url", fleet.url, "--streams", "4", "--report", str(report)]
-    words += ["--before", "5", "--after", "8", "--lasts", "8", *more]
+    words += ["--before", "4", "--after", "5", "--lasts", "5", *more]
     told = subprocess.run(command(*words), capture_output=True, text=True, timeout=400, check=False)
     page = report.read_text() if report.exists() else ""
     return told.returncode, told.stdout + told.stderr, page

@@ -267,3 +267,21 @@ def test_nodes_that_are_missing_teach_no_headroom() -> None:
     fleet = Fleet(plan(), {P: 4, D: 4}, nodes=8)
     fleet.run(2 * 3_600, lambda _: 6.0)
     assert fleet.state.headroom == 0.0
+
+
+def test_gangs_that_wait_for_nodes_do_not_hold_up_a_scale_down() -> None:
+    fleet = Fleet(plan(), {P: 4, D: 4}, nodes=8)
+    fleet.run(200, lambda _: 6.0)
+    assert fleet.targets(D)[-1] > 8  # asked for, and pending
+    fleet.run(2_400, lambda _: 0.5)
+    assert fleet.targets(D)[-1] <= 3
+
+
+def test_a_gateway_that_has_measured_nothing_yet_stops_no_decision() -> None:
+    fleet = Fleet(plan(), {P: 4, D: 11})
+    fleet.run(1_200, lambda _: 3.0)
+    nothing = {"prefill_s": 0.0, "prefill_s2": 0.0, "prompt_tokens": 0.0, "output_tokens": 0.0}
+    for _ in range(60):
+        fleet.step(load(6.0, **nothing))
+    assert fleet.targets(D)[-1] > 14  # by the lengths that were known before
+    assert fleet.targets(P)[-1] > 4
