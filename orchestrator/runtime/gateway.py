@@ -64,8 +64,10 @@ class Gateway:
         if cause := self._models.supervisor.failure():
             raise RuntimeError(cause)
 
-    def record_autoscaling_stats(self) -> dict[str, float]:
-        """What scaling looks at; asked for by Serve if pools are scaled."""
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What scaling looks at; asked for by Serve if pools are scaled. It would call what is not
+        async in a thread, where there is no loop and so no time.
+        """
         return stats_of(self._models.observe())
 
     def _listen(self) -> None:
