@@ -29,7 +29,7 @@ DRAIN_MARGIN_S = 60.0  # that Serve waits longer for a drain than the drain take
 NODE_CPUS = 1.0  # asked of each bundle, for the engine's own host work
 REPLICA_CPUS = 0.1  # Serve's actors mostly wait
 STATS_S = 5.0  # how often a gateway replica measures what scaling looks at
-ONE_AT_A_TIME = 1e-6  # of a pool's gangs that are replaced at once; Serve takes at least one
+ONE_AT_A_TIME = 0.001  # of a pool's gangs that are replaced at once; Serve takes at least one
 SURGE_PERCENT = 1  # the same for those that are there beside: rounded up to one
 
 

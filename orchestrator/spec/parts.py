@@ -28,7 +28,7 @@ def pool_part(spec: Spec, model: ModelSpec, role: Role) -> Spec:
     return Spec(
         models=(part,),
         channel=spec.channel,
-        handoff=HandoffSpec(kv=spec.handoff.kv),
+        handoff=HandoffSpec(kv=spec.handoff.kv, fabric=spec.handoff.fabric),
         fleet=spec.fleet,
         log_dir=spec.log_dir,
     )

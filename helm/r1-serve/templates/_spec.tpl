@@ -84,12 +84,97 @@
 {{- add (int64 .Values.spec.fleet.drain_s) 120 -}}
 {{- end -}}
 
-{{/* What Serve is told: its configuration, in which the spec is a text. */}}
+{{/* What the replicas of one pool read: a dict with spec, model and role. What is not in it may change without loading weights
+again; orchestrator/spec/parts.py is the same in Python, and a test compares the two. */}}
+{{- define "r1.poolPart" -}}
+{{- $role := .role -}}
+{{- $pools := list -}}
+{{- range .model.pools -}}
+{{- if eq .role $role -}}
+{{- $pools = append $pools (omit . "replicas" "costs" "node_weights_bytes" "node_group") -}}
+{{- else -}}
+{{- $pools = append $pools (pick . "role" "args") -}}
+{{- end -}}
+{{- end -}}
+{{- $model := set (omit .model "aliases" "system_prompt" "scaling") "pools" $pools -}}
+{{- $part := pick .spec "channel" "fleet" "log_dir" -}}
+{{- $_ := set $part "models" (list $model) -}}
+{{- with pick (default dict .spec.handoff) "kv" "fabric" -}}{{- $_ := set $part "handoff" . -}}{{- end -}}
+{{ toYaml $part }}
+{{- end -}}
+
+{{/* What gateways read: all but the numbers of replicas and what concerns gangs alone. */}}
+{{- define "r1.gatewayPart" -}}
+{{- $spec := omit . "fleet" -}}
+{{- $models := list -}}
+{{- range $model := $spec.models -}}
+{{- $pools := list -}}
+{{- range $model.pools -}}{{- $pools = append $pools (omit . "replicas") -}}{{- end -}}
+{{- $models = append $models (set (deepCopy $model) "pools" $pools) -}}
+{{- end -}}
+{{ toYaml (set $spec "models" $models) }}
+{{- end -}}
+
+{{/* How many replicas a deployment has: a dict with count, and least and most if it is scaled. */}}
+{{- define "r1.replicas" -}}
+{{- if hasKey . "most" -}}
+{{- $first := min (max (int .count) (int .least)) (int .most) -}}
+{{ toYaml (dict "autoscaling_config" (dict "min_replicas" (int .least) "max_replicas" (int .most) "initial_replicas" $first
+  "metrics_interval_s" 5 "look_back_period_s" 10 "upscale_delay_s" 0 "downscale_delay_s" 0 "downscale_to_zero_delay_s" 0)) }}
+{{- else -}}
+{{ toYaml (dict "num_replicas" (int .count)) }}
+{{- end -}}
+{{- end -}}
+
+{{- define "r1.actor" -}}
+{{ toYaml (dict "num_cpus" 0.1 "runtime_env" (dict "env_vars" (dict "R1_SERVE_SPEC" .))) }}
+{{- end -}}
+
+{{/* What Serve is told: its configuration, in which each deployment has its part of the spec as a text. */}}
 {{- define "r1.serveConfig" -}}
-{{- $spec := include "r1.spec" . -}}
-{{- $application := dict "name" "r1-serve" "route_prefix" "/" "import_path" "orchestrator.runtime.application:build" "args" (dict "spec" $spec) -}}
+{{- $spec := fromYaml (include "r1.spec" .) -}}
+{{- $period := default 2 $spec.fleet.health_period_s -}}
+{{- $names := dict -}}
+{{- $count := int $spec.gateway.replicas -}}
+{{- $replicas := dict "count" $count -}}
+{{- if include "r1.scaled" . -}}{{- $replicas = dict "count" $count "least" $count "most" $count -}}{{- end -}}
+{{- $gateway := merge (fromYaml (include "r1.replicas" $replicas)) (dict
+  "name" "gateway" "max_ongoing_requests" 1000000
+  "ray_actor_options" (fromYaml (include "r1.actor" (include "r1.gatewayPart" $spec)))
+  "health_check_period_s" $period "health_check_timeout_s" 30
+  "graceful_shutdown_timeout_s" $spec.gateway.stream_s_max "max_surge_percent" 100) -}}
+{{- $deployments := list $gateway -}}
+{{- range $model := $spec.models -}}
+{{- range $pool := $model.pools -}}
+{{- $of := default "DeepSeek-R1-0528" $model.name -}}
+{{- $name := printf "%s-%s" $of $pool.role -}}
+{{- $_ := set $names $name (list $of $pool.role) -}}
+{{- $gang := default dict $pool.gang -}}
+{{- $nodes := int (default 1 $gang.nodes) -}}
+{{- $gpus := div (mul (int (default 1 $gang.tensor_parallel)) (int (default 1 $gang.pipeline_parallel)) (int (default 1 $gang.data_parallel))) $nodes -}}
+{{- $bundles := list -}}
+{{- range until $nodes -}}{{- $bundles = append $bundles (dict "CPU" 1 "GPU" (int $gpus)) -}}{{- end -}}
+{{- $some := dict "count" (int (default 1 $pool.replicas)) -}}
+{{- if $model.scaling -}}
+{{- range $model.scaling.pools -}}
+{{- if eq .role $pool.role -}}{{- $some = dict "count" (int (default 1 $pool.replicas)) "least" (int (default 1 .gangs_min)) "most" (int .gangs_max) -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $deployments = append $deployments (merge (fromYaml (include "r1.replicas" $some)) (dict
+  "name" $name
+  "ray_actor_options" (fromYaml (include "r1.actor" (include "r1.poolPart" (dict "spec" $spec "model" $model "role" $pool.role))))
+  "placement_group_bundles" $bundles
+  "placement_group_strategy" (ternary "STRICT_SPREAD" "STRICT_PACK" (gt $nodes 1))
+  "placement_group_bundle_label_selector" (list (dict (printf "r1-serve/%s" $pool.node_group) "true"))
+  "health_check_period_s" $period "health_check_timeout_s" 30
+  "graceful_shutdown_timeout_s" (addf (float64 $spec.fleet.drain_s) 60)
+  "rolling_update_percentage" 0.001 "max_surge_percent" 0)) -}}
+{{- end -}}
+{{- end -}}
+{{- $application := dict "name" "r1-serve" "route_prefix" "/" "import_path" "orchestrator.runtime.application:build"
+  "args" (dict "pools" $names "start_attempts" (int (default 3 $spec.fleet.start_attempts))) "deployments" $deployments -}}
 {{- if include "r1.scaled" . -}}
-{{- $_ := set $application "autoscaling_policy" (dict "policy_function" "orchestrator.runtime.scaling_policy:ScalingPolicy" "policy_kwargs" (dict "spec" $spec)) -}}
+{{- $_ := set $application "autoscaling_policy" (dict "policy_function" "orchestrator.runtime.scaling_policy:ScalingPolicy") -}}
 {{- end -}}
 {{ toYaml (dict "proxy_location" "EveryNode" "http_options" (dict "host" "0.0.0.0" "port" (int .Values.spec.gateway.port)) "applications" (list $application)) }}
 {{- end -}}

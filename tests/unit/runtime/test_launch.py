@@ -12,12 +12,17 @@ from orchestrator.runtime.simulated import check_layout, node_labels
 from orchestrator.spec import (
     EngineKind,
     EngineSpec,
+    Fabric,
     GangSpec,
     HandoffSpec,
+    KvHandoff,
     LocalSpec,
     ModelSpec,
     PoolSpec,
     Spec,
+    parse_spec,
+    pool_part,
+    spec_text,
 )
 
 NODES = tuple(NodeFacts("", f"10.0.0.{i}", "eth0", tuple(range(7000, 7025))) for i in (1, 2))
@@ -100,6 +105,21 @@ def test_pools_whose_kv_would_differ_are_refused_before_anything_starts() -> Non
     asked = ModelSpec("/models/r1", pools, name="DeepSeek-R1")
     with pytest.raises(SpecError, match="--kv-cache-dtype says fp8 to prefill and nothing to deco"):
         check_layout(Spec((asked,), local=LocalSpec(nodes=2)))
+
+
+@pytest.mark.parametrize("kv", [KvHandoff.PULL, KvHandoff.PUSH])
+def test_a_gang_is_started_from_its_part_of_the_spec_as_from_the_whole(kv: KvHandoff) -> None:
+    """Gangs read a part only, so that they outlive a change of the rest."""
+    pools = (PoolSpec(Role.PREFILL, 2, GangSpec(8)), PoolSpec(Role.DECODE, args=("--x",)))
+    asked = ModelSpec("/models/r1", pools, name="DeepSeek-R1", aliases=("a",))
+    whole = Spec((asked,), handoff=HandoffSpec(kv=kv, fabric=Fabric.TCP, attempts_max=9))
+    for role in (Role.PREFILL, Role.DECODE):
+        part = parse_spec(spec_text(pool_part(whole, asked, role)))
+        found, wanted = (
+            gang_commands(spec.models[0], role, "g", NODES[:1], spec.handoff)
+            for spec in (part, whole)
+        )
+        assert found == wanted
 
 
 def test_weights_of_a_hub_are_fetched_by_each_process_into_the_nodes_cache() -> None:
