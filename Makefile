@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help up test test-layouts check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling drills-streams docs docs-simulator docs-scaling chart format lock venv clients
+.PHONY: help up test test-layouts test-long check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling drills-streams docs docs-simulator docs-scaling chart format lock venv clients
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -18,7 +18,7 @@ test: venv ## everything: checks, unit, conformance, contract and live tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=3 tests/chart
 	# Apart: vLLM in the contract tests' own process changes its environment, which `up` would inherit.
 	$(BIN)/python -m pytest --durations=5 tests/contract
-	$(BIN)/python -m pytest --durations=20 tests/live
+	$(BIN)/python -m pytest --durations=20 -m "not long" tests/live
 	$(BIN)/python -m pytest --durations=5 -m subset tests/layouts
 
 check: venv ## format, lint, types, imports, unit tests
@@ -33,6 +33,9 @@ conformance: venv clients ## real clients and a browser against the gateway over
 
 test-layouts: venv ## every layout on real vLLM across network namespaces; needs root
 	$(BIN)/python -m pytest -v --durations=0 tests/layouts
+
+test-long: venv ## what `make test` has no time for: a fleet that scales itself under a real controller
+	$(BIN)/python -m pytest -v -m long tests/live
 
 soak: venv ## seeds of the simulator by the thousand, with faults: SEEDS=2000 FIRST=0
 	SIM_SEEDS=$${SEEDS:-2000} SIM_FIRST=$${FIRST:-0} $(BIN)/python -m pytest -n 2 --dist load -q \

@@ -10,7 +10,7 @@ from orchestrator.engines.tiny_checkpoint import write_tokenizer
 from tests.live.local_stack import LocalStack, local_stack, until
 from tests.live.traffic import Tally, Traffic
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.live, pytest.mark.long, pytest.mark.timeout(500)]
 
 # A decode rank keeps 0.25 s a token with up to 15 requests: (0.25 - 0.1) / 0.01.
 SPEC = """
