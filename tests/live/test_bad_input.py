@@ -155,7 +155,7 @@ def test_keys_that_are_none(tmp_path: Path, model: Path) -> None:
     path = Path(spec(tmp_path, model))
     path.write_text(path.read_text() + f"api: {{keys_path: {keys}}}\n")
     said = up(tmp_path, "--spec", str(path))
-    assert "line 1 is no `ACCOUNT sha256:HEX`" in said
+    assert "line 1 is no `TENANT sha256:HEX`" in said
     assert "r1-serve key" in said
 
 
