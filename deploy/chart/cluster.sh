@@ -19,7 +19,7 @@ flags="-s -w -X k8s.io/component-base/version.gitVersion=$version"
 for name in "${@:-kube-apiserver}"; do
     [ -x "$tools/$name-$version" ] || {
         echo "building $name $version ..." >&2
-        (cd "$here/cluster" && CGO_ENABLED=0 go build -mod=mod -trimpath -ldflags "$flags" \
+        (cd "$here/cluster" && CGO_ENABLED=0 go build -mod=mod -buildvcs=false -trimpath -ldflags "$flags" \
             -o "$tools/$name-$version" "k8s.io/kubernetes/cmd/$name")
     }
     ln -sf "$name-$version" "$tools/$name"
