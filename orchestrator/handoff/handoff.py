@@ -104,7 +104,8 @@ class Handoff:
         self._waits_since: float | None = None
         self._not_before = 0.0  # when a rank that has failed may be tried again
         self._cause = ""
-        self._deaths = 0  # of engines, in a row, at the beginning of what they did for it
+        # Gangs that have died, in a row, at the beginning of what they did for it.
+        self._deaths: frozenset[str] = frozenset()
         self._sent_tokens = 0  # that had been emitted when the decode was sent
         self._pinned = False
         self._closed_at = 0  # emitted ids when the thought was closed here
@@ -144,7 +145,7 @@ class Handoff:
     @property
     def suspect(self) -> bool:
         """Whether an engine may have died of it, and none has shown yet that it is harmless."""
-        return self._deaths > 0 and not self.over
+        return bool(self._deaths) and not self.over
 
     @property
     def over(self) -> bool:
@@ -268,7 +269,7 @@ class Handoff:
             return self._close_thought(tokens.ids[:kept], self._thought.close_id)
         self.emitted.extend(tokens.ids)
         if self._deaths and not self._young:
-            self._deaths = 0
+            self._deaths = frozenset()
         return [Emit(tokens.ids, tokens.logprobs)]
 
     def _close_thought(self, ids: list[int], close_id: int) -> list[Action]:
@@ -373,9 +374,12 @@ class Handoff:
         if not self._young:
             self._forgiven = self._attempts
         if end.died and self._young:
-            self._deaths += 1
-            if self._deaths >= self._spec.deaths_max:
-                said = f"{self._deaths} engines in a row have died at the beginning of it: {cause}"
+            gang = sent.rank_id.rpartition("/")[0]
+            # All ranks of a gang die together, also those that it was tried on in between.
+            self._forgiven += gang in self._deaths
+            self._deaths |= {gang}
+            if (deaths := len(self._deaths)) >= self._spec.deaths_max:
+                said = f"{deaths} engines in a row have died at the beginning of it: {cause}"
                 return [*actions, *self._finish(Finish.FAILED, said, poison=True)]
         if len(self.emitted) >= self._max_tokens:
             return [*actions, *self._finish(Finish.LENGTH, "")]

@@ -382,6 +382,20 @@ def test_a_request_that_engines_die_of_at_once_is_given_up_after_two() -> None:
     )
 
 
+def test_the_ranks_of_one_gang_die_one_death() -> None:
+    """They end together: whoever was tried on another of them has done nothing."""
+    ranks = [RankId(f"d/{rank}") for rank in range(2 * SPEC.attempts_max)]
+    machine, _ = begun(Path.IN_PLACE)
+    for attempt, rank in enumerate(ranks, 1):
+        machine.on(Routed(rank), 0.0)
+        [choose] = machine.on(Ended(attempt, Finish.LOST, died=True), 0.0)
+        assert choose == Choose(Role.DECODE, frozenset(ranks[:attempt]))
+    machine.on(Routed(D2), 0.0)
+    [end] = machine.on(Ended(len(ranks) + 1, Finish.LOST, died=True), 0.0)
+    assert isinstance(end, Finished)
+    assert end.poison
+
+
 def test_a_suspect_that_gets_on_is_none_any_more() -> None:
     machine, _ = begun(Path.IN_PLACE, max_tokens=100)
     machine.on(Routed(D), 0.0)
