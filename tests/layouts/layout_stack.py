@@ -1,7 +1,6 @@
 """Layouts of deploy/local, several side by side in one stack of namespaced nodes."""
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,14 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from orchestrator.core import StartError
-from orchestrator.runtime.namespaces import Namespaces
 from orchestrator.spec import KvHandoff
-from tests.live.local_stack import Completion, LocalStack, command, local_stack, stream
+from tests.live.local_stack import (
+    Completion,
+    LocalStack,
+    command,
+    local_stack,
+    need_namespaces,
+    stream,
+)
 
 ONE_RANK = "unified"  # the single process that every other layout is compared with
 START_S = 900.0  # some ten processes that load vLLM, on two cores
@@ -143,14 +146,3 @@ def metric(rank: dict[str, object], name: str, **labels: str) -> float:
         for sample in family.samples
         if sample.name == f"vllm:{name}" and labels.items() <= sample.labels.items()
     )
-
-
-def need_namespaces() -> None:
-    """Skips the test, saying why, where simulated nodes cannot have addresses of their own."""
-    nodes = Namespaces(os.getpid(), 1)
-    try:
-        nodes.make()
-    except StartError as error:
-        pytest.skip(str(error))
-    finally:
-        nodes.remove()

@@ -16,9 +16,12 @@ from pathlib import Path
 import httpx
 import openai
 import psutil
+import pytest
 from typing_extensions import override
 
+from orchestrator.core import StartError
 from orchestrator.runtime import keeper
+from orchestrator.runtime.namespaces import Namespaces
 from orchestrator.runtime.ports import PortClaims
 
 MODEL = "deepseek-reasoner"
@@ -243,3 +246,14 @@ def _lives(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def need_namespaces() -> None:
+    """Skips the test, saying why, where simulated nodes cannot have addresses of their own."""
+    nodes = Namespaces(os.getpid(), 1)
+    try:
+        nodes.make()
+    except StartError as error:
+        pytest.skip(str(error))
+    finally:
+        nodes.remove()

@@ -4,7 +4,6 @@ A cut that heals within `fleet.cut_off_after_s` is a pause: nothing is lost, mov
 """
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,10 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core import StartError
 from orchestrator.engines.tiny_checkpoint import write_tokenizer
 from orchestrator.runtime.namespaces import Namespaces
-from tests.live.local_stack import Asker, Completion, LocalStack, end_of, local_stack, stream, until
+from tests.live.local_stack import (
+    Asker,
+    Completion,
+    LocalStack,
+    end_of,
+    local_stack,
+    need_namespaces,
+    stream,
+    until,
+)
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
 
@@ -42,13 +49,7 @@ WHOLE = {"prefill": 1, "decode": 3}
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """A prefill gang and three decode gangs, each on a node of its own, and two nodes more."""
-    try:
-        nodes = Namespaces(os.getpid(), 1)
-        nodes.make()
-    except StartError as error:
-        pytest.skip(str(error))
-    finally:
-        nodes.remove()
+    need_namespaces()
     folder = tmp_path_factory.mktemp("cuts")
     write_tokenizer(folder / "tokenizer")
     spec = folder / "spec.yaml"

@@ -60,6 +60,20 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{/* Of every pod: not root, and as whom. */}}
+{{- define "r1.podSecurity" -}}
+runAsNonRoot: true
+seccompProfile: {type: RuntimeDefault}
+{{- with .Values.security }}
+{{- if not (kindIs "invalid" .runAsUser) }}
+runAsUser: {{ int .runAsUser }}
+{{- end }}
+{{- if not (kindIs "invalid" .fsGroup) }}
+fsGroup: {{ int .fsGroup }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* A Kubernetes quantity in bytes. */}}
 {{- define "r1.bytes" -}}
 {{- $factors := dict "" 1.0 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}

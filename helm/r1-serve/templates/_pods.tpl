@@ -117,10 +117,7 @@
   "enableServiceLinks" false
   "terminationGracePeriodSeconds" (include "r1.graceSeconds" $root | int)
   "containers" (list $container) "volumes" $volumes -}}
-{{- $context := dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault") -}}
-{{- if not (kindIs "invalid" $values.security.runAsUser) -}}{{- $_ := set $context "runAsUser" (int $values.security.runAsUser) -}}{{- end -}}
-{{- if not (kindIs "invalid" $values.security.fsGroup) -}}{{- $_ := set $context "fsGroup" (int $values.security.fsGroup) -}}{{- end -}}
-{{- $_ := set $spec "securityContext" $context -}}
+{{- $_ := set $spec "securityContext" (fromYaml (include "r1.podSecurity" $root)) -}}
 {{- if ne .kind "head" -}}{{- $_ := set $spec "restartPolicy" "Never" -}}{{- end -}}
 {{- with $values.image.pullSecrets -}}
 {{- $names := list -}}{{- range . -}}{{- $names = append $names (dict "name" .) -}}{{- end -}}

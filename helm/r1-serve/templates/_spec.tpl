@@ -41,15 +41,14 @@
 {{- range $model := .Values.spec.models -}}
 {{- $name := default "DeepSeek-R1-0528" $model.name -}}
 {{- $path := default $model.path (get $.Values.weights.models $name) -}}
+{{- $id := printf "weights-%s" ($name | lower | replace "." "-" | trunc 50 | trimSuffix "-") -}}
 {{- if hasPrefix "pvc://" $path -}}
 {{- $_ := set $claims (first (splitList "/" (trimPrefix "pvc://" $path))) true -}}
 {{- else if hasPrefix "hostPath://" $path -}}
-{{- $id := printf "weights-%s" ($name | lower | replace "." "-" | trunc 50 | trimSuffix "-") -}}
 {{- $folder := trimPrefix "hostPath://" $path -}}
 {{- $volumes = append $volumes (dict "name" $id "hostPath" (dict "path" $folder "type" "Directory")) -}}
 {{- $mounts = append $mounts (dict "name" $id "mountPath" $folder "readOnly" true) -}}
 {{- else if hasPrefix "oci://" $path -}}
-{{- $id := printf "weights-%s" ($name | lower | replace "." "-" | trunc 50 | trimSuffix "-") -}}
 {{- $volumes = append $volumes (dict "name" $id "image" (dict "reference" (trimPrefix "oci://" $path) "pullPolicy" "IfNotPresent")) -}}
 {{- $mounts = append $mounts (dict "name" $id "mountPath" (printf "/mnt/images/%s" $name) "readOnly" true) -}}
 {{- end -}}
