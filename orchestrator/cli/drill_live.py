@@ -3,13 +3,15 @@
 import argparse
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from urllib.parse import urlsplit
 
 from orchestrator.cli.drill_html import Told
 from orchestrator.cli.plan_inputs import read_slo
 from orchestrator.core import R1ServeError
-from orchestrator.fleet.drill import Limits, judge
-from orchestrator.runtime.drill import Live, Times, check_target
+from orchestrator.fleet.drill import Drill, Limits, judge
+from orchestrator.runtime.attach import attached
+from orchestrator.runtime.drill import TOLD, Live, Times, check_target
 from orchestrator.runtime.drill_client import End, Outcome, ranks
 from orchestrator.runtime.local_fleet import LocalFleet, find_fleet
 
@@ -33,7 +35,8 @@ def live(options: argparse.Namespace) -> Told:
     )
     limits = Limits(options.back or _BACK_S, burn_requests=2 * options.streams)
     drill = Live(options.url, fleet, options.name, times, limits, _keeps(options.slo), options.key)
-    seen = drill.hold(options.streams)
+    with _driver(options.name, fleet):
+        seen = drill.hold(options.streams)
     return Told(
         options.name,
         options.url,
@@ -46,6 +49,13 @@ def live(options: argparse.Namespace) -> Told:
         drill.struck_at,
         drill.back_at,
     )
+
+
+def _driver(drill: Drill, fleet: LocalFleet | None) -> AbstractContextManager[None]:
+    """Within it this process may call what runs in the fleet's cluster, if the drill has to."""
+    if fleet is None or drill not in TOLD:
+        return nullcontext()
+    return attached(fleet.address())
 
 
 def _fleet(options: argparse.Namespace) -> LocalFleet | None:

@@ -52,6 +52,13 @@ class KvSubscriber:
         self._on_fault = on_fault
         self._closed = False
         self._checked = False
+        self._deaf_until = 0.0  # of the loop's clock
+
+    def drop(self, lasts_s: float) -> None:
+        """From now on what is published gets lost, for a drill; the first batch behind that shows
+        that some are missing.
+        """
+        self._deaf_until = asyncio.get_running_loop().time() + lasts_s
 
     def close(self) -> None:
         """Ends `run`, soon."""
@@ -83,7 +90,8 @@ class KvSubscriber:
                     frames = await live.recv_multipart(zmq.NOBLOCK)
                 except zmq.Again:
                     break
-                await self._message(context, frames)
+                if asyncio.get_running_loop().time() >= self._deaf_until:
+                    await self._message(context, frames)
             await asyncio.sleep(0)
 
     async def _message(self, context: zmq.asyncio.Context, frames: Sequence[bytes]) -> None:

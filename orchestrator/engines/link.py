@@ -8,6 +8,7 @@ from typing import Protocol
 from orchestrator.core import EngineStartError, Role, TokenLogprob
 from orchestrator.engines.channel import ChannelState, TokenSink
 from orchestrator.engines.engine import End, Engine, EngineInfo, EngineLoad, Finish, Submit
+from orchestrator.handoff import Word
 
 RETRY_S = 2.0  # between two attempts to reach an engine
 LOOK_S = 0.5  # between two looks at whether it lives
@@ -110,7 +111,7 @@ class EngineLink:
         if self._engine is not None and request_id in self._sinks:
             self._engine.abort(request_id)
 
-    def condemn(self, digest: bytes, refuse_s: float) -> None:
+    def say(self, word: Word) -> None:
         """Nobody carries that to other gateways."""
 
     def close(self) -> None:

@@ -24,6 +24,13 @@ class Drill(StrEnum):
     POISON = "poison"  # a request that kills the engine which computes it
 
 
+class Disturbance(StrEnum):
+    """What a gateway does to itself for a while, because a drill says so."""
+
+    KV_EVENTS = "kv-events"  # it drops what ranks publish
+    TRANSFERS = "transfers"  # KV that is to be read elsewhere does not arrive
+
+
 class Phase(StrEnum):
     """Of a drill."""
 
@@ -123,8 +130,8 @@ def judge(limits: Limits, seen: Seen) -> Judgement:
     if seen.drill is Drill.POISON:
         findings.append(
             Finding(
-                seen.deaths <= _POISON_DEATHS,
-                f"the request killed {seen.deaths} gangs; {_POISON_DEATHS} are borne",
+                0 < seen.deaths <= _POISON_DEATHS,
+                f"the request killed {seen.deaths} gangs; one at least, {_POISON_DEATHS} are borne",
             )
         )
     right = all(finding.right for finding in findings)

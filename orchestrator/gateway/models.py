@@ -8,6 +8,7 @@ from typing import assert_never
 
 from orchestrator.codec import Tokenizer, transformers_fault
 from orchestrator.core import Role, SpecError
+from orchestrator.fleet.drill import Disturbance
 from orchestrator.gateway.network import Member
 from orchestrator.gateway.service import Service
 from orchestrator.gateway.supervisor import Supervisor
@@ -131,6 +132,15 @@ class Models:
     def observe(self) -> dict[str, Observation]:
         """What was measured of each model's requests."""
         return {name: served.service.observe() for name, served in self._served.items()}
+
+    def disturb(self, what: Disturbance, lasts_s: float) -> int:
+        """Does without something for a while, as a drill wants it; how many ranks it concerns."""
+        return sum(served.service.disturb(what, lasts_s) for served in self._served.values())
+
+    def ranks_of(self, session: str) -> list[str]:
+        """The ranks that have the open requests of a session."""
+        services = (served.service for served in self._served.values())
+        return [rank_id for service in services for rank_id in service.ranks_of(session)]
 
     def ranks(self) -> dict[str, dict[str, int]]:
         """How many ranks can be reached now, by model and role."""

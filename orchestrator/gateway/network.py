@@ -21,6 +21,7 @@ from orchestrator.engines import (
 from orchestrator.engines.http import HttpEngine
 from orchestrator.engines.kv_events import KvHashing
 from orchestrator.engines.kv_subscriber import KvSubscriber
+from orchestrator.handoff import Word
 from orchestrator.routing import Credit, KvStream, Router
 
 HTTP = "http://"  # begins the address of an engine behind a server of its own
@@ -77,8 +78,8 @@ class Channel(Protocol):
         """Ends a request; unknown ids are ignored."""
         ...
 
-    def condemn(self, digest: bytes, refuse_s: float) -> None:
-        """Tells the rank's other gateways of a prompt that engines die of."""
+    def say(self, word: Word) -> None:
+        """Tells the rank's other gateways."""
         ...
 
     def close(self) -> None:
@@ -94,6 +95,10 @@ class Events(Protocol):
 
     def run(self) -> Coroutine[None, None, None]:
         """Subscribes and follows, until `close`."""
+        ...
+
+    def drop(self, lasts_s: float) -> None:
+        """What is published from now on gets lost."""
         ...
 
     def close(self) -> None:
@@ -112,10 +117,10 @@ class Network:
         self,
         member: Member,
         on_state: Callable[[], None],
-        on_condemned: Callable[[bytes, float], None],
+        on_word: Callable[[Word], None],
     ) -> Channel:
         """A channel to the rank that calls `on_state` after each change of its state, and when the
-        rank begins to drain; `on_condemned` as `RankChannel` does.
+        rank begins to drain; `on_word` as `RankChannel` does.
         """
         if member.address.startswith(HTTP):
             server = member.address.removeprefix(HTTP)
@@ -131,7 +136,7 @@ class Network:
             gateway_id=self._gateway_id,
             limits=self._limits,
             on_state=lambda _: on_state(),
-            on_condemned=on_condemned,
+            on_word=on_word,
         )
 
     def events(

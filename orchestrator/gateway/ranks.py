@@ -18,6 +18,7 @@ from orchestrator.engines import (
 from orchestrator.engines.kv_events import HashMismatchError, KvHashing, check_hashing
 from orchestrator.gateway.network import Channel, Events, Member, Network
 from orchestrator.gateway.supervisor import Supervisor
+from orchestrator.handoff import Word
 from orchestrator.telemetry import Log
 
 LOADS_EVERY_S = 0.05  # how old a heartbeat may be before routing hears of it
@@ -47,7 +48,7 @@ class Ranks:
         log: Log,
         network: Network,
         costs: routing.Costs | None = None,
-        on_condemned: Callable[[bytes, float], None] = lambda digest, refuse_s: None,
+        on_word: Callable[[Word], None] = lambda word: None,
     ) -> None:
         """`costs` None: unknown, and so are prices."""
         self._limits = limits
@@ -56,7 +57,7 @@ class Ranks:
         self._now = now
         self._log = log
         self._network = network
-        self._on_condemned = on_condemned
+        self._on_word = on_word
         self.costs = costs or routing.same_costs(routing.DEFAULT_COSTS)
         self._priced = costs is not None
         self.credits: dict[Role, int] = {}  # open requests at a rank; others: the channel's limit
@@ -120,10 +121,17 @@ class Ranks:
             if (drain_at := rank.channel.drain_at) is not None
         }
 
-    def condemn(self, digest: bytes, refuse_s: float) -> None:
+    def drop_events(self, lasts_s: float) -> int:
+        """Loses all KV events for a while; returns of how many ranks."""
+        heard = [rank.events for rank in self._ranks.values() if rank.events is not None]
+        for events in heard:
+            events.drop(lasts_s)
+        return len(heard)
+
+    def say(self, word: Word) -> None:
         """Tells the other gateways, through every rank that they may share."""
         for rank in self._ranks.values():
-            rank.channel.condemn(digest, refuse_s)
+            rank.channel.say(word)
 
     def arrived(self) -> None:
         """A request is being routed for the first time."""
@@ -199,7 +207,7 @@ class Ranks:
 
     def _open(self, member: Member) -> None:
         channel = self._network.channel(
-            member, lambda: self._channel_changed(member.rank_id), self._on_condemned
+            member, lambda: self._channel_changed(member.rank_id), self._on_word
         )
         self._ranks[member.rank_id] = _Rank(member, channel)
         self._supervisor.spawn(channel.run())

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replaced
+from typing import assert_never
 
 from msgspec.structs import replace
 
@@ -20,12 +21,14 @@ from orchestrator.core import (
     KvSource,
     RankId,
     Request,
+    RequestId,
     Role,
     TokenIds,
     TokenLogprob,
     token_ids,
 )
 from orchestrator.engines import ChannelLimits, End, KvPair, Sampling, Submit
+from orchestrator.fleet.drill import Disturbance
 from orchestrator.gateway.decision_log import admission_fields, decision_fields
 from orchestrator.gateway.drains import Drains
 from orchestrator.gateway.network import Member, Network
@@ -39,6 +42,7 @@ from orchestrator.telemetry import Log, Metrics, metrics
 TICK_S = 0.5  # how late a deadline may be noticed
 LOAD_MAX = 1e9  # of a fleet without a slot that is asked for some
 _SEED_STEP, _SEEDS = 0x9E3779B97F4A7C15, 1 << 63  # of Weyl's sequence; torch takes 64 bits
+_CUT = "a drill keeps KV from being transferred"
 _POISON = "engines have died of this prompt lately, so it is not tried again for a while"
 
 
@@ -87,7 +91,8 @@ class Service:
         self._passages: dict[str, Passage] = {}  # until the last submission has ended
         self._stranded: dict[str, Passage] = {}  # found no rank when they last looked
         self._drains = Drains()
-        self._quarantine = handoff.Quarantine()
+        others = spec.gateway.replicas > 1
+        self._quarantine = handoff.Quarantine(gateway_id, handoff.SETTLE_S if others else 0.0)
         self._host = host or Host()
         self._now = self._host.now
         self._meter = scaling.Meter()
@@ -105,10 +110,11 @@ class Service:
             log,
             network,
             _costs(model),
-            self._condemned,
+            self._heard,
         )
         self.ranks.credits[self._decoder] = _credits(spec)
         self._slots = 0
+        self._cut_until = 0.0  # by a drill
         self._changed = False
         decisions.info(
             "admission_opened",
@@ -274,6 +280,30 @@ class Service:
         self.metrics.count(metrics.PROMPT_TOKENS, tokens, self.model.name)
         self._do(passage, passage.handoff.on(handoff.Begun(choice.path), self._now()))
 
+    # --- drills --------------------------------------------------------------------------------
+
+    def disturb(self, what: Disturbance, lasts_s: float) -> int:
+        """Does without something for a while; returns how many ranks that concerns."""
+        self._log.warning("disturbed", model=self.model.name, what=what, lasts_s=lasts_s)
+        match what:
+            case Disturbance.KV_EVENTS:
+                return self.ranks.drop_events(lasts_s)
+            case Disturbance.TRANSFERS:
+                self._cut_until = self._now() + lasts_s
+                return len(self.ranks.view(self._now()).of(Role.PREFILL))
+            case _:
+                assert_never(what)
+
+    def ranks_of(self, session: str) -> list[str]:
+        """The ranks that were last given the open requests of a session, by its client's name."""
+        return [
+            passage.attempts[max(passage.attempts)][0]
+            for passage in self._passages.values()
+            if passage.request.session.endswith(f"/{session}")
+            and passage.attempts
+            and not passage.ended
+        ]
+
     # --- handoff -------------------------------------------------------------------------------
 
     def _do(self, passage: Passage, actions: list[handoff.Action]) -> None:
@@ -302,7 +332,7 @@ class Service:
     def _route(
         self, passage: Passage, role: Role, excluded: frozenset[RankId]
     ) -> handoff.Routed | handoff.NotRouted:
-        if passage.handoff.suspect and not self._quarantine.may_try(passage.request.request_id):
+        if passage.handoff.suspect and not self._may_try(passage.request.request_id):
             self._stranded[passage.request.request_id] = passage
             return handoff.NotRouted()
         leg = passage.handoff.leg
@@ -322,6 +352,9 @@ class Service:
         return handoff.NotRouted(choice.reason is routing.Reason.ALL_EXCLUDED)
 
     def _send(self, passage: Passage, send: handoff.Send) -> None:
+        if send.kv_source is KvSource.TRANSFER and self._now() < self._cut_until:
+            self._lose(passage, send)
+            return
         submission = f"{passage.request.request_id}-{send.attempt}"
         passage.attempts[send.attempt] = (send.rank_id, submission)
         if send.attempt > 1 and send.kv_source is not KvSource.TRANSFER:
@@ -356,6 +389,14 @@ class Service:
         sink = _Sink(self, passage, send.attempt)
         self.ranks.submit(decision, passage.prompt, submit, sink)
 
+    def _lose(self, passage: Passage, send: handoff.Send) -> None:
+        """Does as if the rank had not got the KV."""
+        passage.attempts[send.attempt] = (send.rank_id, "")
+        if send.kv_params is not None:
+            self._release(passage, send.kv_params)
+        ended = handoff.Ended(send.attempt, Finish.FAILED, cause=_CUT)
+        self._do(passage, passage.handoff.on(ended, self._now()))
+
     def _release(self, passage: Passage, kv_params: KvParams) -> None:
         """A prefill rank frees the blocks once they have been read, so a decode rank reads them."""
         prompt = _prompt(passage)
@@ -378,8 +419,8 @@ class Service:
 
     def _condemn(self, passage: Passage) -> None:
         digest = handoff.digest_of(passage.prompt_ids)
-        self._condemned(digest, self.spec.handoff.quarantine_s)
-        self.ranks.condemn(digest, self.spec.handoff.quarantine_s)
+        self._quarantine.condemn(digest, self.spec.handoff.quarantine_s, self._now())
+        self._speak()
         self.metrics.count(metrics.QUARANTINED, 1, self.model.name)
         self._log.error(
             "request_quarantined",
@@ -388,8 +429,20 @@ class Service:
             refused_s=self.spec.handoff.quarantine_s,
         )
 
-    def _condemned(self, digest: bytes, refuse_s: float) -> None:
-        self._quarantine.condemn(digest, self._now() + refuse_s)
+    def _may_try(self, suspect: RequestId) -> bool:
+        may = self._quarantine.may_try(suspect, self._now())
+        self._speak()
+        return may
+
+    def _speak(self) -> None:
+        for word in self._quarantine.words(self._now()):
+            self.ranks.say(word)
+
+    def _heard(self, word: handoff.Word) -> None:
+        """Another gateway's suspect has its turn, or has had it, or a prompt is to be refused."""
+        self._quarantine.heard(word, self._now())
+        self._speak()
+        self._fleet_changed()
 
     def _log_end(self, passage: Passage, end: handoff.Finished) -> None:
         output_tokens = len(passage.handoff.emitted)
@@ -433,6 +486,7 @@ class Service:
             tried = self._passages.get(alone)
             if tried is None or not tried.handoff.suspect:
                 self._quarantine.settled()
+        self._speak()
         stranded, self._stranded = self._stranded, {}
         for request_id, passage in stranded.items():
             if passage.handoff.waiting:

@@ -22,9 +22,10 @@ from orchestrator.handoff.events import (
 )
 from orchestrator.handoff.handoff import Handoff
 from orchestrator.handoff.path import Path, PathChoice, Reason, choose_path
-from orchestrator.handoff.quarantine import Quarantine, digest_of
+from orchestrator.handoff.quarantine import SETTLE_S, Quarantine, Word, digest_of
 
 __all__ = [
+    "SETTLE_S",
     "Abort",
     "Action",
     "Begun",
@@ -48,6 +49,7 @@ __all__ = [
     "Send",
     "Tokens",
     "Woken",
+    "Word",
     "choose_path",
     "digest_of",
 ]

@@ -1,33 +1,23 @@
-"""A drill on a fleet that runs on this machine: the blow is a signal to one of its processes."""
+"""A drill on a fleet that runs on this machine: its processes are signalled, its gateways told."""
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
+import uuid
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from orchestrator.core import R1ServeError
 from orchestrator.fleet import drill as drills
-from orchestrator.fleet.drill import Drill, Limits, Phase, Seen, Tally
+from orchestrator.fleet.drill import Disturbance, Drill, Limits, Phase, Seen, Tally
+from orchestrator.runtime import blows
 from orchestrator.runtime.drill_client import Asker, End, Outcome, ranks
-from orchestrator.runtime.local_fleet import LocalFleet
+from orchestrator.runtime.local_fleet import LocalFleet, LocalGang
 
-LIVE = (
-    Drill.KILL_RANK,
-    Drill.KILL_GANG,
-    Drill.KILL_GATEWAY,
-    Drill.SLOW_RANK,
-    Drill.DRAIN_UNDER_LOAD,
-    Drill.OVERLOAD,
-)
+TOLD = frozenset({Drill.DROP_KV_EVENTS, Drill.CUT_TRANSFER, Drill.POISON})  # wants a driver
+_LASTS = frozenset({Drill.SLOW_RANK, Drill.OVERLOAD, Drill.DROP_KV_EVENTS, Drill.CUT_TRANSFER})
 _LOOK_S = 0.5
 _OVERLOAD = 4  # times the streams before
-_STOPPED_S, _RUNNING_S = 0.2, 0.1  # of a process that is slowed down
-_DRAINED_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +49,8 @@ class Live:
     back_at: float | None = None
     aborted: bool = False
     held: int = 0
+    poisoned: int = 0
+    deaths: int = 0
     began_at: float = field(default_factory=time.monotonic)
     _last: "deque[bool]" = field(default_factory=deque)
     _askers: list[Asker] = field(default_factory=list)
@@ -88,15 +80,23 @@ class Live:
                 asker.join(timeout=self.limits.back_s)
         back_s = None if self.back_at is None else self.back_at - self.struck_at
         return Seen(
-            self.drill, self.struck, self.phases, back_s, aborted=self.aborted, held=self.held
+            self.drill,
+            self.struck,
+            self.phases,
+            back_s,
+            self.poisoned,
+            self.deaths,
+            self.aborted,
+            self.held,
         )
 
     def _now(self) -> float:
         return time.monotonic() - self.began_at
 
-    def _shape(self) -> tuple[dict[str, int], int]:
-        gateways = len(self.fleet.gateways()) if self.fleet is not None else 0
-        return ranks(self.url), gateways
+    def _shape(self) -> tuple[dict[str, int], int, int]:
+        if self.fleet is None:
+            return ranks(self.url), 0, 0
+        return ranks(self.url), len(self.fleet.gateways()), len(self.fleet.heads())
 
     def _more(self, streams: int) -> None:
         for _ in range(streams):
@@ -137,9 +137,8 @@ class Live:
         after = self.back_at is not None and end.began_at >= self.back_at
         return Phase.AFTER if after else Phase.DURING
 
-    def _await_back(self, before: tuple[dict[str, int], int], streams: int) -> None:
-        lasts = self.drill in (Drill.SLOW_RANK, Drill.OVERLOAD)
-        least = self.struck_at + (self.times.lasts_s if lasts else 2.0)
+    def _await_back(self, before: tuple[dict[str, int], int, int], streams: int) -> None:
+        least = self.struck_at + (self.times.lasts_s if self.drill in _LASTS else 2.0)
         until = self.struck_at + self.limits.back_s
         while self._now() < until and not self.aborted:
             time.sleep(_LOOK_S)
@@ -159,26 +158,75 @@ class Live:
             self._told(f"{_OVERLOAD * streams} streams at a time instead of {streams}")
             return _nothing
         assert self.fleet is not None
-        gang = self.fleet.gang()
+        if self.drill in TOLD:
+            return self._tell(self.fleet)
+        return self._signal(self.fleet, self.fleet.gang())
+
+    def _signal(self, fleet: LocalFleet, gang: LocalGang) -> Callable[[], None]:
         match self.drill:
             case Drill.KILL_RANK:
-                _signal(gang.pids[-1:], signal.SIGKILL)
+                blows.kill(gang.pids[-1:])
                 self._told(f"process {gang.pids[-1]} of {gang.engine_id}")
             case Drill.KILL_GANG:
-                _signal(gang.pids, signal.SIGKILL)
+                blows.kill(gang.pids)
                 self._told(f"{len(gang.pids)} processes of {gang.engine_id}")
             case Drill.KILL_GATEWAY:
                 self.held = len([asker for asker in self._askers if asker.streaming])
-                pids = self.fleet.gateways()[:1]
-                _signal(pids, signal.SIGKILL)
+                pids = fleet.gateways()[:1]
+                blows.kill(pids)
                 self._told(f"gateway process {pids[0]}")
+            case Drill.HEAD_RESTART:
+                pids = fleet.heads()
+                blows.kill(pids)
+                self._told(f"process {pids[0]}, which keeps the cluster's tables")
             case Drill.SLOW_RANK:
                 self._told(f"{gang.engine_id} stands still two thirds of the time")
-                return _slowed(gang.pids)
+                return blows.slow(gang.pids)
             case _:
+                assert self.drill is Drill.DRAIN_UNDER_LOAD
                 self._told(f"{gang.engine_id} is drained")
-                threading.Thread(target=_drain, args=(gang.engine_id,), daemon=True).start()
+                blows.drain(gang.engine_id, fleet.address())
         return _nothing
+
+    def _tell(self, fleet: LocalFleet) -> Callable[[], None]:
+        match self.drill:
+            case Drill.POISON:
+                return self._poison(fleet)
+            case Drill.DROP_KV_EVENTS:
+                self._disturb(Disturbance.KV_EVENTS, "the KV events of {} ranks get lost")
+            case _:
+                assert self.drill is Drill.CUT_TRANSFER
+                self._disturb(Disturbance.TRANSFERS, "no KV of {} ranks gets to another")
+        return _nothing
+
+    def _disturb(self, what: Disturbance, told: str) -> None:
+        concerned = blows.disturb(what, self.times.lasts_s)
+        if not concerned:
+            raise R1ServeError(
+                f"{self.drill} has no target: no rank of this fleet does that",
+                "hold it on a fleet whose ranks do, or in virtual time, with --simulate PLAN",
+            )
+        self._told(told.format(concerned))
+
+    def _poison(self, fleet: LocalFleet) -> Callable[[], None]:
+        session = f"drill-{uuid.uuid4().hex}"
+        poison = blows.Poison(fleet, session)
+        self._told("a request kills the engines that decode it")
+
+        def ended(end: End) -> None:
+            self.poisoned += end.outcome is Outcome.FAILED
+            self._ended(end)
+            asker.stop()
+
+        asker = Asker(self.url, self.key, ended, self._now, session)
+        asker.start()
+        asker.join(timeout=self.limits.back_s)
+
+        def heal() -> None:
+            poison.stop()
+            self.deaths = len(poison.killed)
+
+        return heal
 
     def _told(self, struck: str) -> None:
         self.struck = struck
@@ -189,66 +237,14 @@ def _nothing() -> None:
     """There is nothing to undo."""
 
 
-def _signal(pids: list[int], number: int) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            continue
-
-
-def _slowed(pids: list[int]) -> Callable[[], None]:
-    """Stops the processes again and again until what is returned is called."""
-    over = threading.Event()
-
-    def beat() -> None:
-        while not over.is_set():
-            _signal(pids, signal.SIGSTOP)
-            over.wait(_STOPPED_S)
-            _signal(pids, signal.SIGCONT)
-            over.wait(_RUNNING_S)
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-
-    def heal() -> None:
-        over.set()
-        thread.join()
-        _signal(pids, signal.SIGCONT)
-
-    return heal
-
-
-def _drain(gang: str) -> None:
-    """Through the command that an operator would type."""
-    command = [sys.executable, "-m", "orchestrator.cli", "drain", gang]
-    subprocess.run(command, capture_output=True, timeout=_DRAINED_S, check=False)
-
-
-def can_drain() -> bool:
-    """Whether this r1-serve has a command that drains."""
-    command = [sys.executable, "-m", "orchestrator.cli", "drain", "--help"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
 def check_target(drill: Drill, fleet: LocalFleet | None, url: str) -> None:
     """Raises R1ServeError if there is nothing to strike, or nothing that could take over."""
-    if drill not in LIVE:
-        raise R1ServeError(
-            f"{drill} has no target on a running fleet: no process of it can be told to do that",
-            "hold it in virtual time, with --simulate PLAN",
-        )
     if drill is Drill.OVERLOAD:
         return
     if fleet is None:
         raise R1ServeError(
             f"{drill} has no target: the processes behind {url} are not on this machine",
             "hold it there",
-        )
-    if drill is Drill.DRAIN_UNDER_LOAD and not can_drain():
-        raise R1ServeError(
-            "drain-under-load has no target: this r1-serve has no command that drains",
-            "hold it in virtual time, with --simulate PLAN",
         )
     if drill is Drill.KILL_GATEWAY and len(fleet.gateways()) < 2:
         raise R1ServeError(

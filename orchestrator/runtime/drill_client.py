@@ -42,9 +42,16 @@ class Asker(threading.Thread):
     """One stream after the other until it is stopped; the last one may end."""
 
     def __init__(
-        self, url: str, key: str, on_end: Callable[[End], None], now: Callable[[], float]
+        self,
+        url: str,
+        key: str,
+        on_end: Callable[[End], None],
+        now: Callable[[], float],
+        session: str = "",
     ) -> None:
+        """`session` names the conversation, and makes its question one of its own."""
         super().__init__(daemon=True)
+        self._session = session
         self._where = urlsplit(url)
         self._key = key
         self._on_end = on_end
@@ -72,10 +79,12 @@ class Asker(threading.Thread):
         body = {
             "model": "deepseek-reasoner",
             "stream": True,
-            "messages": [{"role": "user", "content": _QUESTION}],
+            "messages": [{"role": "user", "content": f"{self._session} {_QUESTION}".strip()}],
         }
         try:
             head = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+            if self._session:
+                head["X-Session-Id"] = self._session
             connection.request("POST", "/chat/completions", json.dumps(body), head)
             response = connection.getresponse()
             if response.status != 200:

@@ -8,6 +8,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 from uvicorn.protocols.http import auto
 
+from orchestrator.fleet.drill import Disturbance
 from orchestrator.gateway import (
     DirectProtocol,
     Member,
@@ -69,6 +70,14 @@ class Gateway:
         async in a thread, where there is no loop and so no time.
         """
         return stats_of(self._models.observe())
+
+    async def disturb(self, what: str, lasts_s: float) -> int:
+        """For drills, on the loop of the requests: see `Models.disturb`."""
+        return self._models.disturb(Disturbance(what), lasts_s)
+
+    async def ranks_of(self, session: str) -> list[str]:
+        """For drills: see `Models.ranks_of`."""
+        return self._models.ranks_of(session)
 
     def _listen(self) -> None:
         fleet_feed.listen(self._pool_changed)

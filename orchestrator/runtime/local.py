@@ -25,6 +25,7 @@ from orchestrator.spec import PUBLISHER, Spec, public_names
 
 Say = Callable[[str], None]
 
+TEND_S = 1.0  # between two looks at Ray's head
 READY_S = 60.0  # from "every replica runs" to "a gateway behind HAProxy reaches every pool"
 ANSWER_TOKENS = 192  # enough for a thought of r1-nano; random weights would go on for ever
 # Long enough for a KV transfer; r1-nano was not trained on these two numbers.
@@ -63,7 +64,9 @@ def run_local(spec: Spec, folder: Path, say: Say, began_at: float) -> None:
             first = f"ready {time.time() - began_at:.0f} s after the command; asked nothing, for"
             first += " it needs a key"
         _announce(spec, cluster, say, first)
-        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+        while signal.sigtimedwait({signal.SIGTERM, signal.SIGINT}, TEND_S) is None:
+            if cluster.tend():
+                say("Ray's head had died; it runs again")
     except _Ended:
         pass
     finally:

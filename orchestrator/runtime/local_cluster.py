@@ -28,6 +28,7 @@ NODE_ATTEMPTS = 3
 NODE_CPUS = 16
 NODE_S = 120.0  # for one namespaced node to start
 NODES_AT_ONCE = 2
+_GCS = "gcs_server"
 
 
 def check_port(spec: Spec) -> None:
@@ -107,6 +108,18 @@ class LocalCluster:
         if alive < len(labels) + 1:
             raise StartError(f"{alive} of {len(labels) + 1} Ray nodes are up", "try again")
         self._start_serve()
+
+    def tend(self) -> bool:
+        """Starts the server of the cluster's tables again if it has died, as Kubernetes starts a
+        head again: it finds them where it left them. Returns whether it had died.
+        """
+        assert self._cluster is not None
+        head = self._cluster.head_node
+        if all(name != _GCS for name, _ in head.dead_processes()):
+            return False
+        head.kill_gcs_server(check_alive=False)  # Ray then forgets it
+        head.start_gcs_server()
+        return True
 
     def stop(self) -> None:
         """Ends all of it; what is left is for the keeper."""
@@ -205,6 +218,9 @@ class LocalCluster:
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+            # A head that is started again knows what runs.
+            "RAY_gcs_storage": "rocksdb",
+            "RAY_gcs_storage_path": str(self._folder / "gcs"),
             # Ray starts workers, and so engines, at 15: whatever else runs here would starve them.
             "RAY_worker_niceness": "0",
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),

@@ -7,6 +7,7 @@ from orchestrator.core import R1ServeError
 from orchestrator.runtime.keeper import descendants
 
 _LISTENS = "0A"  # /proc/net/tcp: TCP_LISTEN
+_GCS = "--gcs-address="
 _DECODES = ("decode", "unified")
 
 
@@ -17,6 +18,11 @@ class LocalGang:
     engine_id: str
     role: str
     pids: list[int]
+
+    @property
+    def decodes(self) -> bool:
+        """Whether requests stay there to their end."""
+        return self.role in _DECODES
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +47,21 @@ class LocalFleet:
     def gang(self) -> LocalGang:
         """The one that a drill strikes: the first that decodes. Raises R1ServeError."""
         for gang in self.gangs():
-            if gang.role in _DECODES:
+            if gang.decodes:
                 return gang
         raise R1ServeError("the fleet has no gang that decodes", "wait until one has started")
+
+    def heads(self) -> list[int]:
+        """The process that keeps the cluster's tables; none for a moment when it has ended."""
+        return [pid for pid in descendants(self.root) if _command(pid)[0].endswith("/gcs_server")]
+
+    def address(self) -> str:
+        """Of the cluster's GCS, as its nodes know it. Raises R1ServeError."""
+        for pid in descendants(self.root):
+            for word in _command(pid):
+                if word.startswith(_GCS):
+                    return word.removeprefix(_GCS)
+        raise R1ServeError("the fleet has no Ray node", "wait until it has started")
 
     def gateways(self) -> list[int]:
         """Processes of gateway replicas, oldest first."""
@@ -74,7 +92,7 @@ def _command(pid: int) -> list[str]:
         with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
             return file.read().rstrip("\0").split("\0")
     except OSError:
-        return []  # ended meanwhile
+        return [""]  # ended meanwhile
 
 
 def _listening(port: int) -> set[str]:

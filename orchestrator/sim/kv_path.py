@@ -36,6 +36,7 @@ class SimEvents:
         self._router = router
         self._rank_id = member.rank_id
         self.closed = False
+        self._deaf_until = 0.0
         self._chance = world.chance(f"kv events {gateway_id}")
         self._publisher = world.publisher(member.rank_id)
         self._publisher.listeners.append(self)
@@ -50,8 +51,14 @@ class SimEvents:
             self.closed = True
             self._publisher.listeners.remove(self)
 
+    def drop(self, lasts_s: float) -> None:
+        """What is published from now on gets lost."""
+        self._deaf_until = self.world.agenda.now + lasts_s
+
     def published(self, batch: KvBatch, now: float) -> None:
         """A batch has left its rank."""
+        if now < self._deaf_until:
+            return
         path = self.world.event_path
         if path.loss and self._chance.random() < path.loss:
             return

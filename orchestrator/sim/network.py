@@ -22,6 +22,7 @@ from orchestrator.engines import (
 )
 from orchestrator.engines.kv_events import KvHashing
 from orchestrator.gateway import Channel, Events, Member, Network
+from orchestrator.handoff import Word
 from orchestrator.routing import Router, prompt_keys
 from orchestrator.sim.call import Call
 from orchestrator.sim.gang import Gang
@@ -50,9 +51,9 @@ class SimNetwork(Network):
         self,
         member: Member,
         on_state: Callable[[], None],
-        on_condemned: Callable[[bytes, float], None],
+        on_word: Callable[[Word], None],
     ) -> Channel:
-        found = SimChannel(self, member, on_state, on_condemned)
+        found = SimChannel(self, member, on_state, on_word)
         self.channels.setdefault(member.engine_id, []).append(found)
         return found
 
@@ -86,7 +87,7 @@ class SimChannel:
         network: SimNetwork,
         member: Member,
         on_state: Callable[[], None],
-        on_condemned: Callable[[bytes, float], None],
+        on_word: Callable[[Word], None],
     ) -> None:
         self.member = member
         self.state = ChannelState.CONNECTING
@@ -95,7 +96,7 @@ class SimChannel:
         self._network = network
         self.world = network.world
         self._on_state = on_state
-        self.on_condemned = on_condemned
+        self.on_word = on_word
         self._rank = int(member.rank_id.rpartition("/")[2])
         self._loads = self.world.pools.loads
         self._key = (member.engine_id, self._rank)
@@ -185,14 +186,14 @@ class SimChannel:
         if opened is not None and opened.job is not None and gang is not None and not self._cut:
             gang.abort(opened.job, self.world.agenda.now)
 
-    def condemn(self, digest: bytes, refuse_s: float) -> None:
+    def say(self, word: Word) -> None:
         """Tells the rank's other gateways."""
         if self.state is not ChannelState.OPEN or self._cut:
             return
         for gateway in self.world.gateways:
             for channel in gateway.network.channels.get(self.member.engine_id, ()):
                 if channel is not self and channel.member == self.member and not channel.deaf:
-                    channel.on_condemned(digest, refuse_s)
+                    channel.on_word(word)
 
     def close(self) -> None:
         """For good; what is open ends as LOST."""

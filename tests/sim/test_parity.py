@@ -23,6 +23,7 @@ from orchestrator.engines import (
 )
 from orchestrator.engines.fake_engine import _Request
 from orchestrator.gateway import Channel, Host, Member, Network, Service, Supervisor
+from orchestrator.handoff import Word
 from orchestrator.sim.agenda import Agenda
 from orchestrator.sim.call import Call
 from orchestrator.sim.chance import Chance
@@ -167,7 +168,7 @@ class FakeNetwork(Network):
         self,
         member: Member,
         on_state: Callable[[], None],
-        on_condemned: Callable[[bytes, float], None],
+        on_word: Callable[[Word], None],
     ) -> Channel:
         spec = FakeEngineSpec(
             step_s=STEP_S,

@@ -10,12 +10,13 @@ from typing import cast
 from typing_extensions import override
 
 from orchestrator.core import Role
-from orchestrator.engines.channel.frames import Beat, Condemned
+from orchestrator.engines.channel.frames import Beat
 from orchestrator.engines.channel.gateway_side import Caller, GatewaySide, TokenSink
 from orchestrator.engines.channel.limits import ChannelLimits
 from orchestrator.engines.channel.liveness import Phase
 from orchestrator.engines.channel.sockets import no_delay, split_address
 from orchestrator.engines.engine import End, EngineInfo, EngineLoad, Finish, Submit
+from orchestrator.handoff import Word
 from orchestrator.routing import Credit
 
 
@@ -31,8 +32,7 @@ class RankChannel:
     """All requests of one gateway replica to one engine process.
 
     `on_state` is called after each change of `state`, after the ends that a loss brings, and when
-    the rank begins to drain; `on_condemned` with the digest of a prompt that another gateway wants
-    to be refused, and for how long.
+    the rank begins to drain; `on_word` with what another gateway says.
     Everything is called on the loop of `run`.
     """
 
@@ -45,7 +45,7 @@ class RankChannel:
         limits: ChannelLimits | None = None,
         token: str = "",
         on_state: Callable[["RankChannel"], None] | None = None,
-        on_condemned: Callable[[bytes, float], None] | None = None,
+        on_word: Callable[[Word], None] | None = None,
     ) -> None:
         """`address` is host:port; `token` is the secret that the engine was started with, or ""."""
         self.address = address
@@ -54,7 +54,7 @@ class RankChannel:
         self._limits = limits or ChannelLimits()
         self._caller = Caller(gateway_id, engine_id, token)
         self._on_state = on_state
-        self._on_condemned = on_condemned
+        self._on_word = on_word
         self._told = ChannelState.CONNECTING  # the state that `on_state` knows
         self._connection: _Connection | None = None  # the latest
         self._cause = ""
@@ -154,10 +154,10 @@ class RankChannel:
         if self._connection is not None:
             self._connection.drain(drain_s)
 
-    def condemn(self, digest: bytes, refuse_s: float) -> None:
-        """Tells the rank's other gateways of a prompt that engines die of."""
+    def say(self, word: Word) -> None:
+        """Tells the rank's other gateways."""
         if self._connection is not None:
-            self._connection.condemn(Condemned(digest, refuse_s))
+            self._connection.say(word)
 
     def close(self) -> None:
         """Ends every open request with LOST, then `run`; for good."""
@@ -191,8 +191,8 @@ class RankChannel:
         self._load = beat.load
         self._others = beat.others
         self._load_at = now
-        if beat.condemned is not None and self._on_condemned is not None:
-            self._on_condemned(beat.condemned.digest, beat.condemned.refuse_s)
+        if beat.word is not None and self._on_word is not None:
+            self._on_word(beat.word)
         if beat.drain_s is not None:
             begins = self._drain_at is None
             self._drain_at = min(self._drain_at or math.inf, now + beat.drain_s)
@@ -270,8 +270,8 @@ class _Connection(asyncio.Protocol):
         self.side.drain(drain_s)
         self._settle()
 
-    def condemn(self, condemned: Condemned) -> None:
-        self.side.condemn(condemned)
+    def say(self, word: Word) -> None:
+        self.side.say(word)
         self._settle()
 
     def cut(self, cause: str, *, died: bool = False) -> None:

@@ -17,6 +17,7 @@ from orchestrator.engines.channel import frames
 from orchestrator.engines.channel.limits import ChannelLimits
 from orchestrator.engines.channel.liveness import Liveness, Phase
 from orchestrator.engines.engine import End, EngineInfo, EngineLoad, Finish, Submit
+from orchestrator.handoff import Word
 from orchestrator.routing import Credit
 
 _CAUSE_CHARS_MAX = 1000
@@ -51,7 +52,7 @@ class Host(Protocol):
         """The gang drains: from now on `tick` is told how long what runs may go on."""
         ...
 
-    def condemn(self, condemned: frames.Condemned) -> None:
+    def pass_on(self, word: Word) -> None:
         """The gateway has something to tell the others."""
         ...
 
@@ -145,10 +146,10 @@ class EngineSide:
             self._others, self._drains = others, drains
             self._control.append(frames.frame(frames.Beat(load, others, drain_s)))
 
-    def tell(self, condemned: frames.Condemned, load: EngineLoad, drain_s: float | None) -> None:
+    def tell(self, word: Word, load: EngineLoad, drain_s: float | None) -> None:
         """Another gateway has said so."""
         if self.phase is Phase.OPEN:
-            beat = frames.Beat(load, self._others, drain_s, condemned)
+            beat = frames.Beat(load, self._others, drain_s, word)
             self._control.append(frames.frame(beat))
             self._host.wake()
 
@@ -211,8 +212,8 @@ class EngineSide:
             case frames.Pulse():
                 if message.drain_s is not None:
                     self._host.drain(message.drain_s)
-                if message.condemned is not None:
-                    self._host.condemn(message.condemned)
+                if message.word is not None:
+                    self._host.pass_on(message.word)
             case _:
                 assert_never(message)
 

@@ -17,6 +17,7 @@ import msgspec
 
 from orchestrator.core import Role, TokenIds, TokenLogprob
 from orchestrator.engines.engine import End, EngineInfo, EngineLoad, Submit
+from orchestrator.handoff import Word
 from orchestrator.routing import Credit
 
 VERSION = 2
@@ -29,13 +30,6 @@ _UPDATE_BYTES = 2 * _INT_BYTES  # a handle and an array header
 _TOKENS_BYTES = 64  # a Tokens frame without its updates
 _LOGPROB_BYTES = 15  # an array of a float and an array
 _ALTERNATIVE_BYTES = 1 + _INT_BYTES + 9  # an array of an id and a float
-
-
-class Condemned(msgspec.Struct, frozen=True, array_like=True):
-    """A prompt that engines die of, by its digest, and for how long it is to be refused."""
-
-    digest: bytes
-    refuse_s: float
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -62,11 +56,11 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 class Pulse(msgspec.Struct, frozen=True, array_like=True, tag=4):
     """The gateway's heartbeat. One with `drain_s` is the wish that the rank drains from now on: see
-    `Beat`. Who looks after the gang sends it. `condemned` is for the rank's other gateways.
+    `Beat`. Who looks after the gang sends it. `word` is for the rank's other gateways.
     """
 
     drain_s: float | None = None
-    condemned: Condemned | None = None
+    word: Word | None = None
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=11):
@@ -109,13 +103,13 @@ class Beat(msgspec.Struct, frozen=True, array_like=True, tag=15):
     when the rank begins to drain.
 
     A rank that drains gets nothing new; what runs there may go on for another `drain_s` seconds,
-    and is moved then. `condemned` is what another gateway has just said.
+    and is moved then. `word` is what another gateway has just said.
     """
 
     load: EngineLoad
     others: Credit = NOTHING
     drain_s: float | None = None  # None: it does not drain
-    condemned: Condemned | None = None
+    word: Word | None = None
 
 
 FromGateway = Hello | Open | Cancel | Pulse

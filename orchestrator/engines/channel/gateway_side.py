@@ -13,6 +13,7 @@ from orchestrator.engines.channel import frames
 from orchestrator.engines.channel.limits import ChannelLimits
 from orchestrator.engines.channel.liveness import Liveness, Phase
 from orchestrator.engines.engine import End, Finish, Submit
+from orchestrator.handoff import Word
 
 
 class TokenSink(Protocol):
@@ -161,10 +162,10 @@ class GatewaySide:
         if self.phase is Phase.OPEN:
             self._output.append(frames.frame(frames.Pulse(drain_s)))
 
-    def condemn(self, condemned: frames.Condemned) -> None:
+    def say(self, word: Word) -> None:
         """Tells the rank's other gateways; nothing happens if the channel is not open."""
         if self.phase is Phase.OPEN:
-            self._output.append(frames.frame(frames.Pulse(condemned=condemned)))
+            self._output.append(frames.frame(frames.Pulse(word=word)))
 
     def pause(self, now: float) -> None:
         """The write buffer is full."""

@@ -11,11 +11,11 @@ from typing_extensions import override
 
 from orchestrator.core import Role, TokenLogprob
 from orchestrator.engines.channel.engine_side import Callee, EngineSide
-from orchestrator.engines.channel.frames import Condemned
 from orchestrator.engines.channel.limits import ChannelLimits
 from orchestrator.engines.channel.liveness import Phase
 from orchestrator.engines.channel.sockets import bound_socket, name_of, no_delay
 from orchestrator.engines.engine import End, Engine, EngineInfo, EngineLoad, Finish, Submit
+from orchestrator.handoff import Word
 from orchestrator.routing import Credit
 
 _FAILURE_POLL_S = 0.25
@@ -180,12 +180,12 @@ class ChannelServer:
         self._drain_at = at if self._drain_at is None else min(at, self._drain_at)
         self._tick()
 
-    def condemn(self, condemned: Condemned, by: "_Connection") -> None:
+    def pass_on(self, word: Word, by: "_Connection") -> None:
         """For connections: what one gateway tells the others."""
         drain_s = self.drain_s(asyncio.get_running_loop().time())
         for connection in list(self._connections.values()):
             if connection is not by:
-                connection.tell(condemned, self._engine.load(), drain_s)
+                connection.tell(word, self._engine.load(), drain_s)
 
     def drain_s(self, now: float) -> float | None:
         """For connections: how long what runs may go on; None: it does not drain."""
@@ -287,12 +287,12 @@ class _Connection(asyncio.Protocol):
         """For the side."""
         self._server.drain(drain_s)
 
-    def condemn(self, condemned: Condemned) -> None:
+    def pass_on(self, word: Word) -> None:
         """For the side."""
-        self._server.condemn(condemned, self)
+        self._server.pass_on(word, self)
 
-    def tell(self, condemned: Condemned, load: EngineLoad, drain_s: float | None) -> None:
-        self._side.tell(condemned, load, drain_s)
+    def tell(self, word: Word, load: EngineLoad, drain_s: float | None) -> None:
+        self._side.tell(word, load, drain_s)
 
     def credit(self) -> Credit:
         """What its gateway has in flight."""

@@ -28,6 +28,7 @@ from orchestrator.engines.channel import frames
 from orchestrator.engines.channel.engine_side import Callee, EngineSide
 from orchestrator.engines.channel.gateway_side import Caller, GatewaySide
 from orchestrator.engines.channel.liveness import Phase
+from orchestrator.handoff import Word
 
 INFO = EngineInfo("test", "model", 100, 16, 10)
 LOAD = EngineLoad(1, 2, 0.5, 3)
@@ -63,7 +64,7 @@ class RecordingHost:
         self.aborted: list[int] = []
         self.woken = 0
         self.drains_s: list[float] = []
-        self.condemned: list[frames.Condemned] = []
+        self.words: list[Word] = []
 
     def start(self, handle: int, submit: Submit) -> None:
         self.running[handle] = submit
@@ -77,8 +78,8 @@ class RecordingHost:
     def drain(self, drain_s: float) -> None:
         self.drains_s.append(drain_s)
 
-    def condemn(self, condemned: frames.Condemned) -> None:
-        self.condemned.append(condemned)
+    def pass_on(self, word: Word) -> None:
+        self.words.append(word)
 
 
 class Pair:
@@ -88,7 +89,7 @@ class Pair:
         self.host = RecordingHost()
         self.loads: list[tuple[EngineLoad, float]] = []
         self.drains_s: list[float | None] = []
-        self.condemned: list[frames.Condemned] = []
+        self.words: list[Word] = []
         callee = Callee("engine", Role.DECODE, INFO, "secret")
         self.engine = EngineSide(callee, limits, self.host, 0.0)
         self.gateway = GatewaySide(
@@ -101,8 +102,8 @@ class Pair:
     def _beat(self, beat: frames.Beat, now: float) -> None:
         self.loads.append((beat.load, now))
         self.drains_s.append(beat.drain_s)
-        if beat.condemned is not None:
-            self.condemned.append(beat.condemned)
+        if beat.word is not None:
+            self.words.append(beat.word)
 
     def up(self, now: float = 0.0) -> None:
         self.engine.receive(self.gateway.output(), now)
@@ -161,15 +162,15 @@ def test_a_drain_that_one_side_asks_for_is_told_at_once_and_with_every_beat() ->
     assert pair.drains_s == [None, 29.9, 29.0]
 
 
-def test_a_condemned_prompt_goes_from_one_gateway_to_another() -> None:
+def test_a_word_goes_from_one_gateway_to_another() -> None:
     teller, hearer = Pair().opened(), Pair().opened()
-    poison = frames.Condemned(b"0123456789abcdef", 600.0)
-    teller.gateway.condemn(poison)
+    word = Word("gateway-1", 1, 600.0, b"0123456789abcdef")
+    teller.gateway.say(word)
     teller.up()
-    assert teller.host.condemned == [poison]
-    hearer.engine.tell(poison, LOAD, None)
+    assert teller.host.words == [word]
+    hearer.engine.tell(word, LOAD, None)
     hearer.down()
-    assert hearer.condemned == [poison]
+    assert hearer.words == [word]
 
 
 def test_a_channel_that_is_not_open_asks_for_no_drain() -> None:

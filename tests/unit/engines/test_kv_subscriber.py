@@ -136,6 +136,20 @@ async def test_a_lost_batch_is_asked_for() -> None:
     assert running.subscriber.stream.counts.gaps == 1
 
 
+async def test_what_a_drill_has_dropped_is_missed_and_asked_for() -> None:
+    publisher = Publisher()
+    async with world(publisher) as running:
+        await publisher.send(0, publisher.store(0))
+        await running.until_held(0)
+        running.subscriber.drop(0.3)
+        await publisher.send(1, publisher.store(1))
+        await asyncio.sleep(0.5)
+        assert not running.held(1)
+        await publisher.send(2, publisher.store(2))
+        await running.until_held(0, 1, 2)
+    assert publisher.asked == [0, 1]
+
+
 async def test_what_is_malformed_is_counted_and_the_rest_goes_on() -> None:
     publisher = Publisher()
     async with world(publisher) as running:
