@@ -42,6 +42,8 @@ def add_drill(parser: argparse.ArgumentParser) -> None:
     live = parser.add_argument_group("on a fleet")
     live.add_argument("--url", default=LOCAL_URL, help=f"of the API (default {LOCAL_URL})")
     live.add_argument("--streams", type=count, default=8, metavar="N", help="at a time (default 8)")
+    live.add_argument("--model", metavar="NAME", help="that is asked (the first that is served)")
+    live.add_argument("--tokens", type=count, default=512, metavar="N", help="an answer's most")
     live.add_argument("--key", default="any", help="of the API")
     live.add_argument("--yes-this-is", metavar="NAME", help="the host of a --url that is not local")
     parser.set_defaults(run=_drill, spec_error_code=2)

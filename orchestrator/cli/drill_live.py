@@ -4,6 +4,7 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from orchestrator.cli.drill_html import Told
@@ -12,7 +13,7 @@ from orchestrator.core import R1ServeError
 from orchestrator.fleet.drill import Drill, Limits, judge
 from orchestrator.runtime.attach import attached
 from orchestrator.runtime.drill import TOLD, Live, Times, check_target
-from orchestrator.runtime.drill_client import End, Outcome, ranks
+from orchestrator.runtime.drill_client import End, Outcome, Target, models, ranks
 from orchestrator.runtime.local_fleet import LocalFleet, find_fleet
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -34,7 +35,7 @@ def live(options: argparse.Namespace) -> Told:
         options.after or standard.after_s,
     )
     limits = Limits(options.back or _BACK_S, burn_requests=2 * options.streams)
-    drill = Live(options.url, fleet, options.name, times, limits, _keeps(options.slo), options.key)
+    drill = Live(_target(options), fleet, options.name, times, limits, _keeps(options.slo))
     with _driver(options.name, fleet):
         seen = drill.hold(options.streams)
     return Told(
@@ -49,6 +50,20 @@ def live(options: argparse.Namespace) -> Told:
         drill.struck_at,
         drill.back_at,
     )
+
+
+def _target(options: argparse.Namespace) -> Target:
+    target = Target(options.url, options.key, options.model or "", options.tokens)
+    listed = models(target)
+    if not listed:
+        raise R1ServeError(
+            f"{options.url} lists no model to this key", "give the --key of a tenant"
+        )
+    if options.model is not None and options.model not in listed:
+        raise R1ServeError(
+            f"{options.url} does not serve {options.model}", f"give one of {', '.join(listed)}"
+        )
+    return replace(target, model=options.model or listed[0])
 
 
 def _driver(drill: Drill, fleet: LocalFleet | None) -> AbstractContextManager[None]:

@@ -11,7 +11,7 @@ from orchestrator.core import R1ServeError
 from orchestrator.fleet import drill as drills
 from orchestrator.fleet.drill import Disturbance, Drill, Limits, Phase, Seen, Tally
 from orchestrator.runtime import blows
-from orchestrator.runtime.drill_client import Asker, End, Outcome, ranks
+from orchestrator.runtime.drill_client import Asker, End, Outcome, Target, ranks
 from orchestrator.runtime.local_fleet import LocalFleet, LocalGang
 
 TOLD = frozenset({Drill.DROP_KV_EVENTS, Drill.CUT_TRANSFER, Drill.POISON})  # wants a driver
@@ -33,13 +33,12 @@ class Times:
 class Live:
     """One drill under way."""
 
-    url: str
+    target: Target
     fleet: LocalFleet | None  # None: only its API is there
     drill: Drill
     times: Times
     limits: Limits
     keeps: Callable[[End], bool]
-    key: str = "any"
     phases: dict[Phase, Tally] = field(default_factory=lambda: {each: Tally() for each in Phase})
     causes: Counter[str] = field(default_factory=Counter)
     ends: list[End] = field(default_factory=list)  # in the order of their ends
@@ -95,12 +94,12 @@ class Live:
 
     def _shape(self) -> tuple[dict[str, int], int, int]:
         if self.fleet is None:
-            return ranks(self.url), 0, 0
-        return ranks(self.url), len(self.fleet.gateways()), len(self.fleet.heads())
+            return ranks(self.target.url), 0, 0
+        return ranks(self.target.url), len(self.fleet.gateways()), len(self.fleet.heads())
 
     def _more(self, streams: int) -> None:
         for _ in range(streams):
-            asker = Asker(self.url, self.key, self._ended, self._now)
+            asker = Asker(self.target, self._ended, self._now)
             self._askers.append(asker)
             asker.start()
 
@@ -218,7 +217,7 @@ class Live:
             self._ended(end)
             asker.stop()
 
-        asker = Asker(self.url, self.key, ended, self._now, session)
+        asker = Asker(self.target, ended, self._now, session)
         asker.start()
         asker.join(timeout=self.limits.back_s)
 

@@ -26,6 +26,26 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """Whom is asked, for which model, and for how many tokens at most."""
+
+    url: str
+    key: str
+    model: str
+    tokens_max: int
+
+    @property
+    def head(self) -> dict[str, str]:
+        """HTTP fields that say who asks."""
+        return {"Authorization": f"Bearer {self.key}"}
+
+    def connection(self, timeout_s: float) -> HTTPConnection:
+        """To the API."""
+        where = urlsplit(self.url)
+        return HTTPConnection(where.hostname or "", where.port or 80, timeout=timeout_s)
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """One request's. Instants of the clock that the asker was given."""
 
@@ -43,8 +63,7 @@ class Asker(threading.Thread):
 
     def __init__(
         self,
-        url: str,
-        key: str,
+        target: Target,
         on_end: Callable[[End], None],
         now: Callable[[], float],
         session: str = "",
@@ -52,8 +71,7 @@ class Asker(threading.Thread):
         """`session` names the conversation, and makes its question one of its own."""
         super().__init__(daemon=True)
         self._session = session
-        self._where = urlsplit(url)
-        self._key = key
+        self._target = target
         self._on_end = on_end
         self._now = now
         self._over = threading.Event()
@@ -73,16 +91,16 @@ class Asker(threading.Thread):
 
     def _ask(self) -> End:
         reading = _Reading(self._now)
-        connection = HTTPConnection(
-            self._where.hostname or "", self._where.port or 80, timeout=_TIMEOUT_S
-        )
+        target = self._target
+        connection = target.connection(_TIMEOUT_S)
         body = {
-            "model": "deepseek-reasoner",
+            "model": target.model,
             "stream": True,
+            "max_tokens": target.tokens_max,
             "messages": [{"role": "user", "content": f"{self._session} {_QUESTION}".strip()}],
         }
         try:
-            head = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+            head = {**target.head, "Content-Type": "application/json"}
             if self._session:
                 head["X-Session-Id"] = self._session
             connection.request("POST", "/chat/completions", json.dumps(body), head)
@@ -153,6 +171,18 @@ class _Reading:
             self._pause_s = max(self._pause_s, now - self._last_at)
         self._last_at = now
         self._tokens += 1
+
+
+def models(target: Target) -> list[str]:
+    """The names that the API lists; empty if it lists none to us."""
+    connection = target.connection(5.0)
+    try:
+        connection.request("GET", "/models", headers=target.head)
+        return [model["id"] for model in json.loads(connection.getresponse().read())["data"]]
+    except (OSError, HTTPException, ValueError, KeyError):
+        return []
+    finally:
+        connection.close()
 
 
 def ranks(url: str) -> dict[str, int]:

@@ -8,7 +8,6 @@ an undisturbed one was.
 """
 
 import argparse
-import json
 import os
 import re
 import signal
@@ -17,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.engines.tiny_checkpoint import (
@@ -29,7 +28,6 @@ from orchestrator.spec import EngineKind, parse_spec
 from tests.live.local_stack import LocalStack, local_stack, until
 from tests.live.traffic import Tally, Traffic
 
-RESULTS = Path(".r1-serve/drills.json")
 PAGE = Path("docs/drills-streams.md")
 WHOLE_S = 240.0  # until the fleet is whole again
 UNDER_WAY_S = 1.0  # that streams run before something happens to them
@@ -282,15 +280,25 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def keep(result: Result) -> None:
-    """Adds it to the results, in the place of an earlier one of its kind, and writes the page."""
-    kept = [Result(**one) for one in json.loads(RESULTS.read_text())] if RESULTS.exists() else []
+    """Puts it on the page, in the place of an earlier one of its kind."""
+    kept = kept_on(PAGE.read_text()) if PAGE.exists() else []
     place = (result.engine, result.drill)
     kept = [one for one in kept if (one.engine, one.drill) != place] + [result]
     order = {name: at for at, name in enumerate(DRILLS)}
     kept.sort(key=lambda one: (one.engine, order[one.drill]))
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps([asdict(one) for one in kept], indent=1))
     PAGE.write_text(page(kept))
+
+
+def kept_on(text: str) -> list[Result]:
+    """The results that a page shows."""
+    results = []
+    for line in text.splitlines():
+        engine, *cells = (cell.strip().replace(",", "") for cell in line.strip("|").split("|"))
+        if engine in set(EngineKind):
+            drill, runs, streams, broken, different, pause = cells
+            counts = (int(runs), int(streams), int(broken), int(different))
+            results.append(Result(engine, drill, *counts, float(pause.removesuffix(" s"))))
+    return results
 
 
 def page(results: list[Result]) -> str:

@@ -32,6 +32,14 @@ def test_dense_models_are_served_side_by_side_each_with_its_own_cache(tmp_path: 
             before, after = predicted(stack, name)[-2:]
             assert before == 0
             assert after // UNIT_TOKENS * UNIT_TOKENS == hit(again[name]), "KV events told of it"
+        drilled = command("drill", "drop-kv-events", "--url", stack.url, "--model", LLAMA)
+        drilled += ["--streams", "2", "--tokens", "24", "--report", str(tmp_path / "drill.html")]
+        drilled += ["--before", "4", "--lasts", "4", "--after", "4"]
+        drill = subprocess.run(drilled, capture_output=True, text=True, timeout=200, check=False)
+        assert drill.returncode == 0, drill.stdout + drill.stderr
+        assert "the KV events of 2 ranks get lost" in drill.stdout
+        held = hit(ask(stack, LLAMA))
+        assert predicted(stack, LLAMA)[-1] // UNIT_TOKENS * UNIT_TOKENS == held, "in step again"
         streamed = stream(stack.client(), QUESTION, sampling=GREEDY, model=LLAMA)
         assert streamed.reasoning + streamed.answer == message(first[LLAMA])
 

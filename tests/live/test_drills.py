@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from orchestrator.spec import EngineKind
-from tests.live.drills import DRILLS, SETTINGS, Fleet, fleet_of, run_drill
+from tests.live.drills import DRILLS, SETTINGS, Fleet, Result, fleet_of, kept_on, page, run_drill
 from tests.live.traffic import Traffic
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400), pytest.mark.filterwarnings("ignore")]
@@ -71,3 +71,11 @@ def test_a_drained_node_gets_nothing_new_and_its_gang_moves(fleet: Fleet) -> Non
     await_gone(drained.gang_ids, 120.0)
     fleet.await_whole()
     assert all(node not in gang.nodes for gang in gangs())
+
+
+def test_a_page_of_results_is_read_back_as_it_was_written() -> None:
+    results = [
+        Result("fake", "drain", 20, 1_541, 0, 1, 1.9),
+        Result("vllm", "kill", 3, 9, 0, 0, 0.1),
+    ]
+    assert kept_on(page(results)) == results
