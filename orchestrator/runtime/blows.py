@@ -50,9 +50,10 @@ def slow(pids: list[int]) -> Callable[[], None]:
     return heal
 
 
-def drain(gang: str, address: str) -> None:
+def drain(gang: str, address: str, wait_s: float) -> None:
     """Begins to drain it, through the command that an operator would type."""
     command = [sys.executable, "-m", "orchestrator.cli", "drain", gang, "--address", address]
+    command += ["--wait", str(wait_s)]
 
     def run() -> None:
         subprocess.run(command, capture_output=True, timeout=_DRAINED_S, check=False)

@@ -184,7 +184,7 @@ class Live:
             case _:
                 assert self.drill is Drill.DRAIN_UNDER_LOAD
                 self._told(f"{gang.engine_id} is drained")
-                blows.drain(gang.engine_id, fleet.address())
+                blows.drain(gang.engine_id, fleet.address(), self.times.lasts_s)
         return _nothing
 
     def _tell(self, fleet: LocalFleet) -> Callable[[], None]:

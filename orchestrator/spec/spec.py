@@ -245,8 +245,9 @@ class FleetSpec:
     start_attempts: int = 3  # failed first starts of a pool after which it is given up
     stuck_after_s: float = 300.0  # requests in flight and no engine step: the gang is dead
     cut_off_after_s: float = 30.0  # a node or rank of it that does not answer: the same
-    # How long what runs on a gang that drains may go on there, before it is moved to another.
-    drain_wait_s: float = 120.0
+    # How long what runs on a gang that drains may go on there, before it is moved to another: as
+    # long as most thoughts take. What shorter waits do is in docs/scaling.md.
+    drain_wait_s: float = 1_200.0
     drain_s: float = 1_800.0  # what could not be moved may take this long; then the drain ends it
 
 

@@ -21,6 +21,7 @@ from orchestrator.sim.day import DAY_S, DAYS, Day
 from orchestrator.sim.hindsight import filled, foreseen, rate_known
 from orchestrator.sim.scaling_day import Score, needed, play, spec_of
 from orchestrator.sim.utilisation import Utilisation
+from orchestrator.spec import FleetSpec
 
 SHARES = (0.7, 0.6)
 KEEPS = 0.99  # the SLO of `spec_of`
@@ -82,6 +83,17 @@ class Scores:
 def ours(day: Day, scores: Scores) -> Iterator[Row]:
     """Production's policy."""
     yield Row("r1-serve", "ours", scores.of("ours", lambda: play(day)))
+
+
+WAITS_S = (120.0, 600.0, 1_200.0)
+
+
+def waits(day: Day, scores: Scores) -> Iterator[tuple[float, Score]]:
+    """Production's policy with drains that wait so long before they move what still runs."""
+    for wait_s in WAITS_S:
+        spec = replace(spec_of(), fleet=FleetSpec(drain_wait_s=wait_s))
+        name = "ours" if spec == spec_of() else f"wait-{wait_s:g}"
+        yield wait_s, scores.of(name, partial(play, day, spec=spec))
 
 
 def hindsight(day: Day, scores: Scores) -> Iterator[Row]:

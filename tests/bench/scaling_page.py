@@ -16,7 +16,17 @@ from pathlib import Path
 from orchestrator.core import Role
 from orchestrator.scaling import Gangs, Observation, Plan, Seen, State, decide, plan_of
 from orchestrator.sim.scaling_day import needed, spec_of
-from tests.bench.scaling_day import CONTENDERS, KEEPS, Row, Scores, best_fixed, day_of, of, targets
+from tests.bench.scaling_day import (
+    CONTENDERS,
+    KEEPS,
+    Row,
+    Scores,
+    best_fixed,
+    day_of,
+    of,
+    targets,
+    waits,
+)
 
 _DAYS = "sine-1,sine-2,office-1,office-2,servegen-0"
 SOAK = range(0, 2_000, 250)
@@ -33,6 +43,7 @@ def main() -> int:
     days = {day: rows_of(options.folder, day) for day in options.days.split(",")}
     page = PAGE.format(
         days="\n\n".join(day_part(day, rows) for day, rows in days.items()),
+        waits=waits_part(options.folder, next(iter(days))),
         soak=soak_part(options.folder),
         overload=overload_part(_measured("overload")),
         waves=waves_part(),
@@ -92,6 +103,20 @@ def day_part(day: str, rows: list[Row]) -> str:
     return "\n".join(
         [head, "", *table, "", f"{saved:.0%} fewer GPU-hours than the best fixed fleet.", *reached]
     )
+
+
+def waits_part(folder: Path, day: str) -> str:
+    """What it costs, on one day, not to wait for thoughts."""
+    rows = [
+        "| a drain waits | within the SLO | GPU-hours | of them ending |",
+        "|---|---|---|---|",
+    ]
+    for wait_s, score in waits(day_of(day), Scores(day, folder)):
+        rows.append(
+            f"| {wait_s:,.0f} s | {score.attainment:.2%} | {score.gpu_hours:,.0f} "
+            f"| {score.ending_gpu_hours:.0f} |"
+        )
+    return "\n".join(rows)
 
 
 def soak_part(folder: Path) -> str:
@@ -217,6 +242,13 @@ The few requests that it loses and a fixed fleet does not are prompts that wait 
 
 Where the load doubles within the time that a gang takes to start (`servegen`), no policy without headroom keeps the SLO. `scaling` learns
 some from being short, and a calendar may say what it cannot know.
+
+## How long a drain waits
+
+What a gang that is let go has not ended in time is moved: prompt and thought so far are computed again elsewhere, all at once, in batches that
+were full already. The first of the days, with other values of `fleet.drain_wait_s`:
+
+{waits}
 
 ## No flip-flop
 
