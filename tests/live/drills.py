@@ -26,7 +26,7 @@ from orchestrator.engines.tiny_checkpoint import (
 )
 from orchestrator.spec import EngineKind, parse_spec
 from tests.live.local_stack import LocalStack, local_stack, until
-from tests.live.traffic import Tally, Traffic
+from tests.live.traffic import PAUSE_S, Tally, Traffic
 
 PAGE = Path("docs/drills-streams.md")
 WHOLE_S = 240.0  # until the fleet is whole again
@@ -62,6 +62,7 @@ class Setting:
     decode: int
     nodes: int
     questions: tuple[str, ...]
+    pause_s: float  # of a client between two streams
     sampling: Mapping[str, object] = field(default_factory=lambda: {"temperature": 0})
 
     def spec(self, path: Path, *, variant: int = 0, decode: int | None = None) -> str:
@@ -91,6 +92,7 @@ SETTINGS = {
         prefill=1,
         decode=3,
         nodes=5,
+        pause_s=PAUSE_S,
         questions=tuple(
             f"Client {n} asks: what was the weather like in the last hundred years? " * 4
             for n in range(CLIENTS)
@@ -101,6 +103,7 @@ SETTINGS = {
         prefill=1,
         decode=2,
         nodes=4,
+        pause_s=1.0,  # streams without a pause take the cores that new gangs start on
         questions=(
             "Tom has 29 apples and gets 35 more. How many apples does Tom have now?",
             "What is 17 + 25?",
@@ -206,7 +209,8 @@ def run_drill(name: str, fleet: Fleet, runs: int) -> tuple[int, Tally]:
     """The drill again and again under streams that never cease, until one is not as it should be;
     how often it ran, and what became of the streams.
     """
-    traffic = Traffic(fleet.stack.url, fleet.setting.questions, fleet.setting.sampling)
+    setting = fleet.setting
+    traffic = Traffic(fleet.stack.url, setting.questions, setting.sampling, setting.pause_s)
     traffic.learn()
     traffic.start()
     total, ran = Tally(), 0
@@ -315,8 +319,9 @@ INTRODUCTION = """# Drills
 
 Written by `make drills-streams`, which runs them; do not edit by hand.
 
-Clients stream without a pause while something happens to the fleet, on the real Serve stack with
-real processes. Every stream that ran at any time during a run is counted. *Broken*: it did not end
+Clients stream all the time while something happens to the fleet, on the real Serve stack with real
+processes: ten that never pause with fake engines, three that pause for a second between two streams
+with vLLM and r1-nano. Every stream that ran at any time during a run is counted. *Broken*: it did not end
 as a stream does. *Different*: its text, its finish or its usage was not, to the byte, that of an
 undisturbed stream of the same question. The pause is the longest between two pieces of any stream.
 

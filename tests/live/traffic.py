@@ -10,6 +10,7 @@ import httpx
 from typing_extensions import override
 
 READ_S = 240.0  # between two bytes of a stream
+PAUSE_S = 0.02  # an error that comes at once is not asked for a thousand times
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,15 @@ class Tally:
 class Traffic:
     """As many clients as questions, each of which asks its own again and again."""
 
-    def __init__(self, url: str, questions: Sequence[str], more: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        url: str,
+        questions: Sequence[str],
+        more: Mapping[str, object],
+        pause_s: float = PAUSE_S,
+    ) -> None:
+        """`pause_s` is a client's between two streams."""
+        self.pause_s = pause_s
         self._url = url
         self._questions = questions
         self._more = more
@@ -192,7 +201,7 @@ class _Client(threading.Thread):
             self.began_at = time.monotonic()
             if not self._traffic.ask(self._question):
                 return
-            time.sleep(0.02)  # an error that comes at once is not asked for a thousand times
+            time.sleep(self._traffic.pause_s)
 
 
 class _Once(threading.Thread):
