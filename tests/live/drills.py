@@ -321,9 +321,10 @@ Written by `make drills-streams`, which runs them; do not edit by hand.
 
 Clients stream all the time while something happens to the fleet, on the real Serve stack with real
 processes: ten that never pause with fake engines, three that pause for a second between two streams
-with vLLM and r1-nano. Every stream that ran at any time during a run is counted. *Broken*: it did not end
-as a stream does. *Different*: its text, its finish or its usage was not, to the byte, that of an
-undisturbed stream of the same question. The pause is the longest between two pieces of any stream.
+with vLLM and r1-nano. Every stream that ran at any time during a run is counted. *Broken*: it did
+not end as a stream does. *Different*: its text, its finish or its usage was not, to the byte, that
+of an undisturbed stream of the same question. The pause is the longest between two pieces of any
+stream.
 
 * **drain**: an operator drains a decode gang; what does not end within 2 s is moved; Serve starts
   its successor.
