@@ -72,16 +72,14 @@ def test_a_fleet_that_is_built_for_it_passes(drill: Drill) -> None:
     assert world.meter.last_end_at <= TIMES.strike_s + LIMITS.back_s + TIMES.after_s + 60.0
 
 
-@pytest.mark.parametrize("gateways", [1, 2])
-def test_a_request_that_kills_engines_takes_no_other_of_its_gateway_with_it(gateways: int) -> None:
-    """Suspects of two gateways are not told from each other: one of the other's may be taken."""
+@pytest.mark.parametrize("gateways", [1, 2, 3])
+def test_a_request_that_kills_engines_takes_no_other_with_it(gateways: int) -> None:
     spec = replace(SPEC, gateway=GatewaySpec(replicas=gateways))
     world, judgement = hold(Drill.POISON, replace(SCENARIO, spec=spec, gateways=gateways))
     seen = world.seen()
+    assert judgement.verdict is Verdict.PASSED, judgement.findings
     assert seen.poisoned == 1
     assert seen.deaths == spec.handoff.deaths_max
-    lost = int(judgement.findings[0].text.partition(" of ")[0])
-    assert lost <= gateways - 1, judgement.findings
 
 
 def test_a_fleet_that_tries_once_only_fails_when_a_gang_is_killed() -> None:
