@@ -95,6 +95,11 @@ def test_a_cluster_without_prometheus_is_told_so() -> None:
     assert "this cluster has no PodMonitor" in ended.stderr
 
 
+def test_rules_without_who_reads_them_are_refused() -> None:
+    ended = template("b200", {"monitoring": {"rules": {"enabled": True}}}, apis=APIS[:1])
+    assert "this cluster has no PrometheusRule" in ended.stderr
+
+
 def test_a_chart_without_a_plan_says_where_one_comes_from() -> None:
     ended = template("b200", {"spec": {"models": []}})
     assert "r1-serve plan --format values" in ended.stderr

@@ -1,6 +1,8 @@
 """What the chart renders: the same under every Helm, and what r1-serve and Kubernetes need."""
 
 import copy
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 import yaml
 
 from deploy.chart.write import PROFILES as PLANNED
-from deploy.chart.write import write_profile
+from deploy.chart.write import REFERENCES, RENDERED, rendered, write_profile
 from orchestrator.placement import node_label
 from orchestrator.spec import Spec, parse_spec
 from tests.chart.rendering import CHART, PROFILES, objects, pods, template
@@ -237,6 +239,77 @@ def test_what_does_not_concern_pods_leaves_them_byte_for_byte(values: dict[str, 
     """Any change of a pod would start a second cluster."""
     cluster = service("h200-wide-ep")["spec"]["rayClusterConfig"]
     assert service("h200-wide-ep", values)["spec"]["rayClusterConfig"] == cluster
+
+
+RULES = """groups:
+  - name: slo
+    rules:
+      - alert: SlowFirstToken
+        expr: r1_ttft > THRESHOLD
+        annotations: {summary: "{{ $labels.pool }} is slow"}
+"""
+MONITORED = {
+    "monitoring": {
+        "labels": {"release": "prometheus"},
+        "rules": {"enabled": True},
+        "dashboards": {"enabled": True, "annotations": {"grafana_folder": "r1"}},
+    }
+}
+
+
+@pytest.fixture
+def chart(tmp_path: Path) -> Path:
+    """A copy of the chart with rules and a dashboard that it does not have."""
+    copied = tmp_path / "r1-serve"
+    shutil.copytree(CHART, copied)
+    for folder in ("rules", "dashboards"):
+        shutil.rmtree(copied / "files" / folder, ignore_errors=True)
+        (copied / "files" / folder).mkdir()
+    (copied / "files/rules/slo.yaml").write_text(RULES.replace("THRESHOLD", "2"))
+    (copied / "files/dashboards/serving.json").write_text('{"title": "{{instance}}", "uid": "x"}')
+    return copied
+
+
+def test_rules_and_dashboards_are_the_chart_s_files(chart: Path) -> None:
+    found = objects("h200-wide-ep", MONITORED, chart)
+    rule = found["PrometheusRule/r1-r1-serve-slo"]
+    assert rule["spec"] == yaml.safe_load(RULES.replace("THRESHOLD", "2"))
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    board = found["ConfigMap/r1-r1-serve-dashboard-serving"]
+    assert json.loads(board["data"]["serving.json"]) == {"title": "{{instance}}", "uid": "x"}
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert board["metadata"]["annotations"] == {"grafana_folder": "r1"}
+    assert not {
+        key for key in objects("h200-wide-ep", None, chart) if "slo" in key or "board" in key
+    }
+
+
+def test_a_change_of_a_threshold_or_a_dashboard_leaves_the_rayservice_byte_for_byte(
+    chart: Path,
+) -> None:
+    def text() -> tuple[str, str]:
+        found = objects("h200-wide-ep", MONITORED, chart)
+        service = found.pop("RayService/r1-r1-serve")
+        return yaml.safe_dump(service), yaml.safe_dump(found)
+
+    before = text()
+    (chart / "files/rules/slo.yaml").write_text(RULES.replace("THRESHOLD", "3"))
+    with_rule = text()
+    (chart / "files/dashboards/serving.json").write_text('{"title": "Serving", "uid": "x"}')
+    with_both = text()
+    assert before[0] == with_rule[0] == with_both[0]
+    assert len({before[1], with_rule[1], with_both[1]}) == 3
+
+
+def test_a_dashboard_that_no_configmap_takes_is_refused(chart: Path) -> None:
+    (chart / "files/dashboards/large.json").write_text('{"title": "' + "x" * 1_000_000 + '"}')
+    ended = template("b200", MONITORED, chart=chart)
+    assert "large.json has 1000013 bytes, a ConfigMap takes 1000000" in ended.stderr
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_what_is_rendered_for_reference_is_what_the_chart_renders(name: str) -> None:
+    assert (RENDERED / f"{name}.yaml").read_text() == rendered(name), "run `make chart`"
 
 
 def test_a_change_of_the_spec_reaches_serve_and_no_pod() -> None:

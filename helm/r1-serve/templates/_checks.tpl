@@ -77,6 +77,9 @@
 {{- if and $values.monitoring.podMonitor (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1/PodMonitor")) -}}
 {{- fail "monitoring.podMonitor: this cluster has no PodMonitor: install the Prometheus Operator, or set monitoring.podMonitor to false" -}}
 {{- end -}}
+{{- if and $values.monitoring.rules.enabled (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1/PrometheusRule")) -}}
+{{- fail "monitoring.rules: this cluster has no PrometheusRule: install the Prometheus Operator, or set monitoring.rules.enabled to false" -}}
+{{- end -}}
 {{- include "r1.secretCheck" (dict "root" . "key" "keys.secret" "name" .Values.keys.secret "make" "--from-file=keys=FILE, with lines of `r1-serve key`") -}}
 {{- include "r1.secretCheck" (dict "root" . "key" "weights.hubTokenSecret" "name" .Values.weights.hubTokenSecret "make" "--from-literal=token=hf_...") -}}
 {{- include "r1.secretCheck" (dict "root" . "key" "weights.bucketSecret" "name" .Values.weights.bucketSecret "make" "--from-literal=AWS_ACCESS_KEY_ID=... --from-literal=AWS_SECRET_ACCESS_KEY=...") -}}

@@ -1,0 +1,52 @@
+"""What tests of a running cluster ask it."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from deploy.cluster.cluster import Cluster
+
+T = TypeVar("T")
+NAMESPACE = "serving"
+RELEASE = "r1"
+NAME = "r1-r1-serve"
+
+
+def eventually(ask: Callable[[], T], good: Callable[[T], bool], what: str, within_s: float) -> T:
+    """The first good answer; raises AssertionError with the last one."""
+    deadline = time.monotonic() + within_s
+    while True:
+        answer = ask()
+        if good(answer):
+            return answer
+        assert time.monotonic() < deadline, f"no {what} within {within_s:g} s: {answer}"
+        time.sleep(0.5)
+
+
+def items(cluster: Cluster, kind: str, *argv: str) -> list[dict[str, Any]]:
+    """Objects of a kind in the namespace of the tests."""
+    said = cluster.kubectl("get", kind, "-n", NAMESPACE, "-o", "json", *argv)
+    found: list[dict[str, Any]] = json.loads(said)["items"]
+    return found
+
+
+def ready(thing: dict[str, Any]) -> bool:
+    """Whether it says so of itself."""
+    conditions = thing.get("status", {}).get("conditions", [])
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def living(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that nobody has told to end."""
+    return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+
+def of_group(pods: list[dict[str, Any]], group: str) -> list[dict[str, Any]]:
+    """A worker group's, or the head."""
+    return [pod for pod in living(pods) if pod["metadata"]["labels"].get("r1-serve/group") == group]
+
+
+def uids(pods: list[dict[str, Any]]) -> set[str]:
+    """Which pods they are."""
+    return {pod["metadata"]["uid"] for pod in pods}

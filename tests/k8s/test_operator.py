@@ -1,0 +1,228 @@
+"""The chart under a real kubelet, container runtime, scheduler, DNS and KubeRay operator.
+
+Ray is a stub.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from deploy.cluster.cluster import Cluster, cluster, leftovers, programs
+from deploy.cluster.images import write_image, write_layer
+from deploy.cluster.operator import base_images, install_operator
+from tests.chart.rendering import CHART
+from tests.k8s.observing import (
+    NAME,
+    NAMESPACE,
+    RELEASE,
+    eventually,
+    items,
+    living,
+    of_group,
+    ready,
+    uids,
+)
+
+pytestmark = [
+    pytest.mark.node,
+    pytest.mark.timeout(3_600),
+    pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and containers need root"),
+]
+
+IMAGE = "r1-serve.test/stub"
+SMALL = {"cpu": "20m", "memory": "64Mi"}
+VALUES: dict[str, Any] = {
+    "image": {"repository": IMAGE, "tag": "1"},
+    "head": SMALL,
+    "gateways": SMALL,
+    "gpuHosts": SMALL | {"shm": "16Mi", "ephemeralStorage": ""},
+    "workerGroups": {"decode": {"replicas": 1}},
+    "ray": {"upgrade": "NewCluster"},
+    "spec": {"gateway": {"replicas": 1}, "fleet": {"drain_s": 1}},
+}
+GANG = "ray.io/worker-group-replica-name"
+
+
+def values(**changes: object) -> dict[str, Any]:
+    """The profile for fake engines with one replica of each pool, and these changes."""
+    profile = yaml.safe_load((CHART / "profiles/sim.yaml").read_text())
+    models = profile["spec"]["models"]
+    for pool in models[0]["pools"]:
+        pool["replicas"] = 1
+    found = json.loads(json.dumps(VALUES))
+    found["spec"]["models"] = models
+    for path, value in changes.items():
+        *above, last = path.split("__")
+        tree = found
+        for key in above:
+            tree = tree.setdefault(key, {})
+        tree[last] = value
+    return found
+
+
+def helm(cluster: Cluster, verb: str, given: dict[str, Any]) -> float:
+    """Installs or upgrades and waits for readiness; the seconds it took."""
+    began = time.monotonic()
+    cluster.helm(
+        *(verb, RELEASE, str(CHART), "-n", NAMESPACE, "--wait", "--timeout", "180s"),
+        *("-f", str(CHART / "profiles/sim.yaml"), "-f", "-"),
+        text=json.dumps(given),
+    )
+    return time.monotonic() - began
+
+
+def service(cluster: Cluster) -> dict[str, Any]:
+    [found] = items(cluster, "rayservices")
+    return found
+
+
+def is_ready(cluster: Cluster) -> None:
+    eventually(lambda: service(cluster), ready, "RayService that is Ready", 120)
+
+
+@pytest.fixture(scope="module")
+def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster with the operator and the chart on it; afterwards, nothing."""
+    tools, folder = (
+        programs("kuberay-operator", "pause", "debian.tar"),
+        Path(tmp_path_factory.mktemp("images")),
+    )
+    write_layer(
+        folder / "layer.tar", {"/usr/local/bin/ray": Path("tests/k8s/stub_ray.py").resolve()}
+    )
+    stub = folder / "stub.tar"
+    write_image(stub, f"{IMAGE}:1", [(tools / "debian.tar").resolve(), folder / "layer.tar"])
+    images = [*base_images(tools, folder), stub]
+    began = time.monotonic()
+    with cluster(tmp_path_factory.mktemp("cluster"), images) as running:
+        print(f"node ready after {time.monotonic() - began:.0f} s")
+        install_operator(running)
+        print(f"operator runs after {time.monotonic() - began:.0f} s")
+        running.kubectl("create", "namespace", NAMESPACE)
+        running.kubectl(
+            *("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
+        )
+        took_s = helm(running, "install", values())
+        print(f"installed in {took_s:.0f} s")
+        yield running
+    shutil.rmtree(folder)
+    print(f"ended after {time.monotonic() - began:.0f} s")
+    assert leftovers() == []
+
+
+def test_the_service_becomes_ready_with_every_host_of_every_gang(kubernetes: Cluster) -> None:
+    """In a namespace whose pods must be `restricted`."""
+    is_ready(kubernetes)
+    pods = items(kubernetes, "pods")
+    assert {
+        group: len(of_group(pods, group)) for group in ("head", "gateways", "prefill", "decode")
+    } == {
+        "head": 1,
+        "gateways": 1,
+        "prefill": 2,
+        "decode": 1,
+    }
+    assert len({pod["metadata"]["labels"][GANG] for pod in of_group(pods, "prefill")}) == 1
+    assert all(ready(pod) for pod in pods)
+
+
+def test_helm_test_asks_through_the_service(kubernetes: Cluster) -> None:
+    said = kubernetes.helm("test", RELEASE, "-n", NAMESPACE, "--logs")
+    assert "Phase:          Succeeded" in said
+    assert "ok: models are listed" in said
+    assert "ok: stub answers" in said
+
+
+def test_the_service_answers_at_its_address(kubernetes: Cluster) -> None:
+    [found] = [
+        each
+        for each in items(kubernetes, "services")
+        if each["metadata"]["name"] == f"{NAME}-serve-svc"
+    ]
+    url = f"http://{found['spec']['clusterIP']}:8000/models"
+    eventually(lambda: httpx.get(url).status_code, lambda code: code == 200, "answer", 30)
+
+
+def test_the_loss_of_one_host_replaces_its_whole_gang_and_no_other(kubernetes: Cluster) -> None:
+    before = items(kubernetes, "pods")
+    gang, others = (
+        of_group(before, "prefill"),
+        of_group(before, "decode") + of_group(before, "head"),
+    )
+    kubernetes.kubectl(
+        "delete", "pod", gang[0]["metadata"]["name"], "-n", NAMESPACE, "--wait=false"
+    )
+    after = eventually(
+        lambda: of_group(items(kubernetes, "pods"), "prefill"),
+        lambda pods: len(pods) == 2 and all(map(ready, pods)) and not uids(pods) & uids(gang),
+        "gang of two new hosts",
+        120,
+    )
+    assert len({pod["metadata"]["labels"][GANG] for pod in after}) == 1
+    assert uids(others) <= uids(items(kubernetes, "pods"))
+    is_ready(kubernetes)
+
+
+def asked_limit(cluster: Cluster) -> str:
+    """What the head's Serve was asked for, as text."""
+    [head] = of_group(items(cluster, "pods"), "head")
+    url = f"http://{head['status']['podIP']}:8265/api/serve/applications/"
+    return json.dumps(httpx.get(url).json()["asked"])
+
+
+def test_a_change_of_the_spec_reaches_serve_and_replaces_no_pod_and_is_rolled_back(
+    kubernetes: Cluster,
+) -> None:
+    before = uids(items(kubernetes, "pods"))
+    helm(kubernetes, "upgrade", values(spec__admission={"queue_requests_max": 7}))
+    changed = "queue_requests_max: 7"
+    eventually(lambda: asked_limit(kubernetes), lambda text: changed in text, "new limit", 60)
+    is_ready(kubernetes)
+    assert uids(items(kubernetes, "pods")) == before
+    kubernetes.helm("rollback", RELEASE, "1", "-n", NAMESPACE, "--wait")
+    eventually(lambda: asked_limit(kubernetes), lambda text: changed not in text, "old limit", 60)
+    assert uids(items(kubernetes, "pods")) == before
+
+
+def test_a_change_of_the_pods_starts_a_second_cluster_that_takes_over_when_it_is_whole(
+    kubernetes: Cluster,
+) -> None:
+    old = service(kubernetes)["status"]["activeServiceStatus"]["rayClusterName"]
+    helm(kubernetes, "upgrade", values(gpuHosts__extraEnv={"A": "1"}))
+    new = eventually(
+        lambda: service(kubernetes)["status"]["activeServiceStatus"]["rayClusterName"],
+        lambda name: name != old,
+        "second cluster that is active",
+        120,
+    )
+    pods = [
+        pod
+        for pod in living(items(kubernetes, "pods"))
+        if pod["metadata"]["labels"].get("ray.io/cluster") == new
+    ]
+    assert len(pods) == 5
+    assert all(ready(pod) for pod in pods)
+    is_ready(kubernetes)
+
+
+def test_what_is_removed_leaves_no_object_behind(kubernetes: Cluster) -> None:
+    kubernetes.helm("uninstall", RELEASE, "-n", NAMESPACE)
+    for kind in (
+        "rayservices",
+        "rayclusters",
+        "services",
+        "networkpolicies",
+        "poddisruptionbudgets",
+    ):
+        eventually(
+            lambda kind=kind: items(kubernetes, kind), lambda each: not each, f"end of {kind}", 60
+        )  # type: ignore[misc]
+    eventually(lambda: living(items(kubernetes, "pods")), lambda each: not each, "end of pods", 90)
