@@ -30,6 +30,7 @@ from deploy.cluster.addresses import (
 
 LINK_S = 30.0
 SOCKET_S = 60.0
+CORES = 32  # that the scheduler believes in: pods ask for what real hosts have
 STORE = "http://127.0.0.1:2379"
 RUNTIME = "/run/containerd/containerd.sock"
 
@@ -58,6 +59,18 @@ def enter(folder: Path) -> None:
     run("ip", "route", "add", "default", "via", HOST)
     for name in ("ipv4/ip_forward", "bridge/bridge-nf-call-iptables"):
         Path("/proc/sys/net", name).write_text("1")
+
+
+def pretend_cores(folder: Path) -> None:
+    """Kubelet counts cores in files that nothing else here reads."""
+    run("mount", "-t", "tmpfs", "tmpfs", "/sys/devices/system/node")
+    for core in range(CORES):
+        topology = Path(f"/sys/devices/system/node/node0/cpu{core}/topology")
+        topology.mkdir(parents=True)
+        (topology / "core_id").write_text(str(core))
+        (topology / "physical_package_id").write_text("0")
+    (folder / "cores").write_text(f"0-{CORES - 1}\n")
+    run("mount", "--bind", str(folder / "cores"), "/sys/devices/system/cpu/online")
 
 
 def cgroups() -> list[Path]:
@@ -137,6 +150,7 @@ def kubelet_config(folder: Path) -> dict[str, Any]:
         "address": NODE,
         "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
         "authorization": {"mode": "AlwaysAllow"},
+        "cpuCFSQuota": False,  # or two cores would stand idle for the sake of limits
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": f"/{CGROUP}",
         "clusterDNS": [DNS],
@@ -269,6 +283,7 @@ def main(tools: Path, folder: Path) -> None:
     os.environ["PATH"] = f"{system}/sbin:{system}/bin:{os.environ['PATH']}"
     os.environ["LD_LIBRARY_PATH"] = f"{system}/lib/x86_64-linux-gnu"
     enter(folder)
+    pretend_cores(folder)
     make_cgroups()
     (folder / "cni").mkdir(exist_ok=True)
     config = folder / "config"

@@ -3,6 +3,7 @@
 Ray is a stub.
 """
 
+import copy
 import json
 import os
 import shutil
@@ -13,11 +14,10 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from deploy.cluster.cluster import Cluster, cluster, leftovers, programs
 from deploy.cluster.images import write_image, write_layer
-from deploy.cluster.operator import base_images, install_operator
+from deploy.cluster.operators import base_images, install_kuberay
 from tests.chart.rendering import CHART
 from tests.k8s.observing import (
     NAME,
@@ -38,27 +38,21 @@ pytestmark = [
 ]
 
 IMAGE = "r1-serve.test/stub"
-SMALL = {"cpu": "20m", "memory": "64Mi"}
+SMALL = {"memory": "64Mi"}
 VALUES: dict[str, Any] = {
     "image": {"repository": IMAGE, "tag": "1"},
     "head": SMALL,
     "gateways": SMALL,
     "gpuHosts": SMALL | {"shm": "16Mi", "ephemeralStorage": ""},
-    "workerGroups": {"decode": {"replicas": 1}},
     "ray": {"upgrade": "NewCluster"},
-    "spec": {"gateway": {"replicas": 1}, "fleet": {"drain_s": 1}},
+    "spec": {"fleet": {"drain_s": 1}},
 }
 GANG = "ray.io/worker-group-replica-name"
 
 
 def values(**changes: object) -> dict[str, Any]:
-    """The profile for fake engines with one replica of each pool, and these changes."""
-    profile = yaml.safe_load((CHART / "profiles/sim.yaml").read_text())
-    models = profile["spec"]["models"]
-    for pool in models[0]["pools"]:
-        pool["replicas"] = 1
-    found = json.loads(json.dumps(VALUES))
-    found["spec"]["models"] = models
+    """Those of all tests with these changes, each by its path."""
+    found = copy.deepcopy(VALUES)
     for path, value in changes.items():
         *above, last = path.split("__")
         tree = found
@@ -104,7 +98,7 @@ def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     began = time.monotonic()
     with cluster(tmp_path_factory.mktemp("cluster"), images) as running:
         print(f"node ready after {time.monotonic() - began:.0f} s")
-        install_operator(running)
+        install_kuberay(running)
         print(f"operator runs after {time.monotonic() - began:.0f} s")
         running.kubectl("create", "namespace", NAMESPACE)
         running.kubectl(
@@ -126,9 +120,9 @@ def test_the_service_becomes_ready_with_every_host_of_every_gang(kubernetes: Clu
         group: len(of_group(pods, group)) for group in ("head", "gateways", "prefill", "decode")
     } == {
         "head": 1,
-        "gateways": 1,
+        "gateways": 2,
         "prefill": 2,
-        "decode": 1,
+        "decode": 2,
     }
     assert len({pod["metadata"]["labels"][GANG] for pod in of_group(pods, "prefill")}) == 1
     assert all(ready(pod) for pod in pods)
@@ -208,7 +202,7 @@ def test_a_change_of_the_pods_starts_a_second_cluster_that_takes_over_when_it_is
         for pod in living(items(kubernetes, "pods"))
         if pod["metadata"]["labels"].get("ray.io/cluster") == new
     ]
-    assert len(pods) == 5
+    assert len(pods) == 7
     assert all(ready(pod) for pod in pods)
     is_ready(kubernetes)
 
