@@ -30,7 +30,8 @@ from deploy.cluster.addresses import (
 
 LINK_S = 30.0
 SOCKET_S = 60.0
-CORES = 32  # that the scheduler believes in: pods ask for what real hosts have
+SERVER_S = 150.0
+CORES = 32  # at most, that the scheduler believes in: pods ask for what real hosts have
 STORE = "http://127.0.0.1:2379"
 RUNTIME = "/run/containerd/containerd.sock"
 
@@ -38,6 +39,17 @@ RUNTIME = "/run/containerd/containerd.sock"
 def run(*argv: str) -> None:
     """Runs one command to its end."""
     subprocess.run(argv, check=True)
+
+
+def await_command(*argv: str, within_s: float) -> None:
+    """Runs it until it ends well; raises AssertionError with what it said last."""
+    deadline = time.monotonic() + within_s
+    while True:
+        ended = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if ended.returncode == 0:
+            return
+        assert time.monotonic() < deadline, f"{argv}: {ended.stderr}"
+        time.sleep(0.2)
 
 
 def enter(folder: Path) -> None:
@@ -61,16 +73,16 @@ def enter(folder: Path) -> None:
         Path("/proc/sys/net", name).write_text("1")
 
 
-def pretend_cores(folder: Path) -> None:
-    """Kubelet counts cores in files that nothing else here reads."""
+def pretend_cores() -> None:
+    """Kubelet counts the cores of every memory node, and here each of them has the same ones."""
     run("mount", "-t", "tmpfs", "tmpfs", "/sys/devices/system/node")
-    for core in range(CORES):
-        topology = Path(f"/sys/devices/system/node/node0/cpu{core}/topology")
-        topology.mkdir(parents=True)
-        (topology / "core_id").write_text(str(core))
-        (topology / "physical_package_id").write_text("0")
-    (folder / "cores").write_text(f"0-{CORES - 1}\n")
-    run("mount", "--bind", str(folder / "cores"), "/sys/devices/system/cpu/online")
+    real = sorted(os.sched_getaffinity(0))
+    for memory in range(CORES // len(real)):
+        for core in real:
+            topology = Path(f"/sys/devices/system/node/node{memory}/cpu{core}/topology")
+            topology.mkdir(parents=True)
+            (topology / "core_id").write_text(str(core))
+            (topology / "physical_package_id").write_text("0")
 
 
 def cgroups() -> list[Path]:
@@ -205,13 +217,13 @@ class Programs:
 
     def __init__(self, tools: Path, folder: Path) -> None:
         """Their logs are in the folder."""
-        self._tools, self._folder = tools, folder
+        self.tools, self._folder = tools, folder
         self._names: dict[int, str] = {}
         (folder / "logs").mkdir(exist_ok=True)
 
     def start(self, name: str, *argv: str) -> None:
         """One program, of the tools if it is there."""
-        path = self._tools / name
+        path = self.tools / name
         with (self._folder / "logs" / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
                 [str(path) if path.exists() else name, *argv], stdout=log, stderr=subprocess.STDOUT
@@ -250,6 +262,9 @@ def control_plane(programs: Programs, folder: Path) -> None:
         *("--service-cluster-ip-range", SERVICES, "--allow-privileged"),
         *("--kubelet-preferred-address-types", "InternalIP"),
     )
+    # The others give up after half a minute, which a busy machine may need.
+    ready = (str(programs.tools / "kubectl"), "--kubeconfig", config, "get", "--raw", "/readyz")
+    await_command(*ready, within_s=SERVER_S)
     programs.start(
         "kube-controller-manager",
         *("--kubeconfig", config, "--leader-elect=false", "--root-ca-file", str(keys / "ca.crt")),
@@ -261,10 +276,7 @@ def control_plane(programs: Programs, folder: Path) -> None:
 def node(programs: Programs, tools: Path, folder: Path) -> None:
     """The container runtime with its images, kubelet, and the ways to services."""
     programs.start("containerd", "--config", str(folder / "containerd.toml"))
-    deadline = time.monotonic() + SOCKET_S
-    while subprocess.run(["ctr", "version"], capture_output=True, check=False).returncode:
-        assert time.monotonic() < deadline, "containerd does not answer"
-        time.sleep(0.1)
+    await_command("ctr", "version", within_s=SOCKET_S)
     for image in sorted((folder / "images").iterdir()):
         run("ctr", "-n", "k8s.io", "images", "import", str(image))
     config = str(folder / "config")
@@ -283,7 +295,7 @@ def main(tools: Path, folder: Path) -> None:
     os.environ["PATH"] = f"{system}/sbin:{system}/bin:{os.environ['PATH']}"
     os.environ["LD_LIBRARY_PATH"] = f"{system}/lib/x86_64-linux-gnu"
     enter(folder)
-    pretend_cores(folder)
+    pretend_cores()
     make_cgroups()
     (folder / "cni").mkdir(exist_ok=True)
     config = folder / "config"

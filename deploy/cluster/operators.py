@@ -1,5 +1,5 @@
-"""The KubeRay operator, and Kueue, on a test cluster: their own manifests, and images of the programs
-that programs.sh built.
+"""The KubeRay operator, and Kueue, on a test cluster: their own manifests, and images of what
+programs.sh built.
 """
 
 from pathlib import Path

@@ -13,7 +13,6 @@ kwok=v0.8.0
 fail() { printf 'cluster programs: %s\n              do: %s\n' "$1" "$2" >&2; exit 1; }
 
 "$here/../chart/tools.sh" >/dev/null
-exec 9>"$tools/.programs.lock" && flock 9
 command -v go >/dev/null || fail "there is no go" "install Go 1.26"
 export CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false -mod=mod"
 
@@ -25,6 +24,7 @@ apt() { # PACKAGE...: from Debian, if this is a Debian and we may
 built() { # NAME VERSION COMMAND...: what the command leaves in $tools/NAME-VERSION.new
     local name="$1" version="$2"
     shift 2
+    exec 9>"$tools/.$name.lock" && flock 9
     if [ ! -e "$tools/$name-$version" ]; then
         echo "making $name $version ..." >&2
         rm -rf "$tools/$name-$version.new"
@@ -76,7 +76,9 @@ debian_root() { # TO: a small Debian with a Python and what vLLM links
     rm -rf "$root"
 }
 
+exec 7>"$tools/.apt.lock" && flock 7
 command -v etcd >/dev/null || apt etcd-server
+flock -u 7
 for name in "${@:-kube-apiserver}"; do
     case "$name" in
         kuberay-operator)

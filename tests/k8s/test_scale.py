@@ -1,6 +1,6 @@
-"""Sixty-four GPU hosts that only the API server knows: gangs stay on a leaf, and there is no half one.
+"""Sixty-four GPU hosts that only the API server knows: gangs stay on a leaf, and none is half.
 
-The scheduler, KubeRay and Kueue with its topologies are real; hosts and what runs on them is KWOK's.
+The scheduler, KubeRay and Kueue with its topologies are real; hosts and what they run are KWOK's.
 """
 
 import json
@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -178,26 +179,26 @@ def accepts(cluster: Cluster, text: str) -> bool:
     return True
 
 
-class kwok:  # noqa: N801 - a context, as `open` is
+@contextmanager
+def kwok(cluster: Cluster) -> Iterator[None]:
     """KWOK for the fake nodes, from this machine."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        stages = cluster.tools / "kwok-stages"
-        files = [*sorted(stages.glob("node/fast/*.yaml")), *sorted(stages.glob("pod/fast/*.yaml"))]
-        self._log = (cluster.folder / "kwok.log").open("wb")
-        self._argv = [
-            *(str(cluster.tools / "kwok"), "--kubeconfig", str(cluster.config)),
-            f"--manage-nodes-with-annotation-selector={FAKE}=fake",
-            *(f"--config={file}" for file in files if file.name != "kustomization.yaml"),
-        ]
-
-    def __enter__(self) -> None:
-        self._process = subprocess.Popen(self._argv, stdout=self._log, stderr=subprocess.STDOUT)
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait(20)
-        self._log.close()
+    stages = cluster.tools / "kwok-stages"
+    files = [*sorted(stages.glob("node/fast/*.yaml")), *sorted(stages.glob("pod/fast/*.yaml"))]
+    with (cluster.folder / "kwok.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(str(cluster.tools / "kwok"), "--kubeconfig", str(cluster.config)),
+                f"--manage-nodes-with-annotation-selector={FAKE}=fake",
+                *(f"--config={file}" for file in files if file.name != "kustomization.yaml"),
+            ],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(20)
 
 
 def install(cluster: Cluster, release: str, groups: dict[str, tuple[int, int]]) -> None:
