@@ -76,7 +76,7 @@ class Cluster:
         """What kubectl prints; raises RuntimeError with its error."""
         return self._run("kubectl", argv, text, timeout_s)
 
-    def helm(self, *argv: str, text: str = "", timeout_s: float = 300.0) -> str:
+    def helm(self, *argv: str, text: str = "", timeout_s: float = 900.0) -> str:
         """The same of Helm 4."""
         return self._run("helm4", argv, text, timeout_s)
 

@@ -13,7 +13,7 @@ from deploy.cluster.images import write_image, write_layer
 Thing = dict[str, Any]
 USER = 1000  # an image of one file names no user
 KUBERAY, KUEUE = "r1-serve.test/kuberay-operator:1", "r1-serve.test/kueue:1"
-START_S = 120
+START_S = 400
 
 
 def program_image(tools: Path, program: str, name: str, inside: str, folder: Path) -> Path:

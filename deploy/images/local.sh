@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 out="$(realpath "$1")"
 tools="$(deploy/cluster/programs.sh debian.tar)"
-deploy/bootstrap.sh >&2
 uv=.venv/bin/uv
+[ -x "$uv" ] || { echo "local image: there is no $uv; run deploy/bootstrap.sh" >&2; exit 1; }
 python=/usr/bin/python3
 root=opt/r1-serve
 packages="lib/python3.11/site-packages"

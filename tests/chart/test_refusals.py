@@ -55,6 +55,13 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "a mount": ({"gpuHosts": {"extraMounts": {"x": "/x"}}}, "add gpuHosts.extraVolumes.x"),
     "a domain": ({"dra": {"computeDomain": True}}, "dra.computeDomain needs dra.enabled"),
     "a queue": ({"scheduling": {"gang": "kueue"}}, "scheduling.gang kueue needs scheduling.queue"),
+    "pod sets": (
+        {
+            "scheduling": {"gang": "kueue", "queue": "gpus", "leafLabel": "leaf"},
+            "workerGroups": {"unified": {"replicas": 17}},
+        },
+        "are 19 pod sets, Kueue takes 18: install 2 releases",
+    ),
     "a gateway": (
         {"ray": {"upgrade": "NewClusterWithIncrementalUpgrade"}},
         "needs ray.gatewayClassName",

@@ -134,6 +134,29 @@ def test_a_group_is_a_pool_s_gangs(profile: str) -> None:
         assert group["labels"] == dict(node_label(pool.node_group))
 
 
+def test_under_kueue_each_gang_is_a_group_that_stays_on_its_leaf() -> None:
+    """Kueue knows no hosts of one gang within a group."""
+    asked = {"gang": "kueue", "queue": "gpus", "leafLabel": "leaf"}
+    values = {"scheduling": asked, "workerGroups": {"decode": {"replicas": 3}}}
+    plain = service("h200-wide-ep", {"workerGroups": values["workerGroups"]})
+    [one] = [g for g in worker_groups(plain) if g["groupName"] == "decode"]
+    groups = [
+        g for g in worker_groups(service("h200-wide-ep", values)) if "decode" in g["groupName"]
+    ]
+    assert [g["groupName"] for g in groups] == ["decode-0", "decode-1", "decode-2"]
+    for group in groups:
+        assert (group["replicas"], group["numOfHosts"]) == (1, one["numOfHosts"])
+        assert group["labels"] == one["labels"]
+        metadata = group["template"]["metadata"]
+        assert metadata["annotations"] == {"kueue.x-k8s.io/podset-required-topology": "leaf"}
+        assert metadata["labels"] == one["template"]["metadata"]["labels"]
+
+
+def worker_groups(service: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    return found
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_pods_are_given_the_time_that_thoughts_and_weights_take(profile: str) -> None:
     rendered = objects(profile)

@@ -9,18 +9,21 @@ from deploy.cluster.cluster import Cluster
 
 T = TypeVar("T")
 NAMESPACE = "serving"
+WAIT_S = (
+    600.0  # for anything at all: what takes seconds on two quiet cores takes minutes on busy ones
+)
 RELEASE = "r1"
 NAME = "r1-r1-serve"
 
 
-def eventually(ask: Callable[[], T], good: Callable[[T], bool], what: str, within_s: float) -> T:
+def eventually(ask: Callable[[], T], good: Callable[[T], bool], what: str) -> T:
     """The first good answer; raises AssertionError with the last one."""
-    deadline = time.monotonic() + within_s
+    deadline = time.monotonic() + WAIT_S
     while True:
         answer = ask()
         if good(answer):
             return answer
-        assert time.monotonic() < deadline, f"no {what} within {within_s:g} s: {answer}"
+        assert time.monotonic() < deadline, f"no {what} within {WAIT_S:g} s: {answer}"
         time.sleep(0.5)
 
 

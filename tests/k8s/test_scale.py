@@ -165,7 +165,7 @@ def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             install_kuberay(running)
             install_kueue(running)
             running.kubectl("create", "namespace", NAMESPACE)
-            eventually(lambda: accepts(running, QUEUES), bool, "queues", 60)
+            eventually(lambda: accepts(running, QUEUES), bool, "queues")
             yield running
     assert leftovers() == []
 
@@ -237,7 +237,6 @@ def test_every_gang_is_whole_and_on_one_leaf(kubernetes: Cluster) -> None:
         lambda: gangs_of(kubernetes, "r1"),
         lambda found: len(found) == 14 and all(all(map(leaf_of, pods)) for pods in found.values()),
         "14 gangs whose every pod has a host",
-        180,
     )
     print(f"40 hosts for 14 gangs in {time.monotonic() - began:.0f} s")
     assert Counter(len(pods) for pods in gangs.values()) == {2: 8, 4: 6}
@@ -267,6 +266,5 @@ def test_gangs_for_which_hosts_are_missing_wait_whole_until_they_are_free(
         lambda: gangs_of(kubernetes, "r3"),
         lambda found: all_bound(found, 7, 4),
         "seven whole gangs",
-        180,
     )
     assert all(len({leaf_of(pod) for pod in pods}) == 1 for pods in gangs.values())

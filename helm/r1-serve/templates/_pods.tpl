@@ -149,9 +149,8 @@
 {{- end -}}
 {{- $annotations := deepCopy (default dict $pods.annotations) -}}
 {{- if and $rdma $values.network.rdma.networks -}}{{- $_ := set $annotations "k8s.v1.cni.cncf.io/networks" $values.network.rdma.networks -}}{{- end -}}
-{{- if and (eq $values.scheduling.gang "kueue") $gpu $values.scheduling.leafLabel -}}
-{{- $_ := set $annotations "kueue.x-k8s.io/podset-slice-required-topology" $values.scheduling.leafLabel -}}
-{{- $_ := set $annotations "kueue.x-k8s.io/podset-slice-size" (toString (int $group.numOfHosts)) -}}
+{{- if and (eq $values.scheduling.gang "kueue") $gpu $values.scheduling.leafLabel (gt (int $group.numOfHosts) 1) -}}
+{{- $_ := set $annotations "kueue.x-k8s.io/podset-required-topology" $values.scheduling.leafLabel -}}
 {{- end -}}
 {{- $labels := merge (dict "r1-serve/role" .kind) (fromYaml (include "r1.labels" $root)) -}}
 {{- with .name -}}{{- $_ := set $labels "r1-serve/group" . -}}{{- end -}}
