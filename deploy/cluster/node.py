@@ -33,6 +33,10 @@ SOCKET_S = 60.0
 SERVER_S = 150.0
 CORES = 32  # at most, that the scheduler believes in: pods ask for what real hosts have
 STORE = "http://127.0.0.1:2379"
+HIERARCHIES = (
+    *("cpu", "cpuacct", "cpuset", "memory", "pids", "blkio", "devices", "freezer"),
+    *("systemd", "unified"),
+)
 RUNTIME = "/run/containerd/containerd.sock"
 
 
@@ -89,17 +93,7 @@ def cgroups() -> list[Path]:
     """Ours in each hierarchy; kubelet wants them to be there."""
     return [
         Path("/sys/fs/cgroup", kind, CGROUP)
-        for kind in (
-            "cpu",
-            "cpuacct",
-            "cpuset",
-            "memory",
-            "pids",
-            "blkio",
-            "devices",
-            "freezer",
-            "systemd",
-        )
+        for kind in HIERARCHIES
         if Path("/sys/fs/cgroup", kind).is_dir()
     ]
 

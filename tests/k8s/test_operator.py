@@ -125,7 +125,11 @@ def test_the_service_becomes_ready_with_every_host_of_every_gang(kubernetes: Clu
         "decode": 2,
     }
     assert len({pod["metadata"]["labels"][GANG] for pod in of_group(pods, "prefill")}) == 1
-    assert all(ready(pod) for pod in pods)
+    eventually(lambda: items(kubernetes, "pods"), all_ready, "every pod that is ready")
+
+
+def all_ready(pods: list[dict[str, Any]]) -> bool:
+    return all(map(ready, living(pods)))
 
 
 def test_helm_test_asks_through_the_service(kubernetes: Cluster) -> None:
@@ -201,7 +205,7 @@ def test_a_change_of_the_pods_starts_a_second_cluster_that_takes_over_when_it_is
         if pod["metadata"]["labels"].get("ray.io/cluster") == new
     ]
     assert len(pods) == 7
-    assert all(ready(pod) for pod in pods)
+    assert all_ready(pods)
     is_ready(kubernetes)
 
 
