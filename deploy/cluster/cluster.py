@@ -5,6 +5,7 @@ Linux; the programs come from programs.sh.
 """
 
 import fcntl
+import os
 import secrets
 import shutil
 import signal
@@ -88,6 +89,8 @@ class Cluster:
             text=True,
             timeout=timeout_s,
             check=False,
+            # Of its own: what another cluster at this address had is not what this one has.
+            env=dict(os.environ) | {"KUBECACHEDIR": str(self.folder / "cache")},
         )
         if ended.returncode:
             raise RuntimeError(f"{program} {' '.join(argv)}: {ended.stderr}{ended.stdout}")
@@ -196,6 +199,7 @@ current-context: x
 def _connect(process: subprocess.Popen[bytes], folder: Path) -> None:
     """Gives the node its link, and this machine the ways to pods and services."""
     _await(process, folder, lambda: (folder / "entered").exists())
+    _unlink()  # of one that was killed
     ours = ("link", "add", HOST_LINK, "type", "veth")
     for argv in (
         (*ours, "peer", "name", NODE_LINK, "netns", str(process.pid)),
@@ -242,7 +246,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """With process 1 of the namespaces the kernel ends all others there."""
     process.send_signal(signal.SIGKILL)
     process.wait(END_S)
-    # The kernel keeps a network for as long as one of its connections closes.
+    _unlink()
+
+
+def _unlink() -> None:
+    """The kernel keeps a network for as long as one of its connections closes."""
     subprocess.run(["ip", "link", "delete", HOST_LINK], check=False, capture_output=True)
 
 
@@ -260,5 +268,5 @@ def _remove_cgroups() -> None:
 
 
 def _clean(folder: Path) -> None:
-    for name in ("var", "pki", "images", "cni"):
+    for name in ("var", "pki", "images", "cni", "cache"):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -88,6 +88,8 @@ def _deployment(things: list[Thing], image: str) -> Thing:
 def _install(cluster: Cluster, things: list[Thing], namespace: str, deployment: str) -> None:
     text = yaml.dump_all(things, Dumper=yaml.CSafeDumper)
     cluster.kubectl("apply", "--server-side", "-f", "-", text=text)
+    definitions = [f"crd/{e['metadata']['name']}" for e in things if e["kind"].startswith("Custom")]
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *definitions)
     cluster.kubectl(
         *("rollout", "status", f"deployment/{deployment}", "-n", namespace),
         f"--timeout={START_S}s",

@@ -25,7 +25,10 @@ SCALED = {
 
 
 def service(profile: str, values: dict[str, Any] | None = None) -> dict[str, Any]:
-    rendered = objects(profile, values)
+    return service_of(objects(profile, values))
+
+
+def service_of(rendered: dict[str, dict[str, Any]]) -> dict[str, Any]:
     [found] = [each for key, each in rendered.items() if key.startswith("RayService/")]
     return found
 
@@ -48,9 +51,12 @@ def whole_spec(rendered: dict[str, dict[str, Any]]) -> Spec:
 
 
 def read_parts(application: dict[str, Any]) -> dict[str, Any]:
-    """The application with what each deployment reads as a spec instead of a text."""
+    """The application with what each deployment reads as a spec instead of a text, and without
+    where gateways are: only a chart has pods for them.
+    """
     found = copy.deepcopy(application)
     for deployment in found["deployments"]:
+        deployment["ray_actor_options"].pop("label_selector", None)
         variables = deployment["ray_actor_options"]["runtime_env"]["env_vars"]
         variables.update({k: parse_spec(v, deployment["name"]) for k, v in variables.items()})
     return found
@@ -87,6 +93,25 @@ def test_r1_serve_is_given_the_spec_of_the_values(profile: str) -> None:
     [application] = yaml.safe_load(found["spec"]["serveConfigV2"])["applications"]
     [ours] = served(spec)
     assert read_parts(application) == read_parts(ours)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_what_comes_to_the_service_goes_to_pods_that_have_a_gateway(profile: str) -> None:
+    """KubeRay's Service selects every worker; a host of a gang need not have a proxy."""
+    rendered = objects(profile)
+    found = service_of(rendered)
+    [port] = found["spec"]["serveService"]["spec"]["ports"]
+    named = {
+        name
+        for name, pod in pods(rendered).items()
+        for each in pod["spec"]["containers"][0].get("ports", [])
+        if each["name"] == port["targetPort"]
+    }
+    assert named == {"gateways"}
+    [application] = yaml.safe_load(found["spec"]["serveConfigV2"])["applications"]
+    selector = application["deployments"][0]["ray_actor_options"]["label_selector"]
+    labels = {group["groupName"]: group["labels"] for group in worker_groups(found)}
+    assert [name for name, own in labels.items() if selector.items() <= own.items()] == ["gateways"]
 
 
 def test_a_scaled_model_has_our_policy_and_ray_s_autoscaler() -> None:

@@ -24,6 +24,7 @@ GCS, DASHBOARD, AGENT, SERVE = 6379, 8265, 52365, 8000
 BEAT_S = 0.5
 DEAD_S = 3.0
 MODEL = "stub"
+GATEWAYS = "r1-serve/gateways"
 
 
 class Head:
@@ -169,7 +170,8 @@ def run_worker(address: str, labels: dict[str, str]) -> None:
                 return 200, "success"
 
     threading.Thread(target=join, daemon=True).start()
-    serve(SERVE, proxy)
+    if GATEWAYS in labels:  # Serve has proxies where it has replicas, and a gang's hosts need none
+        serve(SERVE, proxy)
 
 
 def main() -> None:

@@ -99,6 +99,7 @@
 {{- $_ := set $container "livenessProbe" (merge (dict "periodSeconds" 10 "timeoutSeconds" 5 "failureThreshold" 12) (deepCopy $raylet)) -}}
 {{- $ready := $raylet -}}
 {{- if eq .kind "gateways" -}}
+{{- $_ := set $container "ports" (list (dict "name" "serve" "containerPort" (int $values.spec.gateway.port))) -}}
 {{- $ready = dict "httpGet" (dict "path" "/-/healthz" "port" (int $values.spec.gateway.port)) -}}
 {{- end -}}
 {{- $_ := set $container "readinessProbe" (merge (dict "periodSeconds" 5 "timeoutSeconds" 5 "failureThreshold" 3) (deepCopy $ready)) -}}
