@@ -1,9 +1,9 @@
 """What tests of a running cluster ask it."""
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from deploy.cluster.cluster import Cluster
 
@@ -27,10 +27,19 @@ def eventually(ask: Callable[[], T], good: Callable[[T], bool], what: str) -> T:
         time.sleep(0.5)
 
 
-def items(cluster: Cluster, kind: str, *argv: str) -> list[dict[str, Any]]:
+_APIS = {
+    "networkpolicies": "/apis/networking.k8s.io/v1",
+    "poddisruptionbudgets": "/apis/policy/v1",
+    "rayclusters": "/apis/ray.io/v1",
+    "rayservices": "/apis/ray.io/v1",
+}
+
+
+def items(cluster: Cluster, kind: str, selector: str = "") -> list[dict[str, Any]]:
     """Objects of a kind in the namespace of the tests."""
-    said = cluster.kubectl("get", kind, "-n", NAMESPACE, "-o", "json", *argv)
-    found: list[dict[str, Any]] = json.loads(said)["items"]
+    path = f"{_APIS.get(kind, '/api/v1')}/namespaces/{NAMESPACE}/{kind}"
+    told = cluster.ask(f"{path}?labelSelector={quote(selector)}")
+    found: list[dict[str, Any]] = told["items"]
     return found
 
 

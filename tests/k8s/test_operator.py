@@ -142,12 +142,7 @@ def test_helm_test_asks_through_the_service(kubernetes: Cluster) -> None:
 def test_the_service_leads_to_gateways_and_never_to_a_host_without_one(
     kubernetes: Cluster,
 ) -> None:
-    [found] = [
-        each
-        for each in items(kubernetes, "services")
-        if each["metadata"]["name"] == f"{NAME}-serve-svc"
-    ]
-    url = f"http://{found['spec']['clusterIP']}:8000/models"
+    url = f"{address(kubernetes)}/models"
     assert {httpx.get(url).status_code for _ in range(60)} == {200}
 
 
@@ -195,24 +190,56 @@ def test_a_change_of_the_pods_starts_a_second_cluster_that_takes_over_when_it_is
     kubernetes: Cluster,
 ) -> None:
     old = service(kubernetes)["status"]["activeServiceStatus"]["rayClusterName"]
+    refused = 0
+
+    def taken_over() -> str:
+        """The active cluster; asks through the Service meanwhile."""
+        nonlocal refused
+        deadline = time.monotonic() + 0.5
+        while time.monotonic() < deadline:
+            if not answers(kubernetes):
+                refused += 1
+        return str(service(kubernetes)["status"]["activeServiceStatus"]["rayClusterName"])
+
     helm(kubernetes, "upgrade", values(gpuHosts__extraEnv={"A": "1"}))
-    new = eventually(
-        lambda: service(kubernetes)["status"]["activeServiceStatus"]["rayClusterName"],
-        lambda name: name != old,
-        "second cluster that is active",
+    new = eventually(taken_over, lambda name: name != old, "second cluster that is active")
+    pods = eventually(
+        lambda: taken_over() and of_cluster(kubernetes, new), all_ready, "every pod that is ready"
     )
-    pods = [
-        pod
-        for pod in living(items(kubernetes, "pods"))
-        if pod["metadata"]["labels"].get("ray.io/cluster") == new
-    ]
     assert len(pods) == 7
-    assert all_ready(pods)
     is_ready(kubernetes)
+    assert answers(kubernetes)
+    print(f"{refused} requests were refused as the clusters changed")
+
+
+def of_cluster(kubernetes: Cluster, name: str) -> list[dict[str, Any]]:
+    selector = f"ray.io/cluster={name}"
+    return living(items(kubernetes, "pods", selector))
+
+
+def address(kubernetes: Cluster) -> str:
+    """Of the Service, which the network of this machine knows."""
+    [found] = [
+        each
+        for each in items(kubernetes, "services")
+        if each["metadata"]["name"] == f"{NAME}-serve-svc"
+    ]
+    return f"http://{found['spec']['clusterIP']}:8000"
+
+
+def answers(kubernetes: Cluster) -> bool:
+    try:
+        return httpx.get(f"{address(kubernetes)}/models", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def test_what_is_removed_leaves_no_object_behind(kubernetes: Cluster) -> None:
     kubernetes.helm("uninstall", RELEASE, "-n", NAMESPACE)
-    kinds = "rayservices,rayclusters,services,networkpolicies,poddisruptionbudgets"
-    eventually(lambda: items(kubernetes, kinds), lambda left: not left, "end of its objects")
+    kinds = ("rayservices", "rayclusters", "services", "networkpolicies", "poddisruptionbudgets")
+    eventually(
+        lambda: [each for kind in kinds for each in items(kubernetes, kind)],
+        lambda left: not left,
+        "end of its objects",
+    )
     eventually(lambda: living(items(kubernetes, "pods")), lambda left: not left, "end of its pods")

@@ -212,7 +212,7 @@ def gangs_of(cluster: Cluster, release: str) -> dict[str, list[dict[str, Any]]]:
     """The GPU pods by their gang."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     selector = f"app.kubernetes.io/instance={release},r1-serve/role=gpuHosts"
-    for pod in items(cluster, "pods", "-l", selector):
+    for pod in items(cluster, "pods", selector):
         found[pod["metadata"]["labels"][GANG]].append(pod)
     return found
 

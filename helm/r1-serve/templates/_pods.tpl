@@ -102,7 +102,8 @@
 {{- $_ := set $container "ports" (list (dict "name" "serve" "containerPort" (int $values.spec.gateway.port))) -}}
 {{- $ready = dict "httpGet" (dict "path" "/-/healthz" "port" (int $values.spec.gateway.port)) -}}
 {{- end -}}
-{{- $_ := set $container "readinessProbe" (merge (dict "periodSeconds" 5 "timeoutSeconds" 5 "failureThreshold" 3) (deepCopy $ready)) -}}
+{{- /* Often: the operator gives a new cluster the traffic when Serve says that it runs, whatever kubelet knows by then. */ -}}
+{{- $_ := set $container "readinessProbe" (merge (dict "periodSeconds" 1 "timeoutSeconds" 5 "failureThreshold" 15) (deepCopy $ready)) -}}
 {{- $_ := set $container "lifecycle" (dict "preStop" (dict "sleep" (dict "seconds" 15))) -}}
 {{- end -}}
 {{- $affinity := deepCopy (default dict $pods.affinity) -}}
