@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,32 @@ def test_pods_are_restricted_but_for_what_rdma_needs(profile: str) -> None:
         assert pod["spec"]["automountServiceAccountToken"] is False
         assert container["resources"]["limits"] == container["resources"]["requests"]
         assert not container["image"].endswith(":latest")
+
+
+def test_the_cluster_s_ray_is_the_image_s() -> None:
+    pins = tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"]
+    version = service("b200")["spec"]["rayClusterConfig"]["rayVersion"]
+    assert f"ray[serve]=={version}" in pins
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_nothing_is_placed_on_the_head(profile: str) -> None:
+    head = service(profile)["spec"]["rayClusterConfig"]["headGroupSpec"]
+    assert (head["rayStartParams"]["num-cpus"], head["rayStartParams"]["num-gpus"]) == ("0", "0")
+    [container] = head["template"]["spec"]["containers"]
+    assert not [name for name in container["resources"]["limits"] if "gpu" in name]
+
+
+def test_no_host_of_a_gang_is_evicted_and_gateways_one_by_one() -> None:
+    rendered = objects("h200-wide-ep")
+    most = {
+        each["spec"]["selector"]["matchLabels"]["r1-serve/group"]: each["spec"]["maxUnavailable"]
+        for each in rendered.values()
+        if each["kind"] == "PodDisruptionBudget"
+    }
+    assert most == {"head": 0, "gateways": 1, "prefill": 0, "decode": 0}
+    labels = {name: pod["metadata"]["labels"] for name, pod in pods(rendered).items()}
+    assert {name: own["r1-serve/group"] for name, own in labels.items()} == {n: n for n in most}
 
 
 def test_amd_s_gpus_have_amd_s_resource() -> None:
