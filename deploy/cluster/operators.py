@@ -82,7 +82,7 @@ def _deployment(things: list[Thing], image: str) -> Thing:
     [container] = pod["containers"]
     container["image"], container["imagePullPolicy"] = image, "Never"
     container["readinessProbe"] |= {"initialDelaySeconds": 1, "periodSeconds": 1}
-    return deployment  # type: ignore[no-any-return]
+    return deployment
 
 
 def _install(cluster: Cluster, things: list[Thing], namespace: str, deployment: str) -> None:

@@ -75,7 +75,7 @@ def placed(deployment: dict[str, Any], nodes: dict[str, dict[str, str]]) -> bool
     """Whether the nodes could hold every bundle of a deployment."""
     [selector] = deployment.get("placement_group_bundle_label_selector", [{}])
     fit = [labels for labels in nodes.values() if selector.items() <= labels.items()]
-    replicas = deployment.get("num_replicas", 1)
+    replicas: int = deployment.get("num_replicas", 1)
     return len(fit) >= replicas * len(deployment.get("placement_group_bundles", [{}]))
 
 
@@ -98,7 +98,8 @@ def serve(port: int, answer: Callable[[str, str, bytes], tuple[int, str]]) -> No
 
         do_PUT = do_POST = do_GET
 
-        def log_message(self, *_: object) -> None:
+        # The image has no typing_extensions, and its Python no `override`.
+        def log_message(self, *_: object) -> None:  # type: ignore[explicit-override]
             """Nothing: probes ask every second."""
 
     server = ThreadingHTTPServer(("", port), Handler)

@@ -192,29 +192,28 @@ def test_a_change_of_the_pods_starts_a_second_cluster_that_takes_over_when_it_is
     old = service(kubernetes)["status"]["activeServiceStatus"]["rayClusterName"]
     refused = 0
 
-    def taken_over() -> str:
-        """The active cluster; asks through the Service meanwhile."""
+    def ask() -> None:
+        """For half a second, through the Service."""
         nonlocal refused
         deadline = time.monotonic() + 0.5
         while time.monotonic() < deadline:
-            if not answers(kubernetes):
-                refused += 1
+            refused += not answers(kubernetes)
+
+    def active() -> str:
+        ask()
         return str(service(kubernetes)["status"]["activeServiceStatus"]["rayClusterName"])
 
+    def its_pods() -> list[dict[str, Any]]:
+        ask()
+        return living(items(kubernetes, "pods", f"ray.io/cluster={new}"))
+
     helm(kubernetes, "upgrade", values(gpuHosts__extraEnv={"A": "1"}))
-    new = eventually(taken_over, lambda name: name != old, "second cluster that is active")
-    pods = eventually(
-        lambda: taken_over() and of_cluster(kubernetes, new), all_ready, "every pod that is ready"
-    )
+    new = eventually(active, lambda name: name != old, "second cluster that is active")
+    pods = eventually(its_pods, all_ready, "every pod that is ready")
     assert len(pods) == 7
     is_ready(kubernetes)
     assert answers(kubernetes)
     print(f"{refused} requests were refused as the clusters changed")
-
-
-def of_cluster(kubernetes: Cluster, name: str) -> list[dict[str, Any]]:
-    selector = f"ray.io/cluster={name}"
-    return living(items(kubernetes, "pods", selector))
 
 
 def address(kubernetes: Cluster) -> str:
