@@ -6,4 +6,7 @@ from pathlib import Path
 from orchestrator.engines.tiny_checkpoint import CheckpointKind, write_tiny_checkpoint
 
 if __name__ == "__main__":
-    write_tiny_checkpoint(Path(sys.argv[1]), CheckpointKind.NANO)
+    folder = Path(sys.argv[1])
+    write_tiny_checkpoint(folder, CheckpointKind.NANO)
+    for file in folder.iterdir():
+        file.chmod(0o644)  # pods run as somebody else
