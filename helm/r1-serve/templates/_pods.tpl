@@ -24,6 +24,12 @@
 {{ toYaml $env }}
 {{- end -}}
 
+{{/* Bytes of Ray's object store, where nothing large is put: by default it would take a third of the memory, and more than /dev/shm,
+which is for collectives. */}}
+{{- define "r1.objectStore" -}}
+134217728
+{{- end -}}
+
 {{- define "r1.envList" -}}
 {{- $env := . -}}
 {{- range $name := keys $env | sortAlpha }}
