@@ -189,6 +189,7 @@ def kwok(cluster: Cluster) -> Iterator[None]:
             [
                 *(str(cluster.tools / "kwok"), "--kubeconfig", str(cluster.config)),
                 f"--manage-nodes-with-annotation-selector={FAKE}=fake",
+                "--node-lease-duration-seconds=40",
                 *(f"--config={file}" for file in files if file.name != "kustomization.yaml"),
             ],
             stdout=log,
