@@ -3,10 +3,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help up test test-layouts test-long check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling drills-streams docs docs-simulator docs-scaling chart format lock venv clients
+.PHONY: help up cluster e2e-k8s e2e-k8s-operator e2e-k8s-scale test test-layouts test-long check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling drills-streams docs docs-simulator docs-scaling chart format lock venv clients
 
 help: ## what there is to make
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 up: ## serve on this machine: real vLLM on the CPU, simulated nodes
 	@began=$$(date +%s.%N); deploy/bootstrap.sh && { deploy/page/build.sh || true; } && exec $(BIN)/r1-serve up --began-at $$began
@@ -67,7 +67,22 @@ bench-simulator: venv ## how fast the simulator is on one core, and what it hold
 bench-scaling: venv ## a day of scaling beside fixed fleets, utilisation and hindsight: DAY=sine-0, a quarter of an hour
 	$(BIN)/python -m tests.bench.scaling_day $${DAY:-sine-0}
 
-chart: venv ## write what of the Helm chart is generated: the schema of its values, the profiles
+cluster: venv ## a Kubernetes of one node on this machine until Ctrl-C; needs root
+	$(BIN)/python -m deploy.cluster .r1-serve/cluster
+
+# Apart, each with a cluster of its own: an image of 4 GB is nothing for the others.
+e2e-k8s: venv ## the chart on a real API server, under kubelet and KubeRay, and with real Ray and vLLM; needs root
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=3 tests/chart/test_api_server.py
+	$(BIN)/python -m pytest -v -s --durations=0 tests/k8s/test_operator.py
+	$(BIN)/python -m pytest -v -s --durations=0 tests/k8s/test_real.py
+
+e2e-k8s-operator: venv ## of these, the chart under kubelet and KubeRay with a stub of Ray: what CI runs
+	$(BIN)/python -m pytest -v -s --durations=0 tests/k8s/test_operator.py
+
+e2e-k8s-scale: venv ## gangs on 64 fake GPU hosts under Kueue and the real scheduler; needs root
+	$(BIN)/python -m pytest -v -s --durations=0 tests/k8s/test_scale.py
+
+chart: venv ## write what of the Helm chart is generated: the schema of its values, the profiles, what they render
 	$(BIN)/python -m deploy.chart.write
 
 # `make drills-streams RUNS=3 ENGINE=vllm`: real vLLM starts a gang in a minute.

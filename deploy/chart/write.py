@@ -1,10 +1,12 @@
-"""Writes what of the Helm chart is generated: the schema of its values, and the profiles.
+"""Writes what of the Helm chart is generated: the schema of its values, the profiles, and what
+the chart renders, for who uses no Helm.
 
 `python -m deploy.chart.write` from the project's folder.
 """
 
 import json
 import re
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,12 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
     "gb200-nvl72": ("--gpus", "72xGB200", "--weights", "nvfp4"),
     "mi300x": ("--gpus", "8xMI300X"),
 }
+RENDERED = Path("deploy/rayservice")
+# What is rendered for reference: its values, on top of a profile's.
+REFERENCES: Mapping[str, Mapping[str, Any]] = {
+    "h200-1x8": {"weights": {"models": {"DeepSeek-R1-0528": "pvc://r1/DeepSeek-R1-0528"}}},
+    "h200-wide-ep": {"weights": {"models": {"DeepSeek-R1-0528": "pvc://r1/DeepSeek-R1-0528"}}},
+}
 SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -52,6 +60,27 @@ def write_profile(name: str, path: Path) -> None:
     """The planner's values for a profile."""
     code = main(["plan", *PROFILES[name], "--format", "values", "-o", str(path)])
     assert code == 0
+
+
+def rendered(name: str) -> str:
+    """The objects of a profile in YAML, as `kubectl apply` takes them."""
+    tools = subprocess.run(
+        ["deploy/chart/tools.sh"], check=True, capture_output=True, text=True, timeout=300
+    )
+    ended = subprocess.run(
+        [
+            *(f"{tools.stdout.strip()}/helm4", "template", "r1", str(CHART), "--no-hooks"),
+            *("--namespace", "r1", "--kube-version", "1.36.0"),
+            *("--api-versions", "ray.io/v1/RayService"),
+            *("-f", str(CHART / "profiles" / f"{name}.yaml"), "-f", "-"),
+        ],
+        input=json.dumps(REFERENCES[name]),
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return f"# Rendered from the chart and profiles/{name}.yaml by `make chart`.\n{ended.stdout}"
 
 
 def _camel(tree: dict[str, Any]) -> dict[str, Any]:
@@ -109,6 +138,8 @@ def write() -> None:
     (CHART / "values.schema.json").write_text(text, encoding="utf-8")
     for name in PROFILES:
         write_profile(name, CHART / "profiles" / f"{name}.yaml")
+    for name in REFERENCES:
+        (RENDERED / f"{name}.yaml").write_text(rendered(name), encoding="utf-8")
 
 
 if __name__ == "__main__":

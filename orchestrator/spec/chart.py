@@ -242,12 +242,30 @@ class NetworkPolicies:
 
 
 @dataclass(frozen=True, slots=True)
+class Rules:
+    """Alerts and recording rules: a PrometheusRule for each file of the chart's files/rules/."""
+
+    enabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboards:
+    """Grafana's: a ConfigMap for each file of the chart's files/dashboards/."""
+
+    enabled: bool = False
+    labels: Mapping[str, str] = field(default_factory=lambda: {"grafana_dashboard": "1"})
+    annotations: Mapping[str, str] = field(default_factory=dict)  # a folder's, for a sidecar
+
+
+@dataclass(frozen=True, slots=True)
 class Monitoring:
-    """Prometheus Operator's objects."""
+    """What Prometheus and Grafana are given."""
 
     pod_monitor: bool = False
     interval: str = "15s"
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)  # of the Prometheus Operator's objects
+    rules: Rules = field(default_factory=Rules)
+    dashboards: Dashboards = field(default_factory=Dashboards)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ PLURALS = {
 def api_server(folder: Path) -> Iterator[ApiServer]:
     """Runs until the block ends."""
     built = subprocess.run(
-        ["deploy/chart/cluster.sh"], check=True, capture_output=True, text=True, timeout=BUILD_S
+        ["deploy/cluster/programs.sh"], check=True, capture_output=True, text=True, timeout=BUILD_S
     )
     tools = Path(built.stdout.strip())
     ports = PortClaims(HOST)

@@ -11,7 +11,11 @@ import yaml
 
 CHART = Path("helm/r1-serve")
 PROFILES = sorted(path.stem for path in (CHART / "profiles").glob("*.yaml"))
-APIS = ("ray.io/v1/RayService", "monitoring.coreos.com/v1/PodMonitor")
+APIS = (
+    "ray.io/v1/RayService",
+    "monitoring.coreos.com/v1/PodMonitor",
+    "monitoring.coreos.com/v1/PrometheusRule",
+)
 
 
 @functools.cache
@@ -30,10 +34,11 @@ def template(
     helm: str = "helm4",
     release: str = "r1",
     apis: Sequence[str] = APIS,
+    chart: Path = CHART,
 ) -> subprocess.CompletedProcess[str]:
     """What Helm says of a profile with other values on top."""
     argv = [
-        *(str(tools() / helm), "template", release, str(CHART)),
+        *(str(tools() / helm), "template", release, str(chart)),
         *("--namespace", "serving", "--kube-version", "1.36.0"),
         *("-f", str(CHART / "profiles" / f"{profile}.yaml"), "-f", "-"),
         *(word for api in apis for word in ("--api-versions", api)),
@@ -42,9 +47,11 @@ def template(
     return subprocess.run(argv, input=text, capture_output=True, text=True, timeout=60, check=False)
 
 
-def objects(profile: str, values: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+def objects(
+    profile: str, values: Mapping[str, Any] | None = None, chart: Path = CHART
+) -> dict[str, dict[str, Any]]:
     """The rendered objects by kind and name."""
-    said = template(profile, values)
+    said = template(profile, values, chart=chart)
     assert said.returncode == 0, said.stderr
     found = [each for each in yaml.load_all(said.stdout, yaml.CSafeLoader) if each is not None]
     return {f"{each['kind']}/{each['metadata']['name']}": each for each in found}

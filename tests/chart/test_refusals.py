@@ -2,6 +2,7 @@
 
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -54,6 +55,13 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "a mount": ({"gpuHosts": {"extraMounts": {"x": "/x"}}}, "add gpuHosts.extraVolumes.x"),
     "a domain": ({"dra": {"computeDomain": True}}, "dra.computeDomain needs dra.enabled"),
     "a queue": ({"scheduling": {"gang": "kueue"}}, "scheduling.gang kueue needs scheduling.queue"),
+    "pod sets": (
+        {
+            "scheduling": {"gang": "kueue", "queue": "gpus", "leafLabel": "leaf"},
+            "workerGroups": {"unified": {"replicas": 17}},
+        },
+        "are 19 pod sets, Kueue takes 18: install 2 releases",
+    ),
     "a gateway": (
         {"ray": {"upgrade": "NewClusterWithIncrementalUpgrade"}},
         "needs ray.gatewayClassName",
@@ -95,6 +103,11 @@ def test_a_cluster_without_prometheus_is_told_so() -> None:
     assert "this cluster has no PodMonitor" in ended.stderr
 
 
+def test_rules_without_who_reads_them_are_refused() -> None:
+    ended = template("b200", {"monitoring": {"rules": {"enabled": True}}}, apis=APIS[:1])
+    assert "this cluster has no PrometheusRule" in ended.stderr
+
+
 def test_a_chart_without_a_plan_says_where_one_comes_from() -> None:
     ended = template("b200", {"spec": {"models": []}})
     assert "r1-serve plan --format values" in ended.stderr
@@ -127,17 +140,61 @@ def test_every_default_is_in_the_schema() -> None:
         assert tree, path
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_a_misspelt_key_is_named(seed: int) -> None:
-    """Anywhere that is the chart's or the spec's own."""
+RANDOM_VALUES = 500
+PLANNED = ("plan", "workerGroups")  # the planner writes them
+
+
+def wrong_kind(value: object) -> object:
+    """Something that a value of this kind can never be."""
+    match value:
+        case bool():
+            return "perhaps"
+        case int() | float():
+            return "many"
+        case str():
+            return 3
+        case list():
+            return {"a": "b"}
+        case _:
+            return "text"
+
+
+def invalid(seed: int) -> tuple[dict[str, Any], str]:
+    """Values of which one is wrong, anywhere that is the chart's or the spec's own, and what must
+    be named.
+    """
     chance = random.Random(seed)
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())
-    own = [path for path in keys(defaults) if path[0] not in ("plan", "workerGroups")]
+    own = [path for path in keys(defaults) if path[0] not in PLANNED and "labels" not in path[:-1]]
     path = chance.choice(own)
-    wrong = "x" + path[-1]
-    values: Any = {wrong: 1}
+    values: Any
+    match chance.choice(("misspelt", "kind", "refusal")):
+        case "misspelt":
+            at = chance.randrange(len(path[-1]) + 1)
+            named = path[-1][:at] + chance.choice("XYZ") + path[-1][at:]
+            values = {named: 1}
+        case "kind":
+            named = path[-1]
+            there = defaults
+            for key in path:
+                there = there[key]
+            values = {named: wrong_kind(there)}
+        case _:
+            values, named = REFUSALS[chance.choice(sorted(REFUSALS))]
+            return values, named
     for key in reversed(path[:-1]):
         values = {key: values}
-    ended = template("h100-2x8", values)
-    assert ended.returncode != 0, path
-    assert wrong in ended.stderr
+    return values, named
+
+
+@pytest.mark.timeout(600)
+def test_random_invalid_values_are_refused_and_what_is_wrong_is_named() -> None:
+    def check(seed: int) -> None:
+        values, named = invalid(seed)
+        ended = template("h100-2x8", values)
+        assert ended.returncode != 0, values
+        assert named in ended.stderr, (values, ended.stderr)
+
+    with ThreadPoolExecutor(2) as pool:
+        refused = sum(1 for _ in pool.map(check, range(RANDOM_VALUES)))
+    print(f"{refused} random invalid values, all refused with what is wrong")

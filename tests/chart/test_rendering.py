@@ -1,6 +1,9 @@
 """What the chart renders: the same under every Helm, and what r1-serve and Kubernetes need."""
 
 import copy
+import json
+import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import pytest
 import yaml
 
 from deploy.chart.write import PROFILES as PLANNED
-from deploy.chart.write import write_profile
+from deploy.chart.write import REFERENCES, RENDERED, rendered, write_profile
 from orchestrator.placement import node_label
 from orchestrator.spec import Spec, parse_spec
 from tests.chart.rendering import CHART, PROFILES, objects, pods, template
@@ -23,7 +26,10 @@ SCALED = {
 
 
 def service(profile: str, values: dict[str, Any] | None = None) -> dict[str, Any]:
-    rendered = objects(profile, values)
+    return service_of(objects(profile, values))
+
+
+def service_of(rendered: dict[str, dict[str, Any]]) -> dict[str, Any]:
     [found] = [each for key, each in rendered.items() if key.startswith("RayService/")]
     return found
 
@@ -46,9 +52,12 @@ def whole_spec(rendered: dict[str, dict[str, Any]]) -> Spec:
 
 
 def read_parts(application: dict[str, Any]) -> dict[str, Any]:
-    """The application with what each deployment reads as a spec instead of a text."""
+    """The application with what each deployment reads as a spec instead of a text, and without
+    where gateways are: only a chart has pods for them.
+    """
     found = copy.deepcopy(application)
     for deployment in found["deployments"]:
+        deployment["ray_actor_options"].pop("label_selector", None)
         variables = deployment["ray_actor_options"]["runtime_env"]["env_vars"]
         variables.update({k: parse_spec(v, deployment["name"]) for k, v in variables.items()})
     return found
@@ -85,6 +94,25 @@ def test_r1_serve_is_given_the_spec_of_the_values(profile: str) -> None:
     [application] = yaml.safe_load(found["spec"]["serveConfigV2"])["applications"]
     [ours] = served(spec)
     assert read_parts(application) == read_parts(ours)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_what_comes_to_the_service_goes_to_pods_that_have_a_gateway(profile: str) -> None:
+    """KubeRay's Service selects every worker; a host of a gang need not have a proxy."""
+    rendered = objects(profile)
+    found = service_of(rendered)
+    [port] = found["spec"]["serveService"]["spec"]["ports"]
+    named = {
+        name
+        for name, pod in pods(rendered).items()
+        for each in pod["spec"]["containers"][0].get("ports", [])
+        if each["name"] == port["targetPort"]
+    }
+    assert named == {"gateways"}
+    [application] = yaml.safe_load(found["spec"]["serveConfigV2"])["applications"]
+    selector = application["deployments"][0]["ray_actor_options"]["label_selector"]
+    labels = {group["groupName"]: group["labels"] for group in worker_groups(found)}
+    assert [name for name, own in labels.items() if selector.items() <= own.items()] == ["gateways"]
 
 
 def test_a_scaled_model_has_our_policy_and_ray_s_autoscaler() -> None:
@@ -132,6 +160,29 @@ def test_a_group_is_a_pool_s_gangs(profile: str) -> None:
         assert group["labels"] == dict(node_label(pool.node_group))
 
 
+def test_under_kueue_each_gang_is_a_group_that_stays_on_its_leaf() -> None:
+    """Kueue knows no hosts of one gang within a group."""
+    asked = {"gang": "kueue", "queue": "gpus", "leafLabel": "leaf"}
+    values = {"scheduling": asked, "workerGroups": {"decode": {"replicas": 3}}}
+    plain = service("h200-wide-ep", {"workerGroups": values["workerGroups"]})
+    [one] = [g for g in worker_groups(plain) if g["groupName"] == "decode"]
+    groups = [
+        g for g in worker_groups(service("h200-wide-ep", values)) if "decode" in g["groupName"]
+    ]
+    assert [g["groupName"] for g in groups] == ["decode-0", "decode-1", "decode-2"]
+    for group in groups:
+        assert (group["replicas"], group["numOfHosts"]) == (1, one["numOfHosts"])
+        assert group["labels"] == one["labels"]
+        metadata = group["template"]["metadata"]
+        assert metadata["annotations"] == {"kueue.x-k8s.io/podset-required-topology": "leaf"}
+        assert metadata["labels"] == one["template"]["metadata"]["labels"]
+
+
+def worker_groups(service: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    return found
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_pods_are_given_the_time_that_thoughts_and_weights_take(profile: str) -> None:
     rendered = objects(profile)
@@ -177,6 +228,32 @@ def test_pods_are_restricted_but_for_what_rdma_needs(profile: str) -> None:
         assert pod["spec"]["automountServiceAccountToken"] is False
         assert container["resources"]["limits"] == container["resources"]["requests"]
         assert not container["image"].endswith(":latest")
+
+
+def test_the_cluster_s_ray_is_the_image_s() -> None:
+    pins = tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"]
+    version = service("b200")["spec"]["rayClusterConfig"]["rayVersion"]
+    assert f"ray[serve]=={version}" in pins
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_nothing_is_placed_on_the_head(profile: str) -> None:
+    head = service(profile)["spec"]["rayClusterConfig"]["headGroupSpec"]
+    assert (head["rayStartParams"]["num-cpus"], head["rayStartParams"]["num-gpus"]) == ("0", "0")
+    [container] = head["template"]["spec"]["containers"]
+    assert not [name for name in container["resources"]["limits"] if "gpu" in name]
+
+
+def test_no_host_of_a_gang_is_evicted_and_gateways_one_by_one() -> None:
+    rendered = objects("h200-wide-ep")
+    most = {
+        each["spec"]["selector"]["matchLabels"]["r1-serve/group"]: each["spec"]["maxUnavailable"]
+        for each in rendered.values()
+        if each["kind"] == "PodDisruptionBudget"
+    }
+    assert most == {"head": 0, "gateways": 1, "prefill": 0, "decode": 0}
+    labels = {name: pod["metadata"]["labels"] for name, pod in pods(rendered).items()}
+    assert {name: own["r1-serve/group"] for name, own in labels.items()} == {n: n for n in most}
 
 
 def test_amd_s_gpus_have_amd_s_resource() -> None:
@@ -237,6 +314,77 @@ def test_what_does_not_concern_pods_leaves_them_byte_for_byte(values: dict[str, 
     """Any change of a pod would start a second cluster."""
     cluster = service("h200-wide-ep")["spec"]["rayClusterConfig"]
     assert service("h200-wide-ep", values)["spec"]["rayClusterConfig"] == cluster
+
+
+RULES = """groups:
+  - name: slo
+    rules:
+      - alert: SlowFirstToken
+        expr: r1_ttft > THRESHOLD
+        annotations: {summary: "{{ $labels.pool }} is slow"}
+"""
+MONITORED = {
+    "monitoring": {
+        "labels": {"release": "prometheus"},
+        "rules": {"enabled": True},
+        "dashboards": {"enabled": True, "annotations": {"grafana_folder": "r1"}},
+    }
+}
+
+
+@pytest.fixture
+def chart(tmp_path: Path) -> Path:
+    """A copy of the chart with rules and a dashboard that it does not have."""
+    copied = tmp_path / "r1-serve"
+    shutil.copytree(CHART, copied)
+    for folder in ("rules", "dashboards"):
+        shutil.rmtree(copied / "files" / folder, ignore_errors=True)
+        (copied / "files" / folder).mkdir()
+    (copied / "files/rules/slo.yaml").write_text(RULES.replace("THRESHOLD", "2"))
+    (copied / "files/dashboards/serving.json").write_text('{"title": "{{instance}}", "uid": "x"}')
+    return copied
+
+
+def test_rules_and_dashboards_are_the_chart_s_files(chart: Path) -> None:
+    found = objects("h200-wide-ep", MONITORED, chart)
+    rule = found["PrometheusRule/r1-r1-serve-slo"]
+    assert rule["spec"] == yaml.safe_load(RULES.replace("THRESHOLD", "2"))
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    board = found["ConfigMap/r1-r1-serve-dashboard-serving"]
+    assert json.loads(board["data"]["serving.json"]) == {"title": "{{instance}}", "uid": "x"}
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert board["metadata"]["annotations"] == {"grafana_folder": "r1"}
+    assert not {
+        key for key in objects("h200-wide-ep", None, chart) if "slo" in key or "board" in key
+    }
+
+
+def test_a_change_of_a_threshold_or_a_dashboard_leaves_the_rayservice_byte_for_byte(
+    chart: Path,
+) -> None:
+    def text() -> tuple[str, str]:
+        found = objects("h200-wide-ep", MONITORED, chart)
+        service = found.pop("RayService/r1-r1-serve")
+        return yaml.safe_dump(service), yaml.safe_dump(found)
+
+    before = text()
+    (chart / "files/rules/slo.yaml").write_text(RULES.replace("THRESHOLD", "3"))
+    with_rule = text()
+    (chart / "files/dashboards/serving.json").write_text('{"title": "Serving", "uid": "x"}')
+    with_both = text()
+    assert before[0] == with_rule[0] == with_both[0]
+    assert len({before[1], with_rule[1], with_both[1]}) == 3
+
+
+def test_a_dashboard_that_no_configmap_takes_is_refused(chart: Path) -> None:
+    (chart / "files/dashboards/large.json").write_text('{"title": "' + "x" * 1_000_000 + '"}')
+    ended = template("b200", MONITORED, chart=chart)
+    assert "large.json has 1000013 bytes, a ConfigMap takes 1000000" in ended.stderr
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_what_is_rendered_for_reference_is_what_the_chart_renders(name: str) -> None:
+    assert (RENDERED / f"{name}.yaml").read_text() == rendered(name), "run `make chart`"
 
 
 def test_a_change_of_the_spec_reaches_serve_and_no_pod() -> None:

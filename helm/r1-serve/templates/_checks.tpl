@@ -68,6 +68,13 @@
 {{- if and (ne $values.scheduling.gang "none") (not $values.scheduling.queue) (ne $values.scheduling.gang "volcano") -}}
 {{- fail (printf "scheduling.gang %s needs scheduling.queue" $values.scheduling.gang) -}}
 {{- end -}}
+{{- if and (eq $values.scheduling.gang "kueue") $values.scheduling.leafLabel -}}
+{{- $sets := 2 -}}
+{{- range $values.workerGroups -}}{{- $sets = add $sets (ternary (int .replicas) 1 (gt (int .numOfHosts) 1)) -}}{{- end -}}
+{{- if gt (int $sets) 18 -}}
+{{- fail (printf "scheduling.gang kueue: head, gateways and each gang of several hosts are %d pod sets, Kueue takes 18: install %d releases with fewer workerGroups.*.replicas" (int $sets) (int (ceil (divf (sub $sets 2) 16.0)))) -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq $values.ray.upgrade "NewClusterWithIncrementalUpgrade") (not $values.ray.gatewayClassName) -}}
 {{- fail "ray.upgrade NewClusterWithIncrementalUpgrade needs ray.gatewayClassName, the Gateway class that shifts the traffic" -}}
 {{- end -}}
@@ -76,6 +83,9 @@
 {{- end -}}
 {{- if and $values.monitoring.podMonitor (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1/PodMonitor")) -}}
 {{- fail "monitoring.podMonitor: this cluster has no PodMonitor: install the Prometheus Operator, or set monitoring.podMonitor to false" -}}
+{{- end -}}
+{{- if and $values.monitoring.rules.enabled (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1/PrometheusRule")) -}}
+{{- fail "monitoring.rules: this cluster has no PrometheusRule: install the Prometheus Operator, or set monitoring.rules.enabled to false" -}}
 {{- end -}}
 {{- include "r1.secretCheck" (dict "root" . "key" "keys.secret" "name" .Values.keys.secret "make" "--from-file=keys=FILE, with lines of `r1-serve key`") -}}
 {{- include "r1.secretCheck" (dict "root" . "key" "weights.hubTokenSecret" "name" .Values.weights.hubTokenSecret "make" "--from-literal=token=hf_...") -}}

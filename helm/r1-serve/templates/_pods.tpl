@@ -24,6 +24,12 @@
 {{ toYaml $env }}
 {{- end -}}
 
+{{/* Bytes of Ray's object store, where nothing large is put: by default it would take a third of the memory, and more than /dev/shm,
+which is for collectives. */}}
+{{- define "r1.objectStore" -}}
+134217728
+{{- end -}}
+
 {{- define "r1.envList" -}}
 {{- $env := . -}}
 {{- range $name := keys $env | sortAlpha }}
@@ -99,9 +105,11 @@
 {{- $_ := set $container "livenessProbe" (merge (dict "periodSeconds" 10 "timeoutSeconds" 5 "failureThreshold" 12) (deepCopy $raylet)) -}}
 {{- $ready := $raylet -}}
 {{- if eq .kind "gateways" -}}
+{{- $_ := set $container "ports" (list (dict "name" "serve" "containerPort" (int $values.spec.gateway.port))) -}}
 {{- $ready = dict "httpGet" (dict "path" "/-/healthz" "port" (int $values.spec.gateway.port)) -}}
 {{- end -}}
-{{- $_ := set $container "readinessProbe" (merge (dict "periodSeconds" 5 "timeoutSeconds" 5 "failureThreshold" 3) (deepCopy $ready)) -}}
+{{- /* Often: the operator gives a new cluster the traffic when Serve says that it runs, whatever kubelet knows by then. */ -}}
+{{- $_ := set $container "readinessProbe" (merge (dict "periodSeconds" 1 "timeoutSeconds" 5 "failureThreshold" 15) (deepCopy $ready)) -}}
 {{- $_ := set $container "lifecycle" (dict "preStop" (dict "sleep" (dict "seconds" 15))) -}}
 {{- end -}}
 {{- $affinity := deepCopy (default dict $pods.affinity) -}}
@@ -149,9 +157,8 @@
 {{- end -}}
 {{- $annotations := deepCopy (default dict $pods.annotations) -}}
 {{- if and $rdma $values.network.rdma.networks -}}{{- $_ := set $annotations "k8s.v1.cni.cncf.io/networks" $values.network.rdma.networks -}}{{- end -}}
-{{- if and (eq $values.scheduling.gang "kueue") $gpu $values.scheduling.leafLabel -}}
-{{- $_ := set $annotations "kueue.x-k8s.io/podset-slice-required-topology" $values.scheduling.leafLabel -}}
-{{- $_ := set $annotations "kueue.x-k8s.io/podset-slice-size" (toString (int $group.numOfHosts)) -}}
+{{- if and (eq $values.scheduling.gang "kueue") $gpu $values.scheduling.leafLabel (gt (int $group.numOfHosts) 1) -}}
+{{- $_ := set $annotations "kueue.x-k8s.io/podset-required-topology" $values.scheduling.leafLabel -}}
 {{- end -}}
 {{- $labels := merge (dict "r1-serve/role" .kind) (fromYaml (include "r1.labels" $root)) -}}
 {{- with .name -}}{{- $_ := set $labels "r1-serve/group" . -}}{{- end -}}

@@ -139,7 +139,7 @@ again; orchestrator/spec/parts.py is the same in Python, and a test compares the
 {{- if include "r1.scaled" . -}}{{- $replicas = dict "count" $count "least" $count "most" $count -}}{{- end -}}
 {{- $gateway := merge (fromYaml (include "r1.replicas" $replicas)) (dict
   "name" "gateway" "max_ongoing_requests" 1000000
-  "ray_actor_options" (fromYaml (include "r1.actor" (include "r1.gatewayPart" $spec)))
+  "ray_actor_options" (merge (dict "label_selector" (dict "r1-serve/gateways" "true")) (fromYaml (include "r1.actor" (include "r1.gatewayPart" $spec))))
   "health_check_period_s" $period "health_check_timeout_s" 30
   "graceful_shutdown_timeout_s" $spec.gateway.stream_s_max "max_surge_percent" 100) -}}
 {{- $deployments := list $gateway -}}
