@@ -36,7 +36,7 @@ class Rank:
         self.name = name
         self.model = model
         self.engine = FakeEngine(spec, name, author)
-        self.server = ChannelServer(self.engine, name, role)
+        self.server = ChannelServer(self.engine, name, role, look=self.engine.look)
 
     async def start(self) -> Member:
         """Serves its channel from now on."""

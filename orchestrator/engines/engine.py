@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from orchestrator.core import Finish, KvParams, KvSource, TokenIds, TokenLogprob
+from orchestrator.fleet.doctor import Features
 
 LOGPROBS_MAX = 20  # alternatives per token
 
@@ -130,6 +131,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     grammar: bool = False  # takes grammars and, for models that think, thinking budgets
     kv_events: KvEventSource | None = None  # None: it publishes none
     kv_peer: KvParams | None = None  # where KV is moved between pairs: what its peer must know
+    features: Features | None = None  # None: it does not tell
 
 
 class EngineLoad(msgspec.Struct, frozen=True, array_like=True):

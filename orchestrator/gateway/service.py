@@ -135,6 +135,14 @@ class Service:
         """Whether a request that came now could be decoded."""
         return bool(self.ranks.view(self._now()).of(self._decoder))
 
+    def path_now(self, prompt: routing.Prompt) -> handoff.PathChoice | None:
+        """Where a prompt would be prefilled if it came now; None if it could not be decoded."""
+        view = self.ranks.view(self._now())
+        if not view.of(self._decoder):
+            return None
+        prices = self.ranks.price(self._decoder, prompt)
+        return handoff.choose_path(self.spec.handoff, view, self._decoder, len(prompt.ids), prices)
+
     def ranks_by_role(self) -> dict[str, int]:
         """How many ranks of each pool can be reached now."""
         view = self.ranks.view(self._now())
