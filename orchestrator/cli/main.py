@@ -9,6 +9,7 @@ from orchestrator import __version__
 from orchestrator.cli.accuracy import add_accuracy
 from orchestrator.cli.apply import add_apply
 from orchestrator.cli.bench_routing import add_bench
+from orchestrator.cli.doctor import add_doctor
 from orchestrator.cli.drain import add_drain
 from orchestrator.cli.drill import add_drill
 from orchestrator.cli.fetch import add_fetch
@@ -20,6 +21,7 @@ from orchestrator.cli.replay import add_replay
 from orchestrator.cli.simulate import add_simulate
 from orchestrator.cli.up import add_up
 from orchestrator.cli.usage import add_usage
+from orchestrator.cli.why import add_why
 from orchestrator.core import R1ServeError, SpecError
 
 
@@ -60,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_replay(commands.add_parser("replay", help="decide again what a log says was decided"))
     add_drill(commands.add_parser("drill", help="break something on purpose, and see who noticed"))
+    add_doctor(commands.add_parser("doctor", help="prove that what is configured is really on"))
+    add_why(commands.add_parser("why", help="why a request went where it went"))
     add_accuracy(commands.add_parser("accuracy", help="how far predictions are from measurements"))
     add_fit(commands.add_parser("fit", help="move the predictions' factors to measurements"))
     _add_checkpoint(

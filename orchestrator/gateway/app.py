@@ -13,12 +13,14 @@ from starlette.routing import BaseRoute, Route
 from orchestrator.gateway.account import AccountApi
 from orchestrator.gateway.anthropic import ANTHROPIC, ANTHROPIC_PREFIX, Messages
 from orchestrator.gateway.chat import Chat
+from orchestrator.gateway.doctor import Doctor
 from orchestrator.gateway.endpoint import Endpoint
 from orchestrator.gateway.errors import ApiError, server_error
 from orchestrator.gateway.fim import Fim
 from orchestrator.gateway.http import DEEPSEEK
 from orchestrator.gateway.models import Models
 from orchestrator.gateway.openapi import document
+from orchestrator.gateway.operator_api import operator_routes
 from orchestrator.gateway.page import page_routes
 from orchestrator.gateway.tenants import Tenants
 
@@ -30,11 +32,14 @@ def build_app(models: Models, tenants: Tenants, on_start: Callable[[], None]) ->
     `/beta` takes all that `/v1` takes.
     """
 
+    doctor = Doctor(models)
+
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await models.start()
         for task in tenants.tasks():
             models.supervisor.spawn(task)
+        models.supervisor.spawn(doctor.keep())
         on_start()
         yield
         await models.stop()
@@ -61,6 +66,7 @@ def build_app(models: Models, tenants: Tenants, on_start: Callable[[], None]) ->
             Route("/openapi.json", describe),
             *_api_routes(models, tenants),
             *_anthropic_routes(models, tenants),
+            *operator_routes(models, tenants, doctor),
             *page_routes(),
         ],
         lifespan=lifespan,

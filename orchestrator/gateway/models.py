@@ -78,10 +78,11 @@ class Models:
         decisions: Log,
     ) -> None:
         self.spec = spec
+        self.gateway_id = gateway_id
         self.names = public_names(spec.models)
         self.metrics = Metrics()
         self.supervisor = Supervisor()
-        self._log = log
+        self.log = log
         self._served = {
             model.name: Served(
                 model,
@@ -105,7 +106,7 @@ class Models:
         await self.supervisor.start()
         for served in self._served.values():
             served.service.start()
-            self._log.info(
+            self.log.info(
                 "model_served",
                 model=served.spec.name,
                 licence=served.spec.profile.licence,

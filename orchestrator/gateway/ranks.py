@@ -173,13 +173,13 @@ class Ranks:
     def _events_of(self, rank: _Rank) -> EventsSeen | None:
         if rank.events is None or self._router is None:
             return None
-        followed = self._router.index.follows_events(rank.member.rank_id)
+        followed = self._router.index.fed(rank.member.rank_id)
         fault = "" if followed else rank.events_fault or "its events are not followed"
         return EventsSeen(rank.events.stream.counts.lost, fault)
 
     def indexed_tokens(self, rank_id: RankId, prompt: routing.Prompt) -> int | None:
         """How much of the prompt the rank's KV events say that it holds; None without events."""
-        if self._router is None or not self._router.index.follows_events(rank_id):
+        if self._router is None or not self._router.index.fed(rank_id):
             return None
         block = self._router.index.block_tokens
         keys = routing.prompt_keys(prompt.ids, block, prompt.salt)
@@ -325,9 +325,9 @@ class _Booked:
         self.on_tokens = self._first
 
     def _first(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
-        self.on_tokens = self._sink.on_tokens  # for all that follow, at no cost
         self._ranks._first_token(self._request_id)
         self._sink.on_tokens(ids, logprobs)
+        self.on_tokens = self._sink.on_tokens  # for all that follow, at no cost
 
     def on_end(self, end: End) -> None:
         self._ranks._release(self._rank, self._request_id, end)

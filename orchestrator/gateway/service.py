@@ -31,6 +31,18 @@ from orchestrator.gateway.drains import Drains
 from orchestrator.gateway.network import Member, Network
 from orchestrator.gateway.passage import Passage
 from orchestrator.gateway.ranks import Ranks
+from orchestrator.gateway.story import (
+    Admitted,
+    Began,
+    Left,
+    Moved,
+    Over,
+    PathChosen,
+    RankChosen,
+    Sent,
+    Stories,
+    Story,
+)
 from orchestrator.gateway.supervisor import Supervisor
 from orchestrator.handoff import Finished, Handoff
 from orchestrator.spec import ModelSpec, Spec
@@ -58,6 +70,7 @@ class Host:
     soon: Callable[[Callable[[], None]], None] = _loop_soon  # behind what is being done
     network: Network | None = None  # None: the real one
     passage: Callable[..., Passage] = Passage
+    remembers: bool = True  # what happened to requests
 
 
 class Service:
@@ -91,6 +104,7 @@ class Service:
         self._host = host or Host()
         self._now = self._host.now
         self._meter = scaling.Meter()
+        self.stories = Stories(spec.why)
         limits = ChannelLimits(
             heartbeat_s=spec.channel.heartbeat_s,
             lost_after_s=spec.channel.lost_after_s,
@@ -178,6 +192,16 @@ class Service:
         )
         passage = self._host.passage(request, prompt_ids, sampling, machine, cache_salt, pin_ids)
         self._passages[request.request_id] = passage
+        if self._host.remembers and self.stories.wants(request.request_id):
+            passage.story = Story(
+                request.request_id,
+                request.klass,
+                request.prompt_tokens,
+                request.max_tokens,
+                request.arrived_at,
+                kept=True,
+            )
+            self.stories.add(passage.story)
         if self._quarantine.refuses(prompt_ids, self._now()):
             passage.finish(Finished(Finish.REFUSED, _POISON, poison=True))
             return passage
@@ -225,6 +249,7 @@ class Service:
 
     def close(self, passage: Passage) -> None:
         """The HTTP side is done with the request, whether it has ended or not. Never waits."""
+        self._over(passage, None)
         self._do(passage, passage.handoff.on(handoff.Cancelled(), self._now()))
         self._admit(admission.Left(passage.request.request_id))
         del self._passages[passage.request.request_id]
@@ -251,6 +276,8 @@ class Service:
             )
         for decision in decisions:
             passage = self._passages[decision.request_id]
+            if passage.story is not None:
+                passage.story.events.append(self._admitted(decision, now))
             match decision:
                 case admission.Admit():
                     self._begin(passage)
@@ -260,6 +287,16 @@ class Service:
                     pass
         self.metrics.set(metrics.IN_FLIGHT, self._admission.held, self.model.name)
         self.metrics.set(metrics.WAITING, self._admission.waiting, self.model.name)
+
+    def _admitted(self, decision: admission.Decision, now: float) -> Admitted:
+        return Admitted(
+            now,
+            type(decision).__name__.lower(),
+            decision.reason,
+            self._slots,
+            self._admission.held,
+            self._admission.waiting,
+        )
 
     def _begin(self, passage: Passage) -> None:
         tokens = len(passage.prompt_ids)
@@ -278,6 +315,9 @@ class Service:
             decoder=self._decoder,
             in_place_max_tokens=self.spec.handoff.in_place_max_tokens,
         )
+        if passage.story is not None:
+            ranks = len(view.of(Role.PREFILL))
+            passage.story.events.append(PathChosen(self._now(), choice, prices, ranks))
         self.metrics.count(metrics.PATHS, 1, self.model.name, choice.path, choice.reason)
         self.metrics.count(metrics.PROMPT_TOKENS, tokens, self.model.name)
         self._do(passage, passage.handoff.on(handoff.Begun(choice.path), self._now()))
@@ -316,6 +356,9 @@ class Service:
         leg = passage.handoff.leg
         decision = self.ranks.decide(role, leg, _prompt(passage), excluded)
         choice = decision.choice
+        if (story := passage.story) is not None:
+            story.events.append(RankChosen(self._now(), decision, self.ranks.costs[role]))
+            self.stories.grew(story, len(decision.view.ranks))
         self._decisions.info(
             "routing",
             decision=choice.rank_id if isinstance(choice, routing.Choice) else None,
@@ -332,6 +375,9 @@ class Service:
     def _send(self, passage: Passage, send: handoff.Send) -> None:
         submission = f"{passage.request.request_id}-{send.attempt}"
         passage.attempts[send.attempt] = (send.rank_id, submission)
+        if passage.story is not None:
+            sent = Sent(self._now(), send.attempt, send.rank_id, send.kv_source)
+            passage.story.events.append(sent)
         if send.attempt > 1 and send.kv_source is not KvSource.TRANSFER:
             self.metrics.count(metrics.RESUMED, 1, self.model.name)
         seed = _later_seed(passage.sampling.seed, len(send.emitted))
@@ -401,6 +447,7 @@ class Service:
 
     def _log_end(self, passage: Passage, end: handoff.Finished) -> None:
         output_tokens = len(passage.handoff.emitted)
+        self._over(passage, end.finish)
         self.ranks.drew(output_tokens)
         if passage.handoff.closed_thought:
             self.metrics.count(metrics.THOUGHTS_CLOSED, 1, self.model.name)
@@ -415,6 +462,14 @@ class Service:
             closed_thought=passage.handoff.closed_thought,
             ranks=[rank_id for rank_id, _ in passage.attempts.values()],
         )
+
+    def _over(self, passage: Passage, finish: Finish | None) -> None:
+        """The story's end, once."""
+        if (story := passage.story) is not None:
+            handed = passage.handoff
+            over = Over(self._now(), finish, len(handed.emitted), handed.cached_tokens)
+            story.events.append(over)
+            passage.story = None
 
     # --- fleet and time ------------------------------------------------------------------------
 
@@ -473,6 +528,9 @@ class Service:
                 drain_at=drains[seen.rank_id],
                 now=now,
             )
+            if passage.story is not None:
+                moved = Moved(now, seen.rank_id, seen.verdict.reason)
+                passage.story.events.append(moved)
             self.metrics.count(metrics.MOVED, 1, self.model.name, seen.verdict.reason)
             self._do(passage, passage.handoff.on(handoff.Moved(), now))
 
@@ -493,20 +551,30 @@ class _Nobody:
 class _Sink:
     """Turns one submission's output into handoff events."""
 
-    __slots__ = ("_attempt", "_passage", "_service")
+    __slots__ = ("_attempt", "_passage", "_service", "on_tokens")
 
     def __init__(self, service: Service, passage: Passage, attempt: int) -> None:
         self._service = service
         self._passage = passage
         self._attempt = attempt
+        self.on_tokens = self._first
 
-    def on_tokens(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
+    def _first(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
+        self.on_tokens = self._more  # for all that follow, at no cost
+        if (story := self._passage.story) is not None:
+            story.events.append(Began(self._service._now(), self._attempt))
+        self._more(ids, logprobs)
+
+    def _more(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
         passage = self._passage
         event = handoff.Tokens(self._attempt, ids, logprobs)
         self._service._do(passage, passage.handoff.on(event, 0.0))  # tokens are not judged by time
 
     def on_end(self, end: End) -> None:
         passage = self._passage
+        if (story := passage.story) is not None:
+            left = Left(self._service._now(), self._attempt, end.finish, end.cached_tokens)
+            story.events.append(left)
         event = handoff.Ended(
             self._attempt, end.finish, end.kv_params, end.cached_tokens, end.cause, end.died
         )

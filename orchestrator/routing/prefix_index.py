@@ -136,10 +136,9 @@ class PrefixIndex:
         """Whether the rank has joined."""
         return rank_id in self._ranks
 
-    def follows_events(self, rank_id: RankId) -> bool:
-        """Whether it has joined, and what it holds is what its events say."""
-        rank = self._ranks.get(rank_id)
-        return rank is not None and rank.own is None
+    def fed(self, rank_id: RankId) -> bool:
+        """Whether the rank's own events say what it holds."""
+        return rank_id in self._ranks and self._ranks[rank_id].own is None
 
     # --- what engines say --------------------------------------------------------------------
 

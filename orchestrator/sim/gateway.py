@@ -45,7 +45,9 @@ class SimGateway:
             metrics=_NoMetrics(),
             log=SimLog(gateway_id, world.log_line),
             decisions=SimLog(gateway_id, world.decision_line, whole=world.logs),
-            host=Host(world.agenda.time, world.agenda.soon, self.network, self._passage),
+            host=Host(
+                world.agenda.time, world.agenda.soon, self.network, self._passage, remembers=False
+            ),
         )
         if world.costs is not None:
             self.service.ranks.costs = same_costs(world.costs)

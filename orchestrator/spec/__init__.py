@@ -23,6 +23,7 @@ from orchestrator.spec.load import (
 )
 from orchestrator.spec.local import LOOPBACK, local_spec, simulated
 from orchestrator.spec.names import PUBLISHER, public_names
+from orchestrator.spec.observing import DoctorSpec, TracingSpec, WhySpec
 from orchestrator.spec.parts import fixed_differences, gateway_part, pool_part, scaling_part
 from orchestrator.spec.scaling import CalendarEntry, Day, PoolScaling, ScalingSpec
 from orchestrator.spec.sources import Source, SourceKind, source_of
@@ -81,6 +82,7 @@ __all__ = [
     "Currency",
     "Day",
     "Device",
+    "DoctorSpec",
     "EngineKind",
     "EngineSpec",
     "Fabric",
@@ -114,7 +116,9 @@ __all__ = [
     "ThinkingLimits",
     "ThinkingSpec",
     "TokenLimits",
+    "TracingSpec",
     "UsageSpec",
+    "WhySpec",
     "fixed_differences",
     "flag_value",
     "gateway_part",

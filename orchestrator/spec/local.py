@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from orchestrator.core import Role
+from orchestrator.spec.observing import DoctorSpec
 from orchestrator.spec.spec import (
     ApiSpec,
     Device,
@@ -49,6 +50,7 @@ def local_spec(kind: EngineKind, nodes: int, model_path: str) -> Spec:
         # who tries it out may want the same answer twice
         api=ApiSpec(honor_sampling=kind is EngineKind.VLLM),
         fleet=_FLEET,
+        doctor=DoctorSpec(None),  # its probes would take the two cores that all engines share
         local=LocalSpec(nodes=nodes),
     )
 
@@ -74,7 +76,8 @@ def simulated(spec: Spec, kind: EngineKind, model_path: str) -> Spec:
             )
         )
     gateway = replace(spec.gateway, host=LOOPBACK)
-    return replace(spec, models=tuple(models), gateway=gateway, fleet=_FLEET)
+    doctor = DoctorSpec(None)
+    return replace(spec, models=tuple(models), gateway=gateway, fleet=_FLEET, doctor=doctor)
 
 
 _FLEET = FleetSpec(

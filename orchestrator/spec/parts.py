@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from orchestrator.core import Role
+from orchestrator.spec.observing import DoctorSpec, TracingSpec, WhySpec
 from orchestrator.spec.spec import (
     AdmissionSpec,
     ApiSpec,
@@ -65,6 +66,9 @@ def scaling_part(spec: Spec) -> Spec:
         api=ApiSpec(),
         handoff=HandoffSpec(kv=spec.handoff.kv),
         fleet=FleetSpec(),
+        doctor=DoctorSpec(),
+        why=WhySpec(),
+        tracing=TracingSpec(),
         local=LocalSpec(),
     )
 

@@ -105,6 +105,27 @@ USAGE_FAULT = Metric(
 USAGE_LOST = Metric(
     "r1_usage_records_lost", Kind.GAUGE, "Records of usage that were given up, in this life."
 )
+DOCTOR_PROBE = Metric(
+    "r1_doctor_probe",
+    Kind.GAUGE,
+    "Subjects that a probe of the last round has found in a state.",
+    ("model", "probe", "state"),
+)
+DOCTOR_FAULT = Metric(
+    "r1_doctor_fault",
+    Kind.GAUGE,
+    "Ranks that have a silent fault, by its name, as of the last round.",
+    ("model", "fault"),
+)
+DOCTOR_ROUNDS = Metric(
+    "r1_doctor_rounds_total",
+    Kind.COUNTER,
+    "Rounds of the doctor, by the worst that they found.",
+    ("state",),
+)
+DOCTOR_LAST = Metric(
+    "r1_doctor_last_round_seconds", Kind.GAUGE, "When the last round ended, in Unix time."
+)
 
 CATALOGUE = (
     REQUESTS,
@@ -125,6 +146,10 @@ CATALOGUE = (
     THOUGHTS_CLOSED,
     USAGE_FAULT,
     USAGE_LOST,
+    DOCTOR_PROBE,
+    DOCTOR_FAULT,
+    DOCTOR_ROUNDS,
+    DOCTOR_LAST,
 )
 
 

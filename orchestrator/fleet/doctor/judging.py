@@ -1,7 +1,7 @@
 """What the probes' verdicts have in common."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from statistics import median
 
 from orchestrator.core import Role
@@ -47,10 +47,10 @@ class Verdicts:
         self.found.append(Finding(self._probe, subject, state, self._expected, seen, cure, fault))
 
 
-def usual(values: Sequence[str]) -> str:
-    """The most frequent one; of equally frequent ones the first in order."""
+def usual(values: Sequence[str], preferred: Collection[str] = ()) -> str:
+    """The most frequent one; of equally frequent ones a preferred one, then the first in order."""
     counts = Counter(values)
-    return min(counts, key=lambda value: (-counts[value], value))
+    return min(counts, key=lambda v: (-counts[v], v not in preferred, v), default="")
 
 
 def peers(seen: Evidence, rank: RankSeen) -> list[RankSeen]:
@@ -73,11 +73,12 @@ def parity(
 ) -> list[Finding]:
     """All ranks are to have one value: the one that was asked for, or else the usual one.
 
-    Where two are equally frequent it is that of ranks which the gateway has not refused.
+    Whom the gateway has refused says little: the first rank that it met decides that, right or not.
+    Of two that are equally frequent it is the one that is not refused.
     """
     known = {rank.rank_id: value for rank in seen.ranks if (value := value_of(rank)) is not None}
-    taken = [known[r.rank_id] for r in seen.ranks if r.rank_id in known and not r.refused]
-    expected = wanted or usual(taken or list(known.values()) or [""])
+    taken = {known[r.rank_id] for r in seen.ranks if r.rank_id in known and not r.refused}
+    expected = wanted or usual(list(known.values()), taken)
     for rank in seen.ranks:
         value = known.get(rank.rank_id)
         if value is None:

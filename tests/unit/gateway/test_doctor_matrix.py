@@ -32,9 +32,7 @@ HEALTHY = FakeEngineSpec(
     link_bytes_per_s=45e9,
 )
 POOLS = (PoolSpec(Role.PREFILL, 2), PoolSpec(Role.DECODE, 3))
-MODEL = ModelSpec(
-    "unused", POOLS, max_model_len=8_192, engine=EngineSpec(kind=EngineKind.FAKE)
-)
+MODEL = ModelSpec("unused", POOLS, max_model_len=8_192, engine=EngineSpec(kind=EngineKind.FAKE))
 SPEC = Spec((MODEL,), handoff=HandoffSpec(fabric=Fabric.RDMA))
 WANTED = replace(wanted(SPEC, MODEL), all2all=ALL2ALL, draft_tokens=1)
 LIMITS = ProbeLimits(answer_s=1.0, events_s=0.5, cancel_s=0.5, rest_s=0.3, ranks_at_once=2)
