@@ -112,7 +112,7 @@ def _ask(
         ) from error
     except (OSError, HTTPException) as error:
         raise R1ServeError(
-            f"no gateway answers at {url}: {error or type(error).__name__}",
+            f"no gateway answers at {url}: {str(error) or type(error).__name__}",
             "see that the fleet runs, and give its --url",
         ) from error
     finally:

@@ -95,6 +95,7 @@ class Submit(msgspec.Struct, frozen=True, array_like=True):
     cache_salt: str = ""  # KV of different salts is never shared; the empty one is a salt like any
     work_s: float = 0.0  # that the gateway predicts its prefill to take; told to other gateways
     pair: KvPair | None = None  # of a PRODUCE or TRANSFER; a TRANSFER has one or `kv_params`
+    traceparent: str = ""  # of the span that the engine's own are below; empty: it makes none
 
 
 class End(msgspec.Struct, frozen=True, array_like=True):

@@ -234,7 +234,8 @@ class VllmEngine:
         params = sampling_params(submit)
         kv_params: KvParams | None = None
         begun = False
-        async for output in llm.generate(prompt, params, submit.request_id):
+        trace = {"traceparent": submit.traceparent} if submit.traceparent else None
+        async for output in llm.generate(prompt, params, submit.request_id, trace_headers=trace):
             completion = output.outputs[0]
             ids = list(completion.token_ids)
             kv_params = output.kv_transfer_params or kv_params

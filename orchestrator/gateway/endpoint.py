@@ -22,11 +22,13 @@ from orchestrator.gateway.http import DEEPSEEK, Dialect, header, read_body, send
 from orchestrator.gateway.models import Models, Served
 from orchestrator.gateway.relay import Call, Headers, relay
 from orchestrator.gateway.tenants import Bill, Tenants
+from orchestrator.gateway.tracing import root_of
 from orchestrator.gateway.wire import Reply, ReplyHead
 from orchestrator.spec import PrefixSharing
 from orchestrator.telemetry import metrics
 
 _SESSION = b"x-session-id"
+_TRACEPARENT = b"traceparent"
 _SESSION_BYTES_MAX = 128
 _LONG_BODY_BYTES = 2 << 10  # from here on encoding would hold up other streams for over 1 ms
 
@@ -106,7 +108,8 @@ class Endpoint:
             return
         outcome = "cancelled"
         try:
-            call = self._open(prepared, bill, _session(tenant, scope))
+            trace = self._trace(bill, scope) if self._models.traces else ""
+            call = self._open(prepared, bill, _session(tenant, scope), trace)
             call.direct = direct_body(scope)
             bill.follow = call.used
             outcome = await relay(call, receive, send)
@@ -117,7 +120,11 @@ class Endpoint:
         self._models.metrics.count(metrics.REQUESTS, 1, "", f"error_{error.status}")
         await send_error(send, error, self._dialect)
 
-    def _open(self, prepared: Prepared, bill: Bill, session: str) -> Call:
+    def _trace(self, bill: Bill, scope: Scope) -> str:
+        share = self._models.spec.tracing.share
+        return root_of(bill.request_id, header(scope, _TRACEPARENT), share)
+
+    def _open(self, prepared: Prepared, bill: Bill, session: str, trace: str) -> Call:
         spec, prompt = self._models.spec, prepared.prompt
         tenant = self._tenants.of(bill.tenant)
         now = asyncio.get_running_loop().time()
@@ -143,6 +150,7 @@ class Endpoint:
             _salt(sharing, bill.tenant, prepared.user_id),
             _pin_ids(prepared),
             _thought_limit(prepared, budget),
+            trace,
         )
         head = ReplyHead(
             request.request_id,

@@ -44,6 +44,7 @@ from orchestrator.gateway.story import (
     Story,
 )
 from orchestrator.gateway.supervisor import Supervisor
+from orchestrator.gateway.tracing import attempt_of
 from orchestrator.handoff import Finished, Handoff
 from orchestrator.spec import ModelSpec, Spec
 from orchestrator.telemetry import Log, Metrics, metrics
@@ -105,6 +106,7 @@ class Service:
         self._now = self._host.now
         self._meter = scaling.Meter()
         self.stories = Stories(spec.why)
+        self.on_traced: Callable[[Story], None] | None = None  # told of ended ones that have spans
         limits = ChannelLimits(
             heartbeat_s=spec.channel.heartbeat_s,
             lost_after_s=spec.channel.lost_after_s,
@@ -179,10 +181,11 @@ class Service:
         cache_salt: str = "",
         pin_ids: frozenset[int] | None = None,
         thought: ThoughtLimit | None = None,
+        traceparent: str = "",
     ) -> Passage:
         """Starts a request; its output and its one end arrive at the passage.
 
-        `thought` closes the thought if its engine does not.
+        `thought` closes the thought if its engine does not; `traceparent` is `tracing.root_of`.
 
         `pin_ids` is for answers that a grammar holds: after one of these ids, or from the first
         one on if it is empty, no other rank can go on, since its grammar would start anew.
@@ -192,16 +195,8 @@ class Service:
         )
         passage = self._host.passage(request, prompt_ids, sampling, machine, cache_salt, pin_ids)
         self._passages[request.request_id] = passage
-        if self._host.remembers and self.stories.wants(request.request_id):
-            passage.story = Story(
-                request.request_id,
-                request.klass,
-                request.prompt_tokens,
-                request.max_tokens,
-                request.arrived_at,
-                kept=True,
-            )
-            self.stories.add(passage.story)
+        if self._host.remembers:
+            passage.story = self.stories.begin(request, traceparent)
         if self._quarantine.refuses(prompt_ids, self._now()):
             passage.finish(Finished(Finish.REFUSED, _POISON, poison=True))
             return passage
@@ -391,6 +386,8 @@ class Service:
             sampling = replace(sampling, thinking_budget=None)  # `Handoff` closes the thought
         decision = passage.decisions[send.rank_id]
         assert isinstance(decision.choice, routing.Choice)
+        story = passage.story
+        traceparent = "" if story is None else attempt_of(story, send.attempt)
         pair = None
         if send.pair is not None:
             transfer_id = f"{passage.request.request_id}-{send.pair.number}"
@@ -405,6 +402,7 @@ class Service:
             passage.cache_salt,
             decision.choice.work_s,
             pair,
+            traceparent,
         )
         assert passage.prompt is not None
         sink = _Sink(self, passage, send.attempt)
@@ -456,7 +454,8 @@ class Service:
             "request_ended",
             request_id=passage.request.request_id,
             finish=end.finish,
-            cause=end.cause,
+            # What an engine says of a request that it refuses may quote it; its client was told.
+            cause="" if end.finish is Finish.REFUSED else end.cause,
             prompt_tokens=len(passage.prompt_ids),
             output_tokens=output_tokens,
             closed_thought=passage.handoff.closed_thought,
@@ -470,6 +469,8 @@ class Service:
             over = Over(self._now(), finish, len(handed.emitted), handed.cached_tokens)
             story.events.append(over)
             passage.story = None
+            if story.traceparent and self.on_traced is not None:
+                self.on_traced(story)
 
     # --- fleet and time ------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from zlib import crc32
 
 import msgspec
 
-from orchestrator.core import Finish, KvSource, RankId
+from orchestrator.core import Finish, KvSource, RankId, Request
 from orchestrator.handoff import PathChoice
 from orchestrator.routing import Decision, Prices, StepCosts
 from orchestrator.spec import WhySpec
@@ -102,7 +102,7 @@ class Story(msgspec.Struct):
     max_tokens: int
     arrived_at: float
     kept: bool  # for `why`; otherwise for spans only
-    traceparent: str = ""  # of its spans, as W3C has it; "": it has none
+    traceparent: str = ""  # of its span and its client's: `tracing.root_of`; "": it has none
     events: list[Event] = msgspec.field(default_factory=list)
     views: int = 0  # of ranks, in all its decisions
 
@@ -129,15 +129,29 @@ class Stories:
         """Whether it is among those that are remembered: always the same for one id."""
         return crc32(request_id.encode()) % _SHARES < self._share
 
-    def add(self, story: Story) -> None:
-        """One more; the oldest are forgotten."""
-        self._known[story.request_id] = story
-        self._trim()
+    def begin(self, request: Request, traceparent: str) -> Story | None:
+        """The story of a request that has arrived; None if nobody will ask for it."""
+        kept = self.wants(request.request_id)
+        if not kept and not traceparent:
+            return None
+        story = Story(
+            request.request_id,
+            request.klass,
+            request.prompt_tokens,
+            request.max_tokens,
+            request.arrived_at,
+            kept,
+            traceparent,
+        )
+        if kept:
+            self._known[story.request_id] = story
+            self._trim()
+        return story
 
     def grew(self, story: Story, rank_views: int) -> None:
         """A decision with so many ranks was added to it."""
         story.views += rank_views
-        if story.request_id in self._known:
+        if story.kept:
             self._views += rank_views
             self._trim()
 

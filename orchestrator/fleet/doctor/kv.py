@@ -187,7 +187,7 @@ def prefix_routing(seen: Evidence) -> list[Finding]:
     verdicts = Verdicts(Probe.PREFIX_ROUTING, "the engine finds what the index predicts")
     for rank in seen.ranks:
         kv = rank.kv
-        if rank.events is None or (rank.events is not None and rank.events.fault):
+        if rank.events is None or rank.events.fault:
             verdicts.off(rank.rank_id, "without KV events the index has what was sent there only")
         elif kv is None or kv.indexed_tokens is None or not kv.again.cached_tokens:
             verdicts.unknown(rank.rank_id, "it found nothing, or was not asked twice")

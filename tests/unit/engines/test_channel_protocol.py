@@ -64,6 +64,7 @@ class RecordingHost:
         self.woken = 0
         self.drains_s: list[float] = []
         self.condemned: list[frames.Condemned] = []
+        self.looks = 0
 
     def start(self, handle: int, submit: Submit) -> None:
         self.running[handle] = submit
@@ -79,6 +80,9 @@ class RecordingHost:
 
     def condemn(self, condemned: frames.Condemned) -> None:
         self.condemned.append(condemned)
+
+    def look(self) -> None:
+        self.looks += 1
 
 
 class Pair:
