@@ -33,10 +33,26 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="a JSON document instead of a table")
     add("--timeout", type=positive, default=180.0, metavar="S", help="for a round (default 180)")
     add("--every", type=positive, metavar="S", help="again and again, until Ctrl-C")
+    together = parser.add_argument_group("of the network between nodes, and of no gateway")
+    together.add_argument(
+        "--collective",
+        action="store_true",
+        help="an all-reduce by torch.distributed: of two processes here, or with --address of all "
+        "nodes; with nccl it wants GPUs that no engine has",
+    )
+    together.add_argument("--address", metavar="HOST:PORT", help="of the cluster's GCS")
+    together.add_argument("--backend", choices=("gloo", "nccl"), default="gloo")
+    together.add_argument(
+        "--floor", type=positive, default=0.6, metavar="GB/S", help="below it is wrong (0.6)"
+    )
     parser.set_defaults(run=_doctor, spec_error_code=2)
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    if options.collective:
+        from orchestrator.cli.doctor_collective import collective
+
+        return collective(options)
     code = 0
     while True:
         try:

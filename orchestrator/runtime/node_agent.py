@@ -46,7 +46,7 @@ class NodeAgent:
         return NodeFacts(
             ray.get_runtime_context().get_node_id(),
             self._host,
-            _interface(self._host),
+            interface_of(self._host),
             self._ports.take(ports),
             _vllm_version(),
             shutil.disk_usage("/dev/shm").free,
@@ -145,7 +145,7 @@ def _vllm_version() -> str | None:
     return None
 
 
-def _interface(host: str) -> str:
+def interface_of(host: str) -> str:
     """The name of the interface with that IPv4 address; raises EngineStartError if none has it."""
     with socket.socket() as probe:
         for _, name in socket.if_nameindex():

@@ -13,6 +13,7 @@ from orchestrator.fleet.doctor.evidence import (
 from orchestrator.fleet.doctor.examine import PROBES, examine
 from orchestrator.fleet.doctor.faults import SilentFault
 from orchestrator.fleet.doctor.findings import Finding, Probe, State, worst
+from orchestrator.fleet.doctor.nodes import links
 from orchestrator.fleet.doctor.vitals import Disk, Features, Vitals
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "Vitals",
     "Wanted",
     "examine",
+    "links",
     "worst",
 ]

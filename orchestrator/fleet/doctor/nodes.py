@@ -1,5 +1,7 @@
 """Verdicts on what engines were started as, and on the nodes that they run on."""
 
+from collections.abc import Mapping
+
 from orchestrator.fleet.doctor.evidence import Evidence
 from orchestrator.fleet.doctor.faults import SilentFault
 from orchestrator.fleet.doctor.findings import Finding, Probe
@@ -9,6 +11,7 @@ KV_ROOM_MIN = 0.8  # of its peers' blocks
 CLOCK_OFF_S_MAX = 1.0  # beyond that logs and spans of a request are out of order
 SHM_FREE_BYTES_MIN = 32 << 20  # NCCL's and vLLM's segments of one rank more
 DISK_FREE_BYTES_MIN = 1 << 30  # some hours of logs
+_FABRIC_CURE = "look at its links (`ibstat`), at NCCL_SOCKET_IFNAME, and whether RDMA is used"
 
 
 def versions(seen: Evidence) -> list[Finding]:
@@ -113,12 +116,20 @@ def fabric(seen: Evidence) -> list[Finding]:
         elif speed >= floor:
             verdicts.ok(rank.rank_id, f"{speed / 1e9:.1f} GB/s")
         else:
-            verdicts.fault(
-                rank.rank_id,
-                f"{speed / 1e9:.1f} GB/s",
-                "look at its links (`ibstat`), at NCCL_SOCKET_IFNAME, and whether RDMA is used",
-                SilentFault.SLOW_FABRIC,
-            )
+            said = f"{speed / 1e9:.1f} GB/s"
+            verdicts.fault(rank.rank_id, said, _FABRIC_CURE, SilentFault.SLOW_FABRIC)
+    return verdicts.found
+
+
+def links(speeds: Mapping[str, float], floor: float) -> list[Finding]:
+    """What an all-reduce among nodes has reached, in bytes a second, by the name of each."""
+    verdicts = Verdicts(Probe.FABRIC, f"at least {floor / 1e9:.2g} GB/s in an all-reduce")
+    for name, speed in speeds.items():
+        said = f"{speed / 1e9:.2f} GB/s"
+        if speed >= floor:
+            verdicts.ok(name, said)
+        else:
+            verdicts.fault(name, said, _FABRIC_CURE, SilentFault.SLOW_FABRIC)
     return verdicts.found
 
 
