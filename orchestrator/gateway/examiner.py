@@ -228,17 +228,12 @@ class Examiner:
 
     async def _rest(self, patient: Patient, before: Vitals) -> Vitals | None:
         """How it does when it holds no more than before, or when that has had its time."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._limits.rest_s
-        while True:
-            looked = await patient.look()
-            if looked is None:
-                return None
-            vitals = looked[0]
+
+        def rests(vitals: Vitals) -> bool:
             busy = vitals.running + vitals.waiting > before.running + before.waiting
-            if (not busy and vitals.kv_usage <= before.kv_usage) or loop.time() >= until:
-                return vitals
-            await asyncio.sleep(5 * _POLL_S)
+            return not busy and vitals.kv_usage <= before.kv_usage
+
+        return await _looked(patient, self._limits.rest_s, rests)
 
     def _events(self, case: _Case) -> EventsSeen | None:
         """With those batches only that were lost since the last examination."""
@@ -285,16 +280,9 @@ class Examiner:
 
     async def _counted(self, patient: Patient, before: Vitals) -> Vitals | None:
         """Its counters, once they have changed or have had the time to."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + min(1.0, self._limits.rest_s)
-        while True:
-            looked = await patient.look()
-            if looked is None:
-                return None
-            moved = looked[0].counters.get(MOVED_TOKENS)
-            if moved != before.counters.get(MOVED_TOKENS) or loop.time() >= until:
-                return looked[0]
-            await asyncio.sleep(_POLL_S)
+        known = before.counters.get(MOVED_TOKENS)
+        limit_s = min(1.0, self._limits.rest_s)
+        return await _looked(patient, limit_s, lambda v: v.counters.get(MOVED_TOKENS) != known)
 
     async def _handed_on(
         self, prefill: _Case, decode: _Case, ids: TokenIds, nonce: str
@@ -327,6 +315,22 @@ class Examiner:
             routing.Prompt(probe_ids(f"{nonce} path", tokens), 1, _SALT)
         )
         return None if choice is None else PathSeen(choice.path.value, choice.reason.value)
+
+
+async def _looked(
+    patient: Patient, limit_s: float, enough: Callable[[Vitals], bool]
+) -> Vitals | None:
+    """How it does once that is enough, or time is up. A look costs an engine some milliseconds, so
+    each pause is twice the one before.
+    """
+    loop = asyncio.get_running_loop()
+    until, pause_s = loop.time() + limit_s, _POLL_S
+    while (looked := await patient.look()) is not None:
+        if enough(looked[0]) or loop.time() >= until:
+            return looked[0]
+        await asyncio.sleep(pause_s)
+        pause_s *= 2
+    return None
 
 
 def _peer(case: _Case) -> KvParams:
