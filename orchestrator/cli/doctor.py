@@ -123,23 +123,17 @@ def _findings(findings: Sequence[Finding], *, whole: bool) -> list[str]:
         own = [finding for finding in findings if finding["probe"] == probe]
         states = [finding["state"] for finding in own]
         worst = max(states, key=list(_MARKS).index)
-        shown = own if whole else [f for f in own if f["state"] == worst]
-        head = f"  {_MARKS[worst]:<6}{probe:<18}"
-        said = _counted(states, worst) if len(own) > 1 else ""
-        lines.append(_cut(f"{head}{said}{shown[0]['seen'] if not whole else ''}"))
+        said = f"{states.count(worst)} of {len(states)}" if len(own) > 1 else ""
+        if not whole and worst != "fault":
+            first = next(finding["seen"] for finding in own if finding["state"] == worst)
+            said = f"{said}: {first}" if said else first
+        lines.append(_cut(f"  {_MARKS[worst]:<6}{probe:<18}{said}".rstrip()))
         if whole:
-            lines += [
-                _cut(f"      {_MARKS[f['state']]:<6}{f['subject']}: {f['seen']}") for f in own
-            ]
-        elif worst == "fault":
-            lines[-1] = f"{head}{said.rstrip(': ')}".rstrip()
+            lines += [f"          expected  {own[0]['expected']}"]
+            lines += [f"      {_MARKS[f['state']]:<6}{f['subject']}: {f['seen']}" for f in own]
         if worst == "fault":
             lines += [line for f in own if f["state"] == "fault" for line in _fault(f)]
     return lines
-
-
-def _counted(states: Sequence[str], worst: str) -> str:
-    return f"{states.count(worst)} of {len(states)}: "
 
 
 def _fault(finding: Finding) -> list[str]:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from zlib import crc32
 
 import msgspec
 
@@ -17,7 +18,8 @@ from orchestrator.gateway.models import Models
 from orchestrator.gateway.wanted import wanted
 from orchestrator.telemetry import metrics
 
-ROUND_S_MAX = 120.0  # a round that takes longer is given up, and is a fault by itself
+ROUND_S_MAX = 120.0  # a round that takes longer, and that for each rank, is given up
+RANK_S_MAX = 4.0
 
 
 class ModelReport(msgspec.Struct, frozen=True):
@@ -92,22 +94,32 @@ class Doctor:
 
     async def keep(self) -> None:
         """Rounds every so often, the first after that time; returns at once if there are none."""
-        while self._every_s is not None:
+        if self._every_s is None:
+            return
+        # Gateways start together, and are not to examine together.
+        share = crc32(self._gateway_id.encode()) % 1_000 / 1_000
+        await asyncio.sleep(self._every_s * (1 + share) / 2)
+        while True:
+            try:
+                await self.round()
+            except Exception as fault:  # noqa: BLE001  # whatever it is, requests are served
+                self._log.error("doctor_failed", cause=repr(fault))
             await asyncio.sleep(self._every_s)
-            await self.round()
 
     async def _examine(self, name: str) -> Sequence[Finding]:
+        examiner = self._examiners[name]
+        limit_s = ROUND_S_MAX + RANK_S_MAX * examiner.ranks
         try:
-            async with asyncio.timeout(ROUND_S_MAX):
-                return examine(await self._examiners[name].examine())
+            async with asyncio.timeout(limit_s):
+                return examine(await examiner.examine())
         except TimeoutError:
-            self._log.error("doctor_gave_up", model=name, after_s=ROUND_S_MAX)
+            self._log.error("doctor_gave_up", model=name, after_s=limit_s)
             return (
                 Finding(
                     Probe.REACHED,
                     name,
                     State.UNKNOWN,
-                    f"a round of at most {ROUND_S_MAX:g} s",
+                    f"a round of at most {limit_s:g} s",
                     "it took longer",
                 ),
             )

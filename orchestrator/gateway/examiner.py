@@ -25,7 +25,15 @@ from orchestrator.fleet.doctor import (
     Wanted,
 )
 from orchestrator.fleet.doctor.vitals import MOVED_TOKENS
-from orchestrator.gateway.probes import Patient, ProbeLimits, patients, probe_ids, thought_ids
+from orchestrator.gateway.probes import (
+    DRAWN,
+    DRAWN_PREFILLING,
+    Patient,
+    ProbeLimits,
+    patients,
+    probe_ids,
+    thought_ids,
+)
 from orchestrator.gateway.ranks import Listed
 from orchestrator.gateway.service import Service
 from orchestrator.spec import KvHandoff
@@ -75,6 +83,11 @@ class Examiner:
             wanted, answer_s=self._limits.answer_s, cancel_s=self._limits.cancel_s
         )
         self._lost_before: dict[str, int] = {}  # KV event batches, by rank
+
+    @property
+    def ranks(self) -> int:
+        """How many there are to examine."""
+        return len(self._service.ranks.listed())
 
     async def examine(self) -> Evidence:
         """All of it; takes seconds, and at worst a minute. Run one at a time."""
@@ -153,7 +166,7 @@ class Examiner:
             case.seen = replace(case.seen, skipped=why)
             return
         ids = probe_ids(f"{nonce} {case.seen.rank_id}", _tokens(info))
-        answer = await case.patient.ask(ids, _SALT)
+        answer = await case.patient.ask(ids, _SALT, _drawn(case))
         case.seen = replace(case.seen, answer=answer)
         if not case.answers:
             return
@@ -181,10 +194,10 @@ class Examiner:
         role = case.seen.role
         leg = _LEGS.get(role, routing.Leg.WHOLE)
         choice = self._service.ranks.decide(role, leg, prompt, ()).choice
-        again = await case.patient.ask(ids, _SALT)
+        again = await case.patient.ask(ids, _SALT, _drawn(case))
         if again.finish is not None and not again.cached_tokens:
-            again = await case.patient.ask(ids, _SALT)  # its blocks may have been evicted
-        other = await case.patient.ask(ids, f"{_SALT}, another")
+            again = await case.patient.ask(ids, _SALT, 1)  # its blocks may have been evicted
+        other = await case.patient.ask(ids, f"{_SALT}, another", 1)
         return KvSeen(
             again,
             other,
@@ -255,12 +268,17 @@ class Examiner:
         decodes = [c for c in cases if c.seen.role is Role.DECODE and c.answers]
         if not prefills or not decodes:
             return ()
-        found = []
-        # One after the other: what a decode engine has counted is then of this pair, or of users'.
-        for at in range(max(len(prefills), len(decodes))):
-            prefill, decode = prefills[at % len(prefills)], decodes[at % len(decodes)]
-            found.append(await self._pair(prefill, decode, f"{nonce} pair {at}"))
-        return tuple(found)
+        found: dict[int, PairSeen] = {}
+
+        async def all_of(decode: _Case) -> None:
+            """One after the other: what the engine has counted is then of this pair, or users'."""
+            first = decodes.index(decode)
+            for at in range(first, max(len(prefills), len(decodes)), len(decodes)):
+                prefill = prefills[at % len(prefills)]
+                found[at] = await self._pair(prefill, decode, f"{nonce} pair {at}")
+
+        await self._each(decodes, all_of)
+        return tuple(found[at] for at in sorted(found))
 
     async def _pair(self, prefill: _Case, decode: _Case, nonce: str) -> PairSeen:
         info = decode.patient.info
@@ -336,6 +354,10 @@ async def _looked(
 def _peer(case: _Case) -> KvParams:
     info = case.patient.info
     return {} if info is None else info.kv_peer or {}
+
+
+def _drawn(case: _Case) -> int:
+    return DRAWN_PREFILLING if case.seen.role is Role.PREFILL else DRAWN
 
 
 def _tokens(info: EngineInfo) -> int:

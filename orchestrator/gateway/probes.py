@@ -28,7 +28,8 @@ from orchestrator.fleet.doctor import Answer, Vitals
 from orchestrator.gateway.network import HTTP, Member
 
 TRACE_ID = "doctor"  # in engines' logs
-DRAWN = 16  # tokens that a probe asks for
+DRAWN = 16  # tokens that a probe asks for of a rank that decodes
+DRAWN_PREFILLING = 4  # of one that only prefills, whose steps may be slow
 ALTERNATIVES = 5
 _IDS = range(1_000, 30_000)  # ordinary text in every vocabulary of the catalogue
 _LONG = 4_096  # tokens of a request that is to be cancelled
@@ -44,7 +45,7 @@ class ProbeLimits:
     events_s: float = 3.0  # for the index to hear of a prompt
     cancel_s: float = 5.0
     rest_s: float = 2.0  # for blocks to be freed
-    ranks_at_once: int = 4
+    ranks_at_once: int = 16
 
 
 def probe_ids(nonce: str, tokens: int) -> TokenIds:
@@ -176,7 +177,7 @@ class Patient:
         return vitals, vitals.unix_s - (sent_s + got_s) / 2, (got_s - sent_s) / 2
 
     async def ask(
-        self, ids: TokenIds, salt: str, tokens: int = DRAWN, thinking_budget: int | None = None
+        self, ids: TokenIds, salt: str, tokens: int, thinking_budget: int | None = None
     ) -> Answer:
         """A request that it computes alone."""
         answer, _ = await self._send(ids, salt, tokens, thinking_budget=thinking_budget)

@@ -148,7 +148,7 @@ def _routing(at_s: float, event: RankChosen) -> Step:
     found = _candidates(event)
     told = found[:CANDIDATES_MAX]
     told += [each for each in found[CANDIDATES_MAX:] if each.rank_id == chosen]
-    seen = f"seen {decision.view.seen_at - event.at:+.3f} s"
+    seen = f"seen {(event.at - decision.view.seen_at) * 1e3:.1f} ms before"
     cost_s = choice.cost_s if isinstance(choice, routing.Choice) else None
     hit = choice.hit_tokens if isinstance(choice, routing.Choice) else 0
     said = f"{len(decision.view.of(decision.role))} ranks, {seen}; {hit} tokens predicted to hit"

@@ -184,6 +184,9 @@ async def test_what_is_asked_and_answered_is_nowhere_but_on_its_way(
         assert {span.name for span in kept.spans} >= {"request", "admission", "prefill", "decode"}
         places = [place async for place in seen(running, kept, logs)]
         assert {"log", "decisions"} <= {where for where, _ in places}
+        for where, text in places:
+            lines = text.splitlines() if where in ("log", "decisions") else []
+            assert all({"time", "event", "source", "level"} <= set(json.loads(x)) for x in lines)
     out, err = capfd.readouterr()
     for where, text in [*places, ("stdout", out), ("stderr", err)]:
         for trace in traces_of(tokenizer):
