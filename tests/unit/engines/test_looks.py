@@ -18,9 +18,7 @@ def test_vitals_come_with_a_heartbeat_as_they_were_sent() -> None:
     assert got == sent
 
 
-def test_a_pulse_of_older_gateways_asks_for_nothing_and_a_newer_one_is_understood() -> (
-    None
-):
+def test_a_pulse_of_older_gateways_asks_for_nothing_and_a_newer_one_is_understood() -> None:
     reader = frames.gateway_reader(LIMITS.max_frame_bytes)
     old = msgspec.msgpack.encode([4, None, None])
     new = msgspec.msgpack.encode([4, None, None, True, "later"])

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ from orchestrator.gateway.examiner import Examiner
 from orchestrator.gateway.probes import ProbeLimits
 from orchestrator.gateway.wanted import wanted
 from orchestrator.spec import EngineKind, EngineSpec, Fabric, HandoffSpec, ModelSpec, PoolSpec, Spec
-from tests.gateway_stack import Rank, gateway_stack
+from tests.gateway_stack import GatewayStack, Rank, gateway_stack
 
 ALL2ALL = "deepep_low_latency"
 HEALTHY = FakeEngineSpec(
@@ -42,7 +42,7 @@ HEALTHY_RUNS = 20
 @asynccontextmanager
 async def fleet(
     tokenizer: Tokenizer, logs: Path, faulty: FakeEngineSpec = HEALTHY, at: str = "decode-1"
-) -> AsyncIterator[Examiner]:
+) -> "AsyncIterator[Fleet]":
     """Two prefill and three decode ranks, one of which may be faulty."""
     names = [f"prefill-{n}" for n in range(2)] + [f"decode-{n}" for n in range(3)]
     ranks = [
@@ -51,7 +51,17 @@ async def fleet(
     ]
     async with gateway_stack(SPEC, {MODEL.name: tokenizer}, ranks, logs) as running:
         service = running.models.served(MODEL).service
-        yield Examiner(service, tokenizer.control, "gateway-test", WANTED, LIMITS)
+        examiner = Examiner(service, tokenizer.control, "gateway-test", WANTED, LIMITS)
+        yield Fleet(running, examiner)
+
+
+@dataclass(frozen=True)
+class Fleet:
+    running: GatewayStack
+    examiner: Examiner
+
+    async def round(self) -> tuple[Finding, ...]:
+        return examine(await self.examiner.examine())
 
 
 def named(findings: Sequence[Finding]) -> set[tuple[SilentFault | None, str]]:
@@ -70,8 +80,8 @@ async def test_each_silent_fault_is_named_at_its_rank_and_no_other(
 ) -> None:
     at = rank_of(fault)
     faulty = msgspec.structs.replace(HEALTHY, faults=(fault,))
-    async with fleet(tokenizer, tmp_path, faulty, at) as examiner:
-        findings = examine(await examiner.examine())
+    async with fleet(tokenizer, tmp_path, faulty, at) as running:
+        findings = await running.round()
     found = {(name, subject) for name, subject in named(findings) if name is not None}
     assert {name for name, _ in found} == {fault}
     assert all(f"{at}/0" in subject for _, subject in found), found
@@ -80,10 +90,31 @@ async def test_each_silent_fault_is_named_at_its_rank_and_no_other(
 async def test_a_healthy_fleet_has_no_finding_but_good_ones(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    async with fleet(tokenizer, tmp_path) as examiner:
+    async with fleet(tokenizer, tmp_path) as running:
         for _ in range(HEALTHY_RUNS):
-            findings = examine(await examiner.examine())
+            findings = await running.round()
             assert named(findings) == set()
             bad = [f for f in findings if f.state is not State.OK]
             assert bad == []
-            await asyncio.sleep(0)
+
+
+async def test_a_fleet_that_serves_has_no_fault_and_its_streams_do_not_notice(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    async with fleet(tokenizer, tmp_path) as running:
+        alone = await running.running.ask("What is it?")
+        over = asyncio.Event()
+        answers = []
+
+        async def client(number: int) -> None:
+            while not over.is_set():
+                answers.append(await running.running.ask("What is it?"))
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(6):
+                group.create_task(client(number))
+            for _ in range(2):
+                assert named(await running.round()) == set()
+            over.set()
+        assert len(answers) >= 6
+        assert set(answers) == {alone}

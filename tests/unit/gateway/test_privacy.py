@@ -10,7 +10,7 @@ import pytest
 from orchestrator.codec import Tokenizer
 from orchestrator.core import token_ids
 from orchestrator.engines import FakeEngineSpec
-from orchestrator.spec import TracingSpec, WhySpec
+from orchestrator.spec import HandoffSpec, TracingSpec, WhySpec
 from orchestrator.telemetry.spans import Span
 from tests.gateway_stack import until
 from tests.scripted_gateway import BOTH, FAST, PATH, Json, Stack, body, stack
@@ -168,7 +168,13 @@ async def test_what_is_asked_and_answered_is_nowhere_but_on_its_way(
     logs = tmp_path / "logs"
     logs.mkdir()
     async with stack(
-        tokenizer, logs, BOTH, pace, why=WhySpec(requests_max=1_000), tracing=TracingSpec(share=1.0)
+        tokenizer,
+        logs,
+        BOTH,
+        pace,
+        why=WhySpec(requests_max=1_000),
+        tracing=TracingSpec(share=1.0),
+        handoff=HandoffSpec(attempts_max=2, retry_pause_s=0.0),
     ) as running:
         kept = Kept()
         running.running.models.trace_to(kept)
