@@ -96,6 +96,8 @@ class Doctor:
         """Rounds every so often, the first after that time; returns at once if there are none."""
         if self._every_s is None:
             return
+        self._metrics.set(metrics.DOCTOR_EVERY, self._every_s)
+        self._metrics.set(metrics.DOCTOR_LAST, datetime.now(UTC).timestamp())  # none is late yet
         # Gateways start together, and are not to examine together.
         share = crc32(self._gateway_id.encode()) % 1_000 / 1_000
         await asyncio.sleep(self._every_s * (1 + share) / 2)

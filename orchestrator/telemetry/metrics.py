@@ -126,6 +126,11 @@ DOCTOR_ROUNDS = Metric(
 DOCTOR_LAST = Metric(
     "r1_doctor_last_round_seconds", Kind.GAUGE, "When the last round ended, in Unix time."
 )
+DOCTOR_EVERY = Metric(
+    "r1_doctor_every_seconds",
+    Kind.GAUGE,
+    "How often the doctor is to make a round; none if only when it is asked to.",
+)
 
 CATALOGUE = (
     REQUESTS,
@@ -150,6 +155,7 @@ CATALOGUE = (
     DOCTOR_FAULT,
     DOCTOR_ROUNDS,
     DOCTOR_LAST,
+    DOCTOR_EVERY,
 )
 
 

@@ -40,7 +40,7 @@ class OtlpSpans:
 
     def close(self) -> None:
         """See `SpanSink`."""
-        self._processor.shutdown()
+        self._processor.shutdown()  # type: ignore[no-untyped-call]  # of the SDK's own
 
     def _readable(self, span: Span) -> ReadableSpan:
         parent = _context(span.trace_id, span.parent_id) if span.parent_id else None
