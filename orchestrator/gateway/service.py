@@ -28,8 +28,10 @@ from orchestrator.core import (
 from orchestrator.engines import ChannelLimits, End, KvPair, Sampling, Submit
 from orchestrator.gateway.decision_log import admission_fields, decision_fields
 from orchestrator.gateway.drains import Drains
+from orchestrator.gateway.measures import Measures
 from orchestrator.gateway.network import Member, Network
 from orchestrator.gateway.passage import Passage
+from orchestrator.gateway.pool_measures import PoolMeasures
 from orchestrator.gateway.ranks import Ranks
 from orchestrator.gateway.supervisor import Supervisor
 from orchestrator.handoff import Finished, Handoff
@@ -91,6 +93,9 @@ class Service:
         self._host = host or Host()
         self._now = self._host.now
         self._meter = scaling.Meter()
+        self.measures = Measures(metrics, model)
+        self._pools = PoolMeasures(metrics, spec, model, self.measures)
+        metrics.before_exposition(self._look)
         limits = ChannelLimits(
             heartbeat_s=spec.channel.heartbeat_s,
             lost_after_s=spec.channel.lost_after_s,
@@ -185,6 +190,7 @@ class Service:
         case = replaced(case, load=self.load)
         budget = thinking_budget(self.spec.thinking, case)
         if budget is not None:
+            self.metrics.count(metrics.THINKING_BUDGETS, 1, self.model.name, budget.reason)
             self._decisions.info(
                 "thinking",
                 decision=budget.soft_tokens,
@@ -219,6 +225,7 @@ class Service:
         """The HTTP side is done with the request, whether it has ended or not. Never waits."""
         self._do(passage, passage.handoff.on(handoff.Cancelled(), self._now()))
         self._admit(admission.Left(passage.request.request_id))
+        self.measures.closed(passage.request)
         del self._passages[passage.request.request_id]
         self._stranded.pop(passage.request.request_id, None)
 
@@ -243,6 +250,7 @@ class Service:
             )
         for decision in decisions:
             passage = self._passages[decision.request_id]
+            self.measures.decided(decision, passage.request, now)
             match decision:
                 case admission.Admit():
                     self._begin(passage)
@@ -250,8 +258,6 @@ class Service:
                     passage.finish(decision)
                 case admission.Queue():
                     pass
-        self.metrics.set(metrics.IN_FLIGHT, self._admission.held, self.model.name)
-        self.metrics.set(metrics.WAITING, self._admission.waiting, self.model.name)
 
     def _begin(self, passage: Passage) -> None:
         tokens = len(passage.prompt_ids)
@@ -271,7 +277,8 @@ class Service:
             in_place_max_tokens=self.spec.handoff.in_place_max_tokens,
         )
         self.metrics.count(metrics.PATHS, 1, self.model.name, choice.path, choice.reason)
-        self.metrics.count(metrics.PROMPT_TOKENS, tokens, self.model.name)
+        klass = passage.request.klass
+        self.metrics.count(metrics.PROMPT_TOKENS, tokens, self.model.name, klass)
         self._do(passage, passage.handoff.on(handoff.Begun(choice.path), self._now()))
 
     # --- handoff -------------------------------------------------------------------------------
@@ -353,6 +360,7 @@ class Service:
             pair,
         )
         assert passage.prompt is not None
+        self.measures.sent(passage.request, send, decision, self._now())
         sink = _Sink(self, passage, send.attempt)
         self.ranks.submit(decision, passage.prompt, submit, sink)
 
@@ -418,8 +426,6 @@ class Service:
 
     def _look_again(self) -> None:
         self._changed = False
-        for role, ranks in self.ranks_by_role().items():
-            self.metrics.set(metrics.RANKS, ranks, self.model.name, role)
         view = self.ranks.view(self._now())
         slots = sum(rank.requests_max for rank in view.of(self._decoder))
         if slots != self._slots:
@@ -446,8 +452,18 @@ class Service:
         self._wake()
         self._look_at_drains()
         self.ranks.tick()
+        self._pools.tick(self.ranks.seen(), self._now())
+
+    def _look(self) -> None:
+        """Somebody wants to know what only the moment knows."""
+        self.measures.look(self._now())
+        self._pools.look(self.ranks.seen())
+        name = self.model.name
+        self.metrics.set(metrics.SLOTS, self._slots, name)
+        self.metrics.set(metrics.IN_FLIGHT, self._admission.held, name)
+        self.metrics.set(metrics.WAITING, self._admission.waiting, name)
         for outcome, batches in self.ranks.kv_batches().items():
-            self.metrics.set(metrics.KV_BATCHES, batches, self.model.name, outcome)
+            self.metrics.set(metrics.KV_BATCHES, batches, name, outcome)
 
     def _look_at_drains(self) -> None:
         """Moves what runs on ranks that drain, if it is time."""
@@ -485,24 +501,33 @@ class _Nobody:
 class _Sink:
     """Turns one submission's output into handoff events."""
 
-    __slots__ = ("_attempt", "_passage", "_service")
+    __slots__ = ("_attempt", "_passage", "_service", "on_tokens")
 
     def __init__(self, service: Service, passage: Passage, attempt: int) -> None:
         self._service = service
         self._passage = passage
         self._attempt = attempt
+        self.on_tokens = self._first
 
-    def on_tokens(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
+    def _first(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
+        self.on_tokens = self._more  # for all that follow, at no cost
+        service = self._service
+        service.measures.began(self._passage.request, self._attempt, service._now())
+        self._more(ids, logprobs)
+
+    def _more(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
         passage = self._passage
         event = handoff.Tokens(self._attempt, ids, logprobs)
         self._service._do(passage, passage.handoff.on(event, 0.0))  # tokens are not judged by time
 
     def on_end(self, end: End) -> None:
-        passage = self._passage
+        passage, now = self._passage, self._service._now()
+        request, measures = passage.request, self._service.measures
+        measures.left(request, self._attempt, end.finish, end.cached_tokens, now)
         event = handoff.Ended(
             self._attempt, end.finish, end.kv_params, end.cached_tokens, end.cause, end.died
         )
-        self._service._do(passage, passage.handoff.on(event, self._service._now()))
+        self._service._do(passage, passage.handoff.on(event, now))
 
 
 def _costs(model: ModelSpec) -> routing.Costs | None:

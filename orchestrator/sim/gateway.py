@@ -14,7 +14,7 @@ from orchestrator.routing import same_costs
 from orchestrator.sim.call import Call, Outcome
 from orchestrator.sim.network import SimNetwork
 from orchestrator.telemetry import Log, Metrics
-from orchestrator.telemetry.metrics import Metric
+from orchestrator.telemetry.metrics.metric import Metric
 
 if TYPE_CHECKING:
     from orchestrator.sim.world import World

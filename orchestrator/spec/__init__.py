@@ -49,6 +49,7 @@ from orchestrator.spec.spec import (
     StreamUsage,
 )
 from orchestrator.spec.step_costs import StepCosts
+from orchestrator.spec.telemetry import TelemetrySpec
 from orchestrator.spec.tenancy import (
     BudgetSpec,
     Currency,
@@ -108,6 +109,7 @@ __all__ = [
     "StepCosts",
     "StreamUsage",
     "SystemPrompt",
+    "TelemetrySpec",
     "TemplateKind",
     "TenantSpec",
     "TenantsSpec",

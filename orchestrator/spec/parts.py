@@ -19,6 +19,7 @@ from orchestrator.spec.spec import (
     PoolSpec,
     Spec,
 )
+from orchestrator.spec.telemetry import TelemetrySpec
 
 
 def pool_part(spec: Spec, model: ModelSpec, role: Role) -> Spec:
@@ -66,6 +67,7 @@ def scaling_part(spec: Spec) -> Spec:
         handoff=HandoffSpec(kv=spec.handoff.kv),
         fleet=FleetSpec(),
         local=LocalSpec(),
+        telemetry=TelemetrySpec(),
     )
 
 

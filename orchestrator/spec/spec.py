@@ -10,6 +10,7 @@ from orchestrator.core import Role
 from orchestrator.spec.catalogue import CATALOGUE, ModelProfile, SystemPrompt
 from orchestrator.spec.scaling import ScalingSpec
 from orchestrator.spec.step_costs import StepCosts
+from orchestrator.spec.telemetry import TelemetrySpec
 from orchestrator.spec.tenancy import PrefixSharing, PricesSpec, ThinkingSpec, UsageSpec
 
 
@@ -274,6 +275,7 @@ class Spec:
     fleet: FleetSpec = field(default_factory=FleetSpec)
     thinking: ThinkingSpec = field(default_factory=ThinkingSpec)
     usage: UsageSpec = field(default_factory=UsageSpec)
+    telemetry: TelemetrySpec = field(default_factory=TelemetrySpec)
     local: LocalSpec = field(default_factory=LocalSpec)
     log_dir: str = "logs"
 
