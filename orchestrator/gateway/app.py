@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,11 +18,13 @@ from orchestrator.gateway.endpoint import Endpoint
 from orchestrator.gateway.errors import ApiError, server_error
 from orchestrator.gateway.fim import Fim
 from orchestrator.gateway.http import DEEPSEEK
+from orchestrator.gateway.metrics_endpoint import announced_metrics
 from orchestrator.gateway.models import Models
 from orchestrator.gateway.openapi import document
 from orchestrator.gateway.page import page_routes
 from orchestrator.gateway.tenants import Tenants
 from orchestrator.telemetry import CONTENT_TYPE, Metrics
+from orchestrator.telemetry.targets import FOLDER
 
 
 def build_app(models: Models, tenants: Tenants, on_start: Callable[[], None]) -> Starlette:
@@ -37,7 +40,9 @@ def build_app(models: Models, tenants: Tenants, on_start: Callable[[], None]) ->
         for task in tenants.tasks():
             models.supervisor.spawn(task)
         on_start()
-        yield
+        targets = Path(models.spec.log_dir, FOLDER)
+        async with announced_metrics(models.metrics, models.gateway_id, targets):
+            yield
         await models.stop()
         tenants.stop()
 

@@ -78,6 +78,7 @@ class Models:
         decisions: Log,
     ) -> None:
         self.spec = spec
+        self.gateway_id = gateway_id
         self.names = public_names(spec.models)
         self.metrics = Metrics()
         self.supervisor = Supervisor()
