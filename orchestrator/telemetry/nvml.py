@@ -151,12 +151,15 @@ class NvmlReader:
         """Those since the look before; nobody waits."""
         found: list[tuple[int, int]] = []
         while self._events is not None and len(found) < _XIDS_MAX:
-            event = self._try(lambda: self._api.nvmlEventSetWait_v2(self._events, 0))
-            if event is None:  # a time-out: there is no more
+            xid = self._try(self._next_xid)
+            if xid is None:  # a time-out: there is no more
                 break
-            index = self._try(lambda event=event: self._api.nvmlDeviceGetIndex(event.device))
-            found.append((-1 if index is None else index, int(event.eventData)))
+            found.append(xid)
         return tuple(found)
+
+    def _next_xid(self) -> tuple[int, int]:
+        event = self._api.nvmlEventSetWait_v2(self._events, 0)
+        return int(self._api.nvmlDeviceGetIndex(event.device)), int(event.eventData)
 
     def _try(self, ask: Callable[[], _Value]) -> _Value | None:
         """The answer, or None where NVML refuses it."""

@@ -12,7 +12,7 @@ _HEAD = "# Written by `make telemetry` from orchestrator/telemetry; changes here
 
 def rule_files() -> Mapping[str, str]:
     """Each file's text, by its name."""
-    recording = [
+    recording: list[dict[str, object]] = [
         {
             "name": group.name,
             "interval": "15s",
@@ -20,7 +20,7 @@ def rule_files() -> Mapping[str, str]:
         }
         for group in recording_groups()
     ]
-    alerting = [
+    alerting: list[dict[str, object]] = [
         {"name": name, "rules": [_alert(alert) for alert in alerts]}
         for name, alerts in (
             ("r1-users", USERS),

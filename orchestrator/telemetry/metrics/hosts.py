@@ -4,16 +4,16 @@ What a GPU does not say, or nobody may read, has no sample: never 0.
 """
 
 from orchestrator.telemetry.metrics import labels as of
-from orchestrator.telemetry.metrics.metric import Kind, Metric, Unit
+from orchestrator.telemetry.metrics.metric import Kind, Label, Metric, Unit
 
 _GPU = (of.NODE, of.GPU, of.SOURCE)
 
 
-def _gauge(name: str, unit: Unit, help_: str, *more: of.Label) -> Metric:
+def _gauge(name: str, unit: Unit, help_: str, *more: Label) -> Metric:
     return Metric(f"r1_gpu_{name}", Kind.GAUGE, help_, (*_GPU, *more), unit=unit)
 
 
-def _count(name: str, help_: str, *more: of.Label, unit: Unit = Unit.NONE) -> Metric:
+def _count(name: str, help_: str, *more: Label, unit: Unit = Unit.NONE) -> Metric:
     return Metric(f"r1_gpu_{name}_total", Kind.COUNTER, help_, (*_GPU, *more), unit=unit)
 
 

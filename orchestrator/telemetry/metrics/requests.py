@@ -1,7 +1,7 @@
 """Requests by phase, as a gateway sees them."""
 
 from orchestrator.telemetry.metrics import labels as of
-from orchestrator.telemetry.metrics.metric import Kind, Metric, Unit
+from orchestrator.telemetry.metrics.metric import Kind, Label, Metric, Unit
 
 _TTFT_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 _LONG_S = (1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
@@ -13,7 +13,7 @@ _WHOSE = (of.MODEL, of.CLASS)
 
 
 def _seconds(
-    name: str, help_: str, buckets: tuple[float, ...], labels: tuple[of.Label, ...] = _WHOSE
+    name: str, help_: str, buckets: tuple[float, ...], labels: tuple[Label, ...] = _WHOSE
 ) -> Metric:
     return Metric(f"r1_{name}_seconds", Kind.HISTOGRAM, help_, labels, buckets, Unit.SECONDS)
 
