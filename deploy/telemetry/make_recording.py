@@ -1,4 +1,4 @@
-"""Writes orchestrator/telemetry/gpus-made.jsonl: half a minute of four GPUs that nobody has ever had.
+"""Writes orchestrator/telemetry/gpus-made.jsonl: half a minute of four GPUs that nobody has had.
 
 Two decode and two prefill, as hardware.py's H200 would: powers, clocks and sizes are of its data
 sheet, activities are waves. It shows what boards look like, and nothing of any machine.
@@ -53,7 +53,8 @@ def main() -> int:
     """Writes it."""
     lines = [head_line("no GPU: made by deploy/telemetry/make_recording.py")]
     for second in range(SECONDS):
-        lines.append(line_of(HostReading(tuple(reading(index, second) for index in range(4)))))
+        seen = HostReading(tuple(reading(index, second) for index in range(4)))
+        lines += [line_of(seen)]
     Path("orchestrator/telemetry/gpus-made.jsonl").write_bytes(b"".join(lines))
     return 0
 

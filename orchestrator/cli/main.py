@@ -9,6 +9,7 @@ from orchestrator import __version__
 from orchestrator.cli.accuracy import add_accuracy
 from orchestrator.cli.apply import add_apply
 from orchestrator.cli.bench_routing import add_bench
+from orchestrator.cli.dashboards import add_dashboards
 from orchestrator.cli.drain import add_drain
 from orchestrator.cli.drill import add_drill
 from orchestrator.cli.fetch import add_fetch
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_fetch(commands.add_parser("fetch", help="download a checkpoint before it is needed"))
     add_gateway(commands.add_parser("gateway", help="route to engines that run already"))
+    add_dashboards(commands.add_parser("dashboards", help="the boards, for a Grafana"))
     add_telemetry(
         commands.add_parser("telemetry", help="one host's metrics at one port, and the boards")
     )
