@@ -134,24 +134,24 @@ def _of_gpu(reading: _Gpu) -> str:
         found.append(_of_dcgm(reading.until_4_8, reading.factor))
     if reading.from_4_9:
         found.append(_of_dcgm(reading.from_4_9, 1.0))
-    return " or ".join(found)
+    return " or on (node, gpu) ".join(found)
 
 
 def _of_dcgm(name: str, factor: float) -> str:
     """With our labels. The exporter's label of the host was `Hostname` before 4.8.3."""
     with_node = f'label_replace({name}, "node", "$1", "Hostname", "(.+)")'
     with_node = f'label_replace({with_node}, "node", "$1", "hostname", "(.+)")'
-    scaled = f"max by (node, gpu) ({with_node})" + ("" if factor == 1.0 else f" * {factor:g}")
+    scaled = f"max by (node, gpu) ({with_node})" + ("" if factor == 1.0 else f" * {factor!r}")
     return f'label_replace({scaled}, "source", "dcgm", "", "")'
 
 
-_XID = (
-    "sum by (node, gpu, source) (increase(r1_gpu_xid_errors_total[10m]))"
-    # The exporter has the number of the last one only.
-    ' or label_replace(max by (node, gpu) (changes(DCGM_FI_DEV_XID_ERRORS[10m])), "source", '
-    '"dcgm", "", "")'
-    ' or label_replace(max by (node, gpu) (changes(DCGM_FI_DEV_XID_ERROR[10m])), "source", '
-    '"dcgm", "", "")'
+# The exporter has the number of the last one only.
+_XID = " or on (node, gpu) ".join(
+    [
+        "sum by (node, gpu, source) (increase(r1_gpu_xid_errors_total[10m]))",
+        _of_dcgm("changes(DCGM_FI_DEV_XID_ERRORS[10m])", 1.0),
+        _of_dcgm("changes(DCGM_FI_DEV_XID_ERROR[10m])", 1.0),
+    ]
 )
 
 # --- requests ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from tests.unit.telemetry.promtool import case, check, run, series
 
 OLD = {
