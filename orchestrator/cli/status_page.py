@@ -3,6 +3,7 @@ each load. No script; a page loads itself again.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ class StatusPage:
         body = [
             f"<meta http-equiv='refresh' content='{_RELOAD_S}'>",
             f"<nav class='tabs'>{tabs}</nav>",
-            f"<h1>{escape(board.title)}</h1><p class='sub'>{escape(board.help)} "
+            f"<h1>{escape(board.title)}</h1><p class='sub'>{_words(board.help)} "
             f"The last {minutes} minutes; {spans}.</p>",
             firing,
             f"<div class='panels'>{''.join(panels)}</div>",
@@ -125,10 +126,10 @@ class StatusPage:
         for query in panel.queries:
             found += await self._ask(query, minutes, now)
         if not found:
-            inside = f"<p class='none'>No data. {escape(panel.absent)}</p>"
+            inside = f"<p class='none'>No data. {_words(panel.absent)}</p>"
         else:
             inside = _drawn(panel, found, now - 60 * minutes, minutes)
-        said = f"<p>{escape(panel.help)}</p>" if panel.help else ""
+        said = f"<p>{_words(panel.help)}</p>" if panel.help else ""
         state = "data" if found else "absent"
         return (
             f"<section data-panel='{state}'><h2>{escape(panel.title)}</h2>{inside}{said}</section>"
@@ -143,6 +144,11 @@ class StatusPage:
             Series(_name(query, one.metric), [(at, float(value)) for at, value in one.values])
             for one in answer.data.result
         ]
+
+
+def _words(text: str) -> str:
+    """Text as HTML, with names between backticks as code."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
 def _name(query: Query, labels: dict[str, str]) -> str:
@@ -172,7 +178,7 @@ def _drawn(panel: Panel, found: Sequence[Series], since: float, minutes: int) ->
     ]
     drawn = chart(
         Chart(
-            "minutes",
+            f"minutes, of the last {minutes}",
             panel.show.name.lower().replace("_", " "),
             lines,
             width=500,

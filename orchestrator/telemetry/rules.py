@@ -145,10 +145,12 @@ def _of_dcgm(name: str, factor: float) -> str:
     return f'label_replace({scaled}, "source", "dcgm", "", "")'
 
 
-# The exporter has the number of the last one only.
+# A counter that appears has counted its first one already. The exporter has the number of the last
+# one only.
 _XID = " or on (node, gpu) ".join(
     [
-        "sum by (node, gpu, source) (increase(r1_gpu_xid_errors_total[10m]))",
+        "sum by (node, gpu, source) (clamp_min(r1_gpu_xid_errors_total - "
+        "r1_gpu_xid_errors_total offset 10m, 0) or r1_gpu_xid_errors_total)",
         _of_dcgm("changes(DCGM_FI_DEV_XID_ERRORS[10m])", 1.0),
         _of_dcgm("changes(DCGM_FI_DEV_XID_ERROR[10m])", 1.0),
     ]
@@ -299,7 +301,7 @@ _EFFICIENCY = (
     ),
     Recording(
         "r1:tokens_per_joule:ratio",
-        "sum(r1:output_tokens:per_second) / (sum(r1:gpu_power:watts) > 0)",
+        'sum(r1:output_tokens:per_second) / (sum(r1:gpu_power:watts{source!="recorded"}) > 0)',
     ),
 )
 

@@ -41,7 +41,9 @@ class Recording:
     values: dict[str, list[str]] = field(default_factory=dict)
 
     def scraped(self, texts: Sequence[tuple[str, bytes]]) -> None:
-        """One scrape of several processes: each one's name and its exposition."""
+        """One scrape of several processes: each one's name, empty for the host's own, and its
+        exposition.
+        """
         for process, text in texts:
             for line in text.splitlines():
                 found = _SAMPLE.match(line)
@@ -52,9 +54,9 @@ class Recording:
             values.extend([_MISSING] * (self.scrapes - len(values)))
 
     def _add(self, process: str, name: str, labels: bytes | None, value: str) -> None:
-        inside = "" if labels is None else labels.decode()[1:-1]
-        comma = "," if inside else ""
-        series = f'{name}{{process="{process}"{comma}{inside}}}'
+        inside = [] if labels is None else [labels.decode()[1:-1]]
+        whose = [f'process="{process}"'] if process else []
+        series = f"{name}{{{','.join(whose + inside)}}}"
         values = self.values.setdefault(series, [])
         values.extend([_MISSING] * (self.scrapes - len(values)))
         values.append(value)

@@ -88,7 +88,7 @@ GPUS = Board(
             (Query("r1:tokens_per_joule:ratio", "all"),),
             Show.NUMBER,
             "Output tokens over the power of all GPUs that are read.",
-            _NO_GPU,
+            "No GPU of this fleet can be read: a recording's power made none of its tokens.",
         ),
         Panel(
             "Clock of the SMs",
