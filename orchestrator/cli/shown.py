@@ -15,6 +15,7 @@ _UNITS = {
     Show.WATTS: "W",
     Show.HERTZ: "Hz",
     Show.CELSIUS: "°C",
+    Show.PERCENT: "%",
 }
 
 
@@ -30,6 +31,16 @@ def shown(value: float, show: Show) -> str:
     factor, prefix = next(((f, p) for f, p in _STEPS if size >= f), (1.0, ""))
     unit = f"{prefix}{_UNITS[show]}"
     return f"{value / factor:.3g}{' ' if unit and not unit.startswith('/') else ''}{unit}"
+
+
+def axis(most: float, show: Show) -> tuple[float, str]:
+    """What numbers up to `most` are divided by on an axis, and what they are then of."""
+    if show is Show.RATIO:
+        return 0.01, "%"
+    if show is Show.SECONDS:
+        return 1.0, "s"
+    factor, prefix = next(((f, p) for f, p in _STEPS if most >= f), (1.0, ""))
+    return factor, f"{prefix}{_UNITS[show]}"
 
 
 def _time(value: float) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import msgspec
 
 from orchestrator.cli.document import document, table
-from orchestrator.cli.shown import shown
+from orchestrator.cli.shown import axis, shown
 from orchestrator.cli.svg import Chart, Line, chart
 from orchestrator.runtime.http_get import BadAnswer, get
 from orchestrator.telemetry.boards import BOARDS, Board, Panel, Query, Shape
@@ -168,10 +168,11 @@ def _drawn(panel: Panel, found: Sequence[Series], since: float, minutes: int) ->
         return "".join(f"<p class='now'><b>{escape(v)}</b> {escape(n)}</p>" for n, v in rows)
     kept = sorted(found, key=lambda each: -abs(each.points[-1][1]))[:_LINES_MAX]
     most = max((y for each in kept for _, y in each.points if y == y), default=0.0)
+    factor, unit = axis(most, panel.show)
     lines = [
         Line(
             f"{each.name}: {shown(each.points[-1][1], panel.show)}",
-            [((at - since) / 60, y) for at, y in each.points if y == y],
+            [((at - since) / 60, y / factor) for at, y in each.points if y == y],
             f"s{number % _COLOURS}",
         )
         for number, each in enumerate(kept)
@@ -179,12 +180,12 @@ def _drawn(panel: Panel, found: Sequence[Series], since: float, minutes: int) ->
     drawn = chart(
         Chart(
             f"minutes, of the last {minutes}",
-            panel.show.name.lower().replace("_", " "),
+            unit,
             lines,
             width=500,
             height=240,
             x_most=float(minutes),
-            y_most=most * 1.1 or 1.0,
+            y_most=most / factor * 1.1 or 1.0,
         )
     )
     keys = "".join(

@@ -17,6 +17,7 @@ from orchestrator.telemetry import CONTENT_TYPE, Metrics, metrics
 from orchestrator.telemetry.certificate import not_after
 from orchestrator.telemetry.gpu import GpuReader, HostReading, set_gpu_ranks, set_gpus
 from orchestrator.telemetry.merge import merged
+from orchestrator.telemetry.metrics.labels import Source
 from orchestrator.telemetry.targets import Target, announced
 
 READ_S = 1.0  # between two looks at the GPUs
@@ -104,6 +105,8 @@ class TelemetryServer:
             del self._silent_since[process]
 
     def _set_ranks(self, targets: Sequence[Target]) -> None:
+        if self._watched.reader.source is not Source.NVML:
+            return  # a recording's GPUs are nobody's
         ranks = [
             (gpu, one.model, one.role, one.gang, one.rank) for one in targets for gpu in one.gpus
         ]

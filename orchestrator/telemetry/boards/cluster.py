@@ -79,8 +79,8 @@ CLUSTER = Board(
         Panel(
             "CPU of nodes",
             (Query("ray_node_cpu_utilization", "{{ip}} {{IsHeadNode}}"),),
-            Show.NUMBER,
-            "Per cent.",
+            Show.PERCENT,
+            "Of all cores.",
             _NO_RAY,
         ),
         Panel(

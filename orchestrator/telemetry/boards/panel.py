@@ -23,6 +23,7 @@ class Show(StrEnum):
     BYTES_PER_SECOND = "Bps"
     WATTS = "watt"
     CELSIUS = "celsius"
+    PERCENT = "percent"
     HERTZ = "hertz"
     MONEY = "none"  # of the currency of `usage`, which only the spec knows
 
