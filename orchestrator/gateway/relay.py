@@ -46,6 +46,7 @@ class Call:
     fault: Exception | None = None  # of ours, met in `_tap`
     heard_at: float = 0.0  # when bytes last went to the client
     gaps: Observed | None = None  # of this stream's tokens; None: not measured
+    in_thought: bool = False  # the client has had tokens, and none of the answer
     answer: list[str] = field(default_factory=list)  # kept only if it must be JSON
     unsent: list[ScoredToken] = field(default_factory=list)  # whose text has not come out yet
     outcome: str = "cancelled"  # how it ended, for the metrics and the journal
@@ -150,11 +151,7 @@ def _tap(call: Call, ids: list[int]) -> bool:
     try:
         if data := _push(call, splitter.push(ids)):
             direct.write(data)
-            now = _now()
-            if call.gaps is not None:
-                call.gaps.add(now - call.heard_at)
-            call.heard_at = now
-            _answers(call, now)
+            heard(call, splitter, _now())
     except Exception as fault:  # noqa: BLE001 - it is this request's; the caller's is a whole rank
         call.fault = fault
         call.passage.wake()
@@ -168,14 +165,24 @@ def _first(call: Call, tokens: int) -> None:
     times.first_at, times.first_tokens = _now(), tokens
     measures.first(call.passage.request, times.first_at - times.arrived_at)
     call.gaps = measures.gaps(call.passage.request)
-    if not call.thinks or call.splitter.answering:
-        times.answer_at = times.first_at  # there is no thought before it
+    call.in_thought = call.thinks and not call.splitter.answering
+
+
+def heard(call: Call, splitter: AnySplitter, now: float) -> None:
+    """Bytes have gone to the client: all that telemetry does for each token."""
+    if call.gaps is not None:
+        call.gaps.add(now - call.heard_at)
+    call.heard_at = now
+    # Asking `answering` takes longer than all the rest: only of who has more than a thought.
+    if call.in_thought and splitter.completion_tokens != splitter.reasoning_tokens:
+        _answers(call, now)
 
 
 def _answers(call: Call, now: float) -> None:
     """The thought may have ended."""
-    if call.times.answer_at or not call.splitter.answering:
+    if not call.in_thought or not call.splitter.answering:
         return
+    call.in_thought = False
     call.times.answer_at = now
     waited_s = now - call.times.arrived_at
     call.served.service.measures.answered(call.passage.request, waited_s)
