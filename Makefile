@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help up test test-layouts test-long check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling drills-streams docs docs-simulator docs-scaling chart format lock venv clients
+.PHONY: help up test test-layouts test-long check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling drills-streams boards telemetry docs docs-simulator docs-scaling chart format lock venv clients
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -69,6 +69,12 @@ bench-scaling: venv ## a day of scaling beside fixed fleets, utilisation and hin
 
 chart: venv ## write what of the Helm chart is generated: the schema of its values, the profiles
 	$(BIN)/python -m deploy.chart.write
+
+boards: venv ## look at the boards of a fleet on this machine: docs/boards/*.png, and what vLLM and Ray say
+	$(BIN)/python -m tests.live.boards --out docs/boards --captured tests/unit/telemetry/captured
+
+telemetry: venv ## write the chart's rules and dashboards, and docs/metrics.md
+	$(BIN)/python -m deploy.telemetry.write
 
 # `make drills-streams RUNS=3 ENGINE=vllm`: real vLLM starts a gang in a minute.
 RUNS := 20

@@ -9,6 +9,7 @@ from orchestrator import __version__
 from orchestrator.cli.accuracy import add_accuracy
 from orchestrator.cli.apply import add_apply
 from orchestrator.cli.bench_routing import add_bench
+from orchestrator.cli.dashboards import add_dashboards
 from orchestrator.cli.doctor import add_doctor
 from orchestrator.cli.drain import add_drain
 from orchestrator.cli.drill import add_drill
@@ -19,6 +20,7 @@ from orchestrator.cli.maintain import add_maintain
 from orchestrator.cli.plan import add_plan
 from orchestrator.cli.replay import add_replay
 from orchestrator.cli.simulate import add_simulate
+from orchestrator.cli.telemetry import add_telemetry
 from orchestrator.cli.up import add_up
 from orchestrator.cli.usage import add_usage
 from orchestrator.cli.why import add_why
@@ -71,6 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_fetch(commands.add_parser("fetch", help="download a checkpoint before it is needed"))
     add_gateway(commands.add_parser("gateway", help="route to engines that run already"))
+    add_dashboards(commands.add_parser("dashboards", help="the boards, for a Grafana"))
+    add_telemetry(
+        commands.add_parser("telemetry", help="one host's metrics at one port, and the boards")
+    )
     _add_key(commands.add_parser("key", help="make an API key"))
     add_usage(commands.add_parser("usage", help="what tenants have used, by day and model"))
     add_bench(commands.add_parser("bench", help="measure one part, without an engine"))

@@ -272,7 +272,7 @@ async def _serve_metrics(
         return engine.failure() if server.address else "the engine is starting"
 
     responder = await asyncio.get_running_loop().create_server(
-        lambda: MetricsResponder(engine.metrics, health), sock=sock
+        lambda: MetricsResponder(lambda: iter((engine.metrics(),)), health), sock=sock
     )
     return responder, name_of(sock)
 

@@ -18,6 +18,7 @@ from orchestrator.engines import (
 from orchestrator.engines.kv_events import HashMismatchError, KvHashing, check_hashing
 from orchestrator.fleet.doctor import EventsSeen
 from orchestrator.gateway.network import Channel, Events, Member, Network
+from orchestrator.gateway.pool_measures import RankSeen
 from orchestrator.gateway.supervisor import Supervisor
 from orchestrator.telemetry import Log
 
@@ -122,6 +123,21 @@ class Ranks:
                 rank.load = load
                 others = rank.channel.others
                 router.ledger.reported(rank_id, load.running, load.waiting, now, others)
+
+    def seen(self) -> list[RankSeen]:
+        """The ranks that are open, as they are now, whoever may be sent there."""
+        return [
+            RankSeen(
+                rank_id,
+                rank.member.role,
+                rank.member.engine_id,
+                rank.channel.load,
+                rank.channel.info,
+                self.router.index.fed(rank_id),
+            )
+            for rank_id, rank in self._ranks.items()
+            if rank.joined and rank.channel.state is ChannelState.OPEN
+        ]
 
     def drains(self) -> dict[RankId, float]:
         """The ranks that drain, and when what runs there is to be moved."""

@@ -28,8 +28,10 @@ from orchestrator.core import (
 from orchestrator.engines import ChannelLimits, End, KvPair, Sampling, Submit
 from orchestrator.gateway.decision_log import admission_fields, decision_fields
 from orchestrator.gateway.drains import Drains
+from orchestrator.gateway.measures import Measures
 from orchestrator.gateway.network import Member, Network
 from orchestrator.gateway.passage import Passage
+from orchestrator.gateway.pool_measures import PoolMeasures
 from orchestrator.gateway.ranks import Ranks
 from orchestrator.gateway.story import (
     Admitted,
@@ -107,6 +109,9 @@ class Service:
         self._meter = scaling.Meter()
         self.stories = Stories(spec.why)
         self.on_traced: Callable[[Story], None] | None = None  # told of ended ones that have spans
+        self.measures = Measures(metrics, model)
+        self._pools = PoolMeasures(metrics, spec, model, self.measures)
+        metrics.before_exposition(self._look)
         limits = ChannelLimits(
             heartbeat_s=spec.channel.heartbeat_s,
             lost_after_s=spec.channel.lost_after_s,
@@ -212,6 +217,7 @@ class Service:
         case = replaced(case, load=self.load)
         budget = thinking_budget(self.spec.thinking, case)
         if budget is not None:
+            self.metrics.count(metrics.THINKING_BUDGETS, 1, self.model.name, budget.reason)
             self._decisions.info(
                 "thinking",
                 decision=budget.soft_tokens,
@@ -247,6 +253,7 @@ class Service:
         self._over(passage, None)
         self._do(passage, passage.handoff.on(handoff.Cancelled(), self._now()))
         self._admit(admission.Left(passage.request.request_id))
+        self.measures.closed(passage.request)
         del self._passages[passage.request.request_id]
         self._stranded.pop(passage.request.request_id, None)
 
@@ -273,6 +280,7 @@ class Service:
             passage = self._passages[decision.request_id]
             if passage.story is not None:
                 passage.story.events.append(self._admitted(decision, now))
+            self.measures.decided(decision, passage.request, now)
             match decision:
                 case admission.Admit():
                     self._begin(passage)
@@ -280,8 +288,6 @@ class Service:
                     passage.finish(decision)
                 case admission.Queue():
                     pass
-        self.metrics.set(metrics.IN_FLIGHT, self._admission.held, self.model.name)
-        self.metrics.set(metrics.WAITING, self._admission.waiting, self.model.name)
 
     def _admitted(self, decision: admission.Decision, now: float) -> Admitted:
         return Admitted(
@@ -314,7 +320,8 @@ class Service:
             ranks = len(view.of(Role.PREFILL))
             passage.story.events.append(PathChosen(self._now(), choice, prices, ranks))
         self.metrics.count(metrics.PATHS, 1, self.model.name, choice.path, choice.reason)
-        self.metrics.count(metrics.PROMPT_TOKENS, tokens, self.model.name)
+        klass = passage.request.klass
+        self.metrics.count(metrics.PROMPT_TOKENS, tokens, self.model.name, klass)
         self._do(passage, passage.handoff.on(handoff.Begun(choice.path), self._now()))
 
     # --- handoff -------------------------------------------------------------------------------
@@ -405,6 +412,7 @@ class Service:
             traceparent,
         )
         assert passage.prompt is not None
+        self.measures.sent(passage.request, send, decision, self._now())
         sink = _Sink(self, passage, send.attempt)
         self.ranks.submit(decision, passage.prompt, submit, sink)
 
@@ -482,8 +490,6 @@ class Service:
 
     def _look_again(self) -> None:
         self._changed = False
-        for role, ranks in self.ranks_by_role().items():
-            self.metrics.set(metrics.RANKS, ranks, self.model.name, role)
         view = self.ranks.view(self._now())
         slots = sum(rank.requests_max for rank in view.of(self._decoder))
         if slots != self._slots:
@@ -510,8 +516,18 @@ class Service:
         self._wake()
         self._look_at_drains()
         self.ranks.tick()
+        self._pools.tick(self.ranks.seen(), self._now())
+
+    def _look(self) -> None:
+        """Somebody wants to know what only the moment knows."""
+        self.measures.look(self._now())
+        self._pools.look(self.ranks.seen())
+        name = self.model.name
+        self.metrics.set(metrics.SLOTS, self._slots, name)
+        self.metrics.set(metrics.IN_FLIGHT, self._admission.held, name)
+        self.metrics.set(metrics.WAITING, self._admission.waiting, name)
         for outcome, batches in self.ranks.kv_batches().items():
-            self.metrics.set(metrics.KV_BATCHES, batches, self.model.name, outcome)
+            self.metrics.set(metrics.KV_BATCHES, batches, name, outcome)
 
     def _look_at_drains(self) -> None:
         """Moves what runs on ranks that drain, if it is time."""
@@ -562,8 +578,10 @@ class _Sink:
 
     def _first(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
         self.on_tokens = self._more  # for all that follow, at no cost
+        service, now = self._service, self._service._now()
         if (story := self._passage.story) is not None:
-            story.events.append(Began(self._service._now(), self._attempt))
+            story.events.append(Began(now, self._attempt))
+        service.measures.began(self._passage.request, self._attempt, now)
         self._more(ids, logprobs)
 
     def _more(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
@@ -572,14 +590,15 @@ class _Sink:
         self._service._do(passage, passage.handoff.on(event, 0.0))  # tokens are not judged by time
 
     def on_end(self, end: End) -> None:
-        passage = self._passage
+        passage, now = self._passage, self._service._now()
         if (story := passage.story) is not None:
-            left = Left(self._service._now(), self._attempt, end.finish, end.cached_tokens)
-            story.events.append(left)
+            story.events.append(Left(now, self._attempt, end.finish, end.cached_tokens))
+        request, measures = passage.request, self._service.measures
+        measures.left(request, self._attempt, end.finish, end.cached_tokens, now)
         event = handoff.Ended(
             self._attempt, end.finish, end.kv_params, end.cached_tokens, end.cause, end.died
         )
-        self._service._do(passage, passage.handoff.on(event, self._service._now()))
+        self._service._do(passage, passage.handoff.on(event, now))
 
 
 def _costs(model: ModelSpec) -> routing.Costs | None:

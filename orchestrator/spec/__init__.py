@@ -50,6 +50,7 @@ from orchestrator.spec.spec import (
     StreamUsage,
 )
 from orchestrator.spec.step_costs import StepCosts
+from orchestrator.spec.telemetry import TelemetrySpec
 from orchestrator.spec.tenancy import (
     BudgetSpec,
     Currency,
@@ -110,6 +111,7 @@ __all__ = [
     "StepCosts",
     "StreamUsage",
     "SystemPrompt",
+    "TelemetrySpec",
     "TemplateKind",
     "TenantSpec",
     "TenantsSpec",

@@ -20,6 +20,7 @@ from orchestrator.spec.spec import (
     PoolSpec,
     Spec,
 )
+from orchestrator.spec.telemetry import TelemetrySpec
 
 
 def pool_part(spec: Spec, model: ModelSpec, role: Role) -> Spec:
@@ -70,6 +71,7 @@ def scaling_part(spec: Spec) -> Spec:
         why=WhySpec(),
         tracing=TracingSpec(),
         local=LocalSpec(),
+        telemetry=TelemetrySpec(),
     )
 
 

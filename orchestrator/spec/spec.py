@@ -11,6 +11,7 @@ from orchestrator.spec.catalogue import CATALOGUE, ModelProfile, SystemPrompt
 from orchestrator.spec.observing import DoctorSpec, TracingSpec, WhySpec
 from orchestrator.spec.scaling import ScalingSpec
 from orchestrator.spec.step_costs import StepCosts
+from orchestrator.spec.telemetry import TelemetrySpec
 from orchestrator.spec.tenancy import PrefixSharing, PricesSpec, ThinkingSpec, UsageSpec
 
 
@@ -278,6 +279,7 @@ class Spec:
     tracing: TracingSpec = field(default_factory=TracingSpec)
     thinking: ThinkingSpec = field(default_factory=ThinkingSpec)
     usage: UsageSpec = field(default_factory=UsageSpec)
+    telemetry: TelemetrySpec = field(default_factory=TelemetrySpec)
     local: LocalSpec = field(default_factory=LocalSpec)
     log_dir: str = "logs"
 
