@@ -28,7 +28,7 @@ def add_why(parser: argparse.ArgumentParser) -> None:
 
 
 def _why(options: argparse.Namespace) -> int:
-    request_id = options.request_id.removeprefix("chatcmpl-")
+    request_id = options.request_id
     if not request_id or not all(each.isalnum() or each in "-_." for each in request_id):
         raise SpecError(
             f"{options.request_id!r} is no id of a request", "give the `id` of the answer"

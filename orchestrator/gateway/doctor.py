@@ -20,6 +20,7 @@ from orchestrator.telemetry import metrics
 
 ROUND_S_MAX = 120.0  # a round that takes longer, and that for each rank, is given up
 RANK_S_MAX = 4.0
+APART_S = 5.0  # between two rounds: who asks sooner gets the last one, so that nobody makes load
 
 
 class ModelReport(msgspec.Struct, frozen=True):
@@ -69,13 +70,16 @@ class Doctor:
         self._turn = asyncio.Lock()
         self._known: dict[tuple[str, str, str], _Known] = {}
         self.last: Report | None = None
+        self._ended_at = 0.0
 
     async def round(self, run: str = "") -> Report:
-        """Examines all; who asks again with the same `run` gets the same round."""
+        """Examines all; who asks again with the same `run`, or too soon, gets the last round."""
         async with self._turn:
-            if run and self.last is not None and self.last.run == run:
-                return self.last
             began = asyncio.get_running_loop().time()
+            if self.last is not None and (
+                (run and self.last.run == run) or began < self._ended_at + APART_S
+            ):
+                return self.last
             models = [
                 ModelReport(name, list(await self._examine(name))) for name in self._examiners
             ]
@@ -89,6 +93,7 @@ class Doctor:
                 state,
                 models,
             )
+            self._ended_at = asyncio.get_running_loop().time()
             self._tell(self.last)
             return self.last
 

@@ -23,6 +23,7 @@ from orchestrator.fleet.doctor import (
     RankSeen,
     Vitals,
     Wanted,
+    slow_ones,
 )
 from orchestrator.fleet.doctor.vitals import MOVED_TOKENS
 from orchestrator.gateway.probes import (
@@ -42,6 +43,7 @@ _PATH_TOKENS = 4_096  # of the long prompt whose path is asked for
 _AGAIN_S = 0.3  # between two looks at a rank where requests wait
 _POLL_S = 0.01
 _BUDGET_DRAWN = 24
+_PACE_AGAIN = 4  # more answers that a rank must be slow in
 _LEGS = {Role.PREFILL: routing.Leg.PREFILL, Role.DECODE: routing.Leg.WHOLE}
 _SALT = "r1-doctor"  # no tenant's: those are hex digits or empty
 
@@ -112,15 +114,25 @@ class Examiner:
         ]
         await self._each(cases, self._reach)
         await self._each(cases, lambda case: self._rank(case, nonce))
+        await self._slow_again(cases, nonce)
         pairs = await self._pairs(cases, nonce)
         await self._each(cases, self._afterwards)
-        return Evidence(
-            self._service.model.name,
-            self._wanted,
-            tuple(case.seen for case in cases),
-            pairs,
-            self._path(nonce),
-        )
+        return replace(self._evidence(cases), pairs=pairs, path=self._path(nonce))
+
+    def _evidence(self, cases: Sequence[_Case]) -> Evidence:
+        ranks = tuple(case.seen for case in cases)
+        return Evidence(self._service.model.name, self._wanted, ranks)
+
+    async def _slow_again(self, cases: Sequence[_Case], nonce: str) -> None:
+        """More answers of ranks that look slow, until they do not, or have been slow in all."""
+        for turn in range(_PACE_AGAIN):
+            slow = slow_ones(self._evidence(cases))
+            for case in cases:
+                if case.seen.rank_id in slow:
+                    ids = probe_ids(f"{nonce} {case.seen.rank_id} pace {turn}", 16)
+                    gap_s = (await case.patient.ask(ids, _SALT, DRAWN)).gap_s
+                    if gap_s is not None:
+                        case.seen = replace(case.seen, paces_s=(*case.seen.paces_s, gap_s))
 
     async def _each(self, cases: Sequence[_Case], look: _Look) -> None:
         room = asyncio.Semaphore(self._limits.ranks_at_once)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import shake_128
+from statistics import median
 
 from orchestrator.codec import ControlIds
 from orchestrator.core import Finish, KvSource, TokenIds, TokenLogprob, token_ids
@@ -29,7 +30,7 @@ from orchestrator.gateway.network import HTTP, Member
 
 TRACE_ID = "doctor"  # in engines' logs
 DRAWN = 16  # tokens that a probe asks for of a rank that decodes
-DRAWN_PREFILLING = 4  # of one that only prefills, whose steps may be slow
+DRAWN_PREFILLING = 8  # of one that only prefills, whose steps may be slow
 ALTERNATIVES = 5
 _IDS = range(1_000, 30_000)  # ordinary text in every vocabulary of the catalogue
 _LONG = 4_096  # tokens of a request that is to be cancelled
@@ -73,14 +74,17 @@ class _Heard:
     best_ids: tuple[int, ...] = ()
     first_at: float | None = None
     last_at: float = 0.0
+    gaps_s: list[float] = field(default_factory=list)  # a token, one for each arrival
     end: End | None = None
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def on_tokens(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
         """See `TokenSink`."""
-        self.last_at = self.now()
-        if self.first_at is None:
+        before, self.last_at = self.last_at, self.now()
+        if self.first_at is not None:
+            self.gaps_s.append((self.last_at - before) / len(ids))
+        else:
             self.first_at = self.last_at
             if logprobs:
                 self.best_ids = tuple(id_ for id_, _ in logprobs[0].top)
@@ -95,9 +99,6 @@ class _Heard:
 
     def answer(self) -> Answer:
         """What has come by now."""
-        gap_s = None
-        if self.first_at is not None and len(self.ids) > 1:
-            gap_s = (self.last_at - self.first_at) / (len(self.ids) - 1)
         end = self.end
         return Answer(
             None if end is None else end.finish.value,
@@ -105,7 +106,7 @@ class _Heard:
             tuple(self.ids),
             0 if end is None else end.cached_tokens,
             None if self.first_at is None else self.first_at - self.began_at,
-            gap_s,
+            median(self.gaps_s) if self.gaps_s else None,
             self.best_ids,
         )
 

@@ -14,6 +14,7 @@ from orchestrator.fleet.doctor.examine import PROBES, examine
 from orchestrator.fleet.doctor.faults import SilentFault
 from orchestrator.fleet.doctor.findings import Finding, Probe, State, worst
 from orchestrator.fleet.doctor.nodes import links
+from orchestrator.fleet.doctor.serving import slow_ones
 from orchestrator.fleet.doctor.vitals import Disk, Features, Vitals
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     "Wanted",
     "examine",
     "links",
+    "slow_ones",
     "worst",
 ]

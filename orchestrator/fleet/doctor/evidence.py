@@ -15,7 +15,7 @@ class Answer:
     ids: tuple[int, ...] = ()
     cached_tokens: int = 0
     first_s: float | None = None  # to the first token
-    gap_s: float | None = None  # the shortest between two tokens
+    gap_s: float | None = None  # between two tokens, the median
     best_ids: tuple[int, ...] = ()  # the most probable first tokens, if the engine tells
 
     @property
@@ -66,6 +66,7 @@ class RankSeen:
     clock_off_s: float | None = None  # the node's clock less ours, at best
     clock_error_s: float = 0.0  # how wrong that may be
     answer: Answer | None = None
+    paces_s: tuple[float, ...] = ()  # of more answers, where the first ones were slow
     kv: KvSeen | None = None
     events: EventsSeen | None = None  # None: it says that it publishes none
     budget: Answer | None = None

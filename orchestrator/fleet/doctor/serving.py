@@ -1,5 +1,6 @@
 """Verdicts on whether ranks serve: reached, answering, at their pace, free when told."""
 
+from orchestrator.core import RankId
 from orchestrator.fleet.doctor.evidence import Evidence, RankSeen
 from orchestrator.fleet.doctor.faults import SilentFault
 from orchestrator.fleet.doctor.findings import Finding, Probe
@@ -7,7 +8,7 @@ from orchestrator.fleet.doctor.judging import DECODERS, Verdicts, middle, peers
 from orchestrator.fleet.doctor.vitals import ACCEPTED_TOKENS, DRAFTS
 
 SLOWER = 3.0  # times its peers' pace
-SLOWER_S = 0.005  # and at least so much a token: below that it is this machine's own unrest
+SLOWER_S = 0.01  # and at least so much a token: below that it is this machine's own unrest
 BUSIER = 2.0  # times its peers' requests: then a rank may be slower
 DRAFTS_MIN = 32  # below that there is nothing to say of them
 ACCEPTED_MIN = 0.02  # DeepSeek reports 0.85 to 0.90 (DeepSeek-V3 technical report, section 5.4.3)
@@ -99,7 +100,7 @@ def pace(seen: Evidence) -> list[Finding]:
             continue
         usual_s = middle(others)
         said = f"{own * 1e3:.1f} ms a token, its peers {usual_s * 1e3:.1f} ms"
-        if own <= SLOWER * usual_s or own <= usual_s + SLOWER_S:
+        if not _slower(own, usual_s):
             verdicts.ok(rank.rank_id, said)
         elif _busier(seen, rank):
             verdicts.unknown(rank.rank_id, f"{said}; it has more to do than they")
@@ -109,11 +110,28 @@ def pace(seen: Evidence) -> list[Finding]:
     return verdicts.found
 
 
+def slow_ones(seen: Evidence) -> list[RankId]:
+    """The ranks that look slow by what has come so far: they are to be asked again, since anything
+    may have held up some answers, and a rank that is slow is slow in each.
+    """
+    found = []
+    for rank in seen.ranks:
+        own = _gap_s(rank)
+        others = [gap_s for peer in peers(seen, rank) if (gap_s := _gap_s(peer)) is not None]
+        if own is not None and others and _slower(own, middle(others)):
+            found.append(rank.rank_id)
+    return found
+
+
+def _slower(own_s: float, usual_s: float) -> bool:
+    return own_s > SLOWER * usual_s and own_s > usual_s + SLOWER_S
+
+
 def _gap_s(rank: RankSeen) -> float | None:
-    """The better of two answers' paces."""
+    """The best of its answers' paces."""
     answers = [rank.answer, rank.kv.again if rank.kv is not None else None]
     gaps = [a.gap_s for a in answers if a is not None and a.gap_s is not None]
-    return min(gaps, default=None)
+    return min((*gaps, *rank.paces_s), default=None)
 
 
 def _busier(seen: Evidence, rank: RankSeen) -> bool:

@@ -240,3 +240,12 @@ async def test_each_of_two_gateways_is_asked_behind_a_balancer(
         assert "2 of 2 gateways" in capsys.readouterr().out
         assert await r1_serve("doctor", "--url", one.url) == 3
         assert "give --url of the others too" in capsys.readouterr().out
+
+
+async def test_who_asks_again_at_once_gets_the_last_round(open_api: GatewayStack) -> None:
+    answers = await asyncio.gather(
+        *(open_api.http.post("/operator/doctor", params={"run": str(run)}) for run in range(4))
+    )
+    assert len({answer.json()["run"] for answer in answers}) == 1
+    exposed = (await open_api.http.get("/metrics")).text
+    assert sum(line.startswith("r1_doctor_rounds_total{") for line in exposed.splitlines()) == 1
