@@ -74,7 +74,7 @@ boards: venv ## look at the boards of a fleet on this machine: docs/boards/*.png
 	$(BIN)/python -m tests.live.boards --out docs/boards --captured tests/unit/telemetry/captured
 
 alerts-day: venv ## a healthy day of a simulated fleet through the alert rules; minutes of one core
-	PYTHONPATH=tests/sim $(BIN)/python tests/sim/alerts_day.py
+	$(BIN)/python -m tests.sim.alerts_day
 
 telemetry: venv ## write the chart's rules and dashboards, and docs/metrics.md
 	$(BIN)/python -m deploy.telemetry.write

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from alert_series import played, promtool_test
-from test_alerts import SCENARIO, WITH_SLO
-
 from orchestrator.sim.call import Call
 from orchestrator.sim.chance import Chance
+from tests.sim.alert_series import played, promtool_test
+from tests.sim.test_alerts import SCENARIO, WITH_SLO
 
 DAY_S = 86_400.0
 PER_S_MIN, PER_S_MAX = 0.02, 0.2
