@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help up test test-layouts test-long check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling drills-streams boards telemetry docs docs-simulator docs-scaling chart format lock venv clients
+.PHONY: help up test test-layouts test-long check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling drills-streams boards alerts-day telemetry docs docs-simulator docs-scaling chart format lock venv clients
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -72,6 +72,9 @@ chart: venv ## write what of the Helm chart is generated: the schema of its valu
 
 boards: venv ## look at the boards of a fleet on this machine: docs/boards/*.png, and what vLLM and Ray say
 	$(BIN)/python -m tests.live.boards --out docs/boards --captured tests/unit/telemetry/captured
+
+alerts-day: venv ## a healthy day of a simulated fleet through the alert rules; minutes of one core
+	$(BIN)/python -m tests.sim.alerts_day
 
 telemetry: venv ## write the chart's rules and dashboards, and docs/metrics.md
 	$(BIN)/python -m deploy.telemetry.write

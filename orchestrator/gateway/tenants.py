@@ -25,7 +25,7 @@ from orchestrator.gateway.errors import ApiError, refused
 from orchestrator.gateway.journal import Journal, LifeReader, lives
 from orchestrator.gateway.keys import Keys
 from orchestrator.gateway.spending import Spending
-from orchestrator.gateway.watched import RELOAD_S, Watched
+from orchestrator.gateway.watched import RELOAD_S, Watched, files_of
 from orchestrator.spec import ModelSpec, Spec, TenantSpec, TenantsSpec, load_tenants
 from orchestrator.telemetry import Log, Metrics, metrics
 
@@ -198,8 +198,20 @@ class Tenants:
 
     async def _reload(self) -> None:
         while True:
+            if (age_s := await asyncio.to_thread(self._key_age_s)) is not None:
+                self.metrics.set(metrics.KEY_AGE, age_s)
             await asyncio.sleep(RELOAD_S)
             await self.look()
+
+    def _key_age_s(self) -> float | None:
+        """How old the file of keys is that has not changed for longest; None: there is none."""
+        if self._spec.api.keys_path is None:
+            return None
+        try:
+            changed_s = [at.stat().st_mtime for at in files_of(Path(self._spec.api.keys_path))]
+        except (OSError, SpecError):
+            return None  # what cannot be read is told of when it is read
+        return max(0.0, _wall_s() - min(changed_s)) if changed_s else None
 
     async def _keep(self, journal: Journal) -> None:
         """Brings records to the disk, reads those of others, begins new segments."""

@@ -210,7 +210,7 @@ def _ray_metrics() -> Report:
         for metric in (metrics.SCALING_TARGET, metrics.SCALING_NEEDED)
     )
     made = metrics.SCALING_DECISIONS
-    reasons = Counter(made.name, made.help, tags(made))
+    reasons = Counter(made.name.removesuffix("_total"), made.help, tags(made))  # Ray adds it
 
     def report(model: str, decision: Decision) -> None:
         for target in decision.targets:

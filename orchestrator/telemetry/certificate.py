@@ -28,7 +28,7 @@ def not_after(pem: str) -> datetime:
 
 
 def _inside(der: bytes, tag: int) -> bytes:
-    found, value = next(iter(_fields(der)))
+    found, value = _fields(der)[0]
     if found != tag:
         raise ValueError("no X.509 certificate")
     return value

@@ -10,7 +10,6 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from alert_series import SCRAPE_S, Recording, played, promtool_test
 
 from orchestrator.core import Role
 from orchestrator.sim.call import Call
@@ -36,6 +35,7 @@ from orchestrator.telemetry import Metric, Metrics, metrics
 from orchestrator.telemetry.alerts import ALERTS
 from orchestrator.telemetry.gpu import GpuReading, HostReading, set_gpu_ranks, set_gpus
 from orchestrator.telemetry.metrics.labels import Clock, Source
+from tests.sim.alert_series import SCRAPE_S, Recording, played, promtool_test
 
 MIN = 60.0
 COSTS = StepCosts(0.02, 1e-4, step_base_s=0.02, step_request_s=1e-3, stall=1.0)

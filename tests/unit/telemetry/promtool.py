@@ -48,7 +48,7 @@ def run(folder: Path, cases: Sequence[Mapping[str, object]]) -> str:
         (folder / name).write_text(text)
     tree = {
         "rule_files": sorted(rule_files()),
-        "evaluation_interval": "15s",
+        "evaluation_interval": "1m",
         "tests": list(cases),
     }
     path = folder / "test.yaml"

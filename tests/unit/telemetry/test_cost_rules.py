@@ -111,7 +111,7 @@ def any_fleet(chance: random.Random) -> list[dict[str, str]]:
 
 
 def test_the_parts_of_any_fleets_cost_are_its_gpus_price_to_the_cent(tmp_path: Path) -> None:
-    cases = [case(any_fleet(random.Random(seed)), [IDENTITY]) for seed in range(30)]
+    cases = [case(any_fleet(random.Random(seed)), [IDENTITY]) for seed in range(15)]
     assert run(tmp_path, cases) == ""
 
 
