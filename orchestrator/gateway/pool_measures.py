@@ -74,6 +74,7 @@ class PoolMeasures:
             gangs = {rank.gang for rank in of_pool}
             self._counted.set(metrics.POOL_GPUS, len(gangs) * pool.gang.gpus, name, pool.role)
             self._peaks(pool, len(gangs) * pool.gang.gpus)
+            self._predict(pool, of_pool)
         events = sum(rank.kv_events for rank in ranks)
         self._counted.set(metrics.KV_RANKS, events, name)
         self._counted.forget(metrics.FEATURE, name)
@@ -101,6 +102,12 @@ class PoolMeasures:
             if told:
                 found[Feature.THINKING_BUDGET] = all(told)
         return found
+
+    def _predict(self, pool: PoolSpec, ranks: Sequence[RankSeen]) -> None:
+        busy = [rank.load.running for rank in ranks if rank.load is not None and rank.load.running]
+        if pool.costs is not None and busy:
+            step_s = pool.costs.step_s(sum(busy) / len(busy), 0.0)
+            self._counted.set(metrics.STEP_PREDICTED, step_s, self._model.name, pool.role)
 
     # --- what spec and perf say ----------------------------------------------------------------
 

@@ -246,6 +246,7 @@ class Monitoring:
     """Prometheus Operator's objects."""
 
     pod_monitor: bool = False
+    telemetry: bool = False  # a container more in each pod: its GPUs, gateways and engines
     interval: str = "15s"
     labels: Mapping[str, str] = field(default_factory=dict)
 

@@ -299,6 +299,10 @@ _EFFICIENCY = (
         "(model, role) group_left () max by (model, role) (r1_pool_step_bytes) / on (model, role) "
         "group_left () (max by (model, role) (r1_pool_peak_bytes_per_second) > 0)",
     ),
+    Recording(  # of the time in which the ranks had something to do
+        "r1:pool_step:seconds",
+        "r1:pool_busy:ratio / (r1:pool_steps:per_second > 0)",
+    ),
     Recording(
         "r1:tokens_per_joule:ratio",
         'sum(r1:output_tokens:per_second) / (sum(r1:gpu_power:watts{source!="recorded"}) > 0)',

@@ -70,6 +70,20 @@ GPUS = Board(
             _NO_KIND,
         ),
         Panel(
+            "A step, measured and predicted",
+            (
+                Query("r1:pool_step:seconds", "{{model}} {{role}} measured"),
+                Query(
+                    "max by (model, role) (r1_pool_step_predicted_seconds)",
+                    "{{model}} {{role}} predicted",
+                ),
+            ),
+            Show.SECONDS,
+            "Measured: busy time over steps. Predicted: by the plan's `costs`, where the spec has "
+            "them, with its error band; context left out.",
+            "No rank has made a step in the last minutes.",
+        ),
+        Panel(
             "Skew between the GPUs of a gang",
             (Query("r1:gang_sm_skew:ratio", "{{gang}}"),),
             Show.RATIO,

@@ -143,6 +143,14 @@ STEP_BYTES = Metric(
     _POOL,
     unit=Unit.BYTES,
 )
+STEP_PREDICTED = Metric(
+    "r1_pool_step_predicted_seconds",
+    Kind.GAUGE,
+    "What the plan's costs predict of one step of a rank with as many requests as the pool's busy "
+    "ranks have now, context left out; none without such costs.",
+    _POOL,
+    unit=Unit.SECONDS,
+)
 
 # --- the gateway's own books ---------------------------------------------------------------------
 
@@ -164,6 +172,6 @@ POOL_METRICS = (
     *(KV_BATCHES, KV_RANKS, FEATURE),
     *(SCALING_TARGET, SCALING_NEEDED, SCALING_DECISIONS),
     *(POOL_GPUS, GPU_PRICE, RANK_HELD, RANK_BUSY, WORK, PAID_TOKENS, REVENUE),
-    *(PEAK_FLOPS, PEAK_BANDWIDTH, TOKEN_FLOPS, STEP_BYTES),
+    *(PEAK_FLOPS, PEAK_BANDWIDTH, TOKEN_FLOPS, STEP_BYTES, STEP_PREDICTED),
     *(USAGE_FAULT, USAGE_LOST, KEY_AGE),
 )

@@ -1,6 +1,7 @@
 """What is measured of a request on its way: each phase once, of the class that it has."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -29,6 +30,7 @@ from orchestrator.spec import (
     PoolSpec,
     ScalingSpec,
     Spec,
+    StepCosts,
     TelemetrySpec,
     ThinkingSpec,
 )
@@ -261,6 +263,16 @@ def test_what_the_spec_knows_of_its_gpus_is_told(counted: Metrics) -> None:
     assert seen["r1_pool_peak_bytes_per_second(decode)"] == 4.8e12
     # 37e9 active parameters, two operations each: DeepSeek-V3 technical report.
     assert seen["r1_model_token_flops()"] == pytest.approx(2 * 37e9, rel=0.03)
+
+
+def test_a_step_is_predicted_where_the_spec_knows_its_costs(counted: Metrics) -> None:
+    costs = StepCosts(0.0, 0.0, step_base_s=0.02, step_request_s=0.001)
+    model = replace(MODEL, pools=(PoolSpec(Role.PREFILL), PoolSpec(Role.DECODE, costs=costs)))
+    pools = PoolMeasures(counted, Spec((model,)), model, Measures(counted, model))
+    pools.look([rank(Role.DECODE, 0, 4), rank(Role.DECODE, 1, 6), rank(Role.DECODE, 2)])
+    seen = values(counted)
+    assert seen["r1_pool_step_predicted_seconds(decode)"] == pytest.approx(0.025)
+    assert "r1_pool_step_predicted_seconds(prefill)" not in seen
 
 
 def test_what_is_charged_is_told_by_class_and_part(counted: Metrics) -> None:
