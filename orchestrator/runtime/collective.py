@@ -41,7 +41,9 @@ def on_this_machine(port: int, backend: str) -> Mapping[str, float]:
 
 
 def on_all_nodes(backend: str) -> Mapping[str, float]:
-    """A process on each node of the cluster, whose driver this is; bytes a second, by address."""
+    """A process on each node with GPUs of the cluster, whose driver this is, or on each of all if
+    none has any; bytes a second, by address.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -59,7 +61,9 @@ def on_all_nodes(backend: str) -> Mapping[str, float]:
         )
         return done.stdout
 
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    computing = [node for node in alive if node["Resources"].get("GPU")]
+    nodes = [node["NodeID"] for node in computing or alive]
     if len(nodes) < 2:
         raise R1ServeError("the cluster has one node", "there is no link to measure")
     places = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
