@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help up cluster e2e-k8s e2e-k8s-operator e2e-k8s-scale test test-layouts test-long check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling drills-streams docs docs-simulator docs-scaling chart format lock venv clients
+.PHONY: help up cluster e2e-k8s e2e-k8s-operator e2e-k8s-scale test test-layouts test-long check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling drills-streams docs docs-simulator docs-scaling chart format lock venv clients boards alerts-day telemetry
 
 help: ## what there is to make
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -84,6 +84,15 @@ e2e-k8s-scale: venv ## gangs on 64 fake GPU hosts under Kueue and the real sched
 
 chart: venv ## write what of the Helm chart is generated: the schema of its values, the profiles, what they render
 	$(BIN)/python -m deploy.chart.write
+
+boards: venv ## look at the boards of a fleet on this machine: docs/boards/*.png, and what vLLM and Ray say
+	$(BIN)/python -m tests.live.boards --out docs/boards --captured tests/unit/telemetry/captured
+
+alerts-day: venv ## a healthy day of a simulated fleet through the alert rules; minutes of one core
+	$(BIN)/python -m tests.sim.alerts_day
+
+telemetry: venv ## write the chart's rules and dashboards, and docs/metrics.md
+	$(BIN)/python -m deploy.telemetry.write
 
 # `make drills-streams RUNS=3 ENGINE=vllm`: real vLLM starts a gang in a minute.
 RUNS := 20

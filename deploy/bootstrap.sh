@@ -45,4 +45,9 @@ if ! ldconfig -p | grep -q libibverbs.so.1 && [ "$(id -u)" = 0 ] && command -v a
     { apt-get update -qq && apt-get install -y -qq libibverbs1 >/dev/null; } ||
         echo "bootstrap: libibverbs1 could not be installed; KV transfer by Mooncake needs it" >&2
 fi
+# Behind the boards of `make up`, and its promtool is what tests of rules run; everything else does without.
+if ! command -v promtool >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus >/dev/null; } ||
+        echo "bootstrap: prometheus could not be installed; boards and tests of rules need it" >&2
+fi
 printf '%s' "$pins" >"$stamp"

@@ -36,7 +36,7 @@ class Rank:
         self.name = name
         self.model = model
         self.engine = FakeEngine(spec, name, author)
-        self.server = ChannelServer(self.engine, name, role)
+        self.server = ChannelServer(self.engine, name, role, look=self.engine.look)
 
     async def start(self) -> Member:
         """Serves its channel from now on."""
@@ -87,14 +87,15 @@ async def gateway_stack(
     logs: Path,
     port: int = 0,
     send_buffer_bytes: int | None = None,
+    gateway_id: str = "gateway-test",
 ) -> AsyncIterator[GatewayStack]:
     """Serves `spec` until the block ends; ready when every rank can be reached.
 
     `send_buffer_bytes` is the system's for each client; None leaves it megabytes.
     """
     written = [open_log("test", logs / name) for name in ("log", "decisions")]
-    models = Models(spec, "gateway-test", tokenizers, *written)
-    tenants = Tenants(spec, "gateway-test", models.metrics, written[0])
+    models = Models(spec, gateway_id, tokenizers, *written)
+    tenants = Tenants(spec, gateway_id, models.metrics, written[0])
     listed = [(rank.model or spec.models[0].name, await rank.start()) for rank in ranks]
 
     def list_pools() -> None:
@@ -133,7 +134,10 @@ async def gateway_stack(
 
 
 def _reached(models: Models) -> int:
-    return sum(sum(roles.values()) for roles in models.ranks().values())
+    """Ranks that can be asked, or were found not to fit the others."""
+    services = [models.served(model).service for model in models.spec.models]
+    refused = sum(bool(each.refused) for service in services for each in service.ranks.listed())
+    return refused + sum(sum(roles.values()) for roles in models.ranks().values())
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -9,6 +9,8 @@ from orchestrator import __version__
 from orchestrator.cli.accuracy import add_accuracy
 from orchestrator.cli.apply import add_apply
 from orchestrator.cli.bench_routing import add_bench
+from orchestrator.cli.dashboards import add_dashboards
+from orchestrator.cli.doctor import add_doctor
 from orchestrator.cli.drain import add_drain
 from orchestrator.cli.drill import add_drill
 from orchestrator.cli.fetch import add_fetch
@@ -18,8 +20,10 @@ from orchestrator.cli.maintain import add_maintain
 from orchestrator.cli.plan import add_plan
 from orchestrator.cli.replay import add_replay
 from orchestrator.cli.simulate import add_simulate
+from orchestrator.cli.telemetry import add_telemetry
 from orchestrator.cli.up import add_up
 from orchestrator.cli.usage import add_usage
+from orchestrator.cli.why import add_why
 from orchestrator.core import R1ServeError, SpecError
 
 
@@ -60,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_replay(commands.add_parser("replay", help="decide again what a log says was decided"))
     add_drill(commands.add_parser("drill", help="break something on purpose, and see who noticed"))
+    add_doctor(commands.add_parser("doctor", help="prove that what is configured is really on"))
+    add_why(commands.add_parser("why", help="why a request went where it went"))
     add_accuracy(commands.add_parser("accuracy", help="how far predictions are from measurements"))
     add_fit(commands.add_parser("fit", help="move the predictions' factors to measurements"))
     _add_checkpoint(
@@ -67,6 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_fetch(commands.add_parser("fetch", help="download a checkpoint before it is needed"))
     add_gateway(commands.add_parser("gateway", help="route to engines that run already"))
+    add_dashboards(commands.add_parser("dashboards", help="the boards, for a Grafana"))
+    add_telemetry(
+        commands.add_parser("telemetry", help="one host's metrics at one port, and the boards")
+    )
     _add_key(commands.add_parser("key", help="make an API key"))
     add_usage(commands.add_parser("usage", help="what tenants have used, by day and model"))
     add_bench(commands.add_parser("bench", help="measure one part, without an engine"))

@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from orchestrator.core import Finish, KvParams, KvSource, TokenIds, TokenLogprob
+from orchestrator.fleet.doctor import Features
 
 LOGPROBS_MAX = 20  # alternatives per token
 
@@ -94,6 +95,7 @@ class Submit(msgspec.Struct, frozen=True, array_like=True):
     cache_salt: str = ""  # KV of different salts is never shared; the empty one is a salt like any
     work_s: float = 0.0  # that the gateway predicts its prefill to take; told to other gateways
     pair: KvPair | None = None  # of a PRODUCE or TRANSFER; a TRANSFER has one or `kv_params`
+    traceparent: str = ""  # of the span that the engine's own are below; empty: it makes none
 
 
 class End(msgspec.Struct, frozen=True, array_like=True):
@@ -130,6 +132,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     grammar: bool = False  # takes grammars and, for models that think, thinking budgets
     kv_events: KvEventSource | None = None  # None: it publishes none
     kv_peer: KvParams | None = None  # where KV is moved between pairs: what its peer must know
+    features: Features | None = None  # None: it does not tell
 
 
 class EngineLoad(msgspec.Struct, frozen=True, array_like=True):

@@ -6,6 +6,7 @@ one token. It lets requests in up to `max_running` and its KV blocks; the others
 
 import asyncio
 import random
+import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from orchestrator.engines.engine import (
     Listener,
     Submit,
 )
+from orchestrator.engines.fake_faults import foreign, shown, step_s, told
+from orchestrator.engines.fake_kv_events import FakeKvEvents
 from orchestrator.engines.fake_prefix import PrefixMemory
 from orchestrator.engines.fake_script import (
     END_OF_SENTENCE,
@@ -34,6 +37,8 @@ from orchestrator.engines.fake_script import (
 )
 from orchestrator.engines.fake_transfer import FakeKvStore
 from orchestrator.engines.kv_reference import kv_fault
+from orchestrator.engines.vitals import vitals_of
+from orchestrator.fleet.doctor import SilentFault, Vitals
 
 # The ids that a model would draw for a submit, up to the end of sentence; a function of nothing but
 # the submit, whose prompt may end in ids that were drawn already.
@@ -76,6 +81,13 @@ class FakeEngine:
         self._author = author
         self._prefixes = PrefixMemory(self._spec.prefix_blocks, self._spec.block_size)
         self._failing = random.Random(f"{self._spec.seed}/fail_requests")
+        self._faults = frozenset(self._spec.faults)
+        self._step_s = step_s(self._spec)
+        self._events: FakeKvEvents | None = None
+        self._moved_tokens = 0  # of prompts, whose KV was pulled
+        self._drafts = 0
+        self._accepted_tokens = 0
+        self._kept_blocks = 0  # handed over and never freed
         self._listener: Listener | None = None
         self._store: FakeKvStore | None = None
         self._open: dict[str, _Request] = {}
@@ -96,8 +108,10 @@ class FakeEngine:
             raise EngineStartError(spec.refuse_start, "start it without refuse_start")
         self._store = FakeKvStore(self._engine_id, spec.kv_hold_s, spec.kv_pull_s)
         await self._store.open(spec.kv_host)
+        if spec.kv_events:
+            self._events = FakeKvEvents(spec.block_size, spec.kv_host, self._faults)
         self._listener = listener
-        return EngineInfo(
+        info = EngineInfo(
             engine="fake 1",
             model=spec.model,
             max_model_len=spec.max_model_len,
@@ -105,7 +119,9 @@ class FakeEngine:
             kv_blocks=spec.kv_blocks,
             grammar=spec.grammar,
             kv_peer=self._store.peer(),
+            kv_events=None if self._events is None else self._events.source,
         )
+        return told(info, spec)
 
     def submit(self, submit: Submit) -> None:
         assert self._store is not None, "start it first"
@@ -117,6 +133,8 @@ class FakeEngine:
             tokens_max = min(tokens_max, 1)
         blocks = -(-(len(submit.prompt_ids) + tokens_max) // spec.block_size)
         failing, fails_after = self._failing.random(), self._failing.randrange(4)
+        if SilentFault.FAILS_ALL in self._faults:
+            failing, fails_after = -1.0, 0
         request = _Request(
             submit=submit,
             cycle=cycle,
@@ -140,13 +158,13 @@ class FakeEngine:
 
     def abort(self, request_id: str) -> None:
         request = self._open.get(request_id)
-        if request is not None:
+        if request is not None and SilentFault.KEEPS_CANCELLED not in self._faults:
             request.aborted = True
             self._step_soon()
 
     def load(self) -> EngineLoad:
         held = 0 if self._store is None else self._store.held_blocks()
-        used = held + sum(request.blocks for request in self._running.values())
+        used = self._kept_blocks + held + sum(request.blocks for request in self._running.values())
         return EngineLoad(
             running=len(self._running),
             waiting=len(self._open) - len(self._running),
@@ -156,6 +174,11 @@ class FakeEngine:
 
     def failure(self) -> str | None:
         return self._failure
+
+    def look(self) -> Vitals:
+        """How it and this machine do, with its faults."""
+        vitals = vitals_of(self.load(), self._failure, self.metrics(), (tempfile.gettempdir(),))
+        return shown(vitals, self._spec)
 
     def metrics(self) -> bytes:
         load = self.load()
@@ -167,9 +190,21 @@ class FakeEngine:
             ("prompt_tokens_total", "counter", self._prompt_tokens),
             ("generation_tokens_total", "counter", self._tokens),
         ]
+        if self._spec.draft_tokens:
+            families += [
+                ("spec_decode_num_drafts_total", "counter", self._drafts),
+                ("spec_decode_num_accepted_tokens_total", "counter", self._accepted_tokens),
+            ]
         lines: list[str] = []
         for name, kind, value in families:
             lines += [f"# TYPE vllm:{name} {kind}", f"vllm:{name}{label} {value}"]
+        lines.append("# TYPE vllm:prompt_tokens_by_source_total counter")
+        for source, count in (
+            ("local_compute", self._prompt_tokens),
+            ("external_kv_transfer", self._moved_tokens),
+        ):
+            labels = f'{{engine="0",model_name="{self._spec.model}",source="{source}"}}'
+            lines.append(f"vllm:prompt_tokens_by_source_total{labels} {count}")
         lines.append("# TYPE vllm:request_success_total counter")
         for finish, count in self._ends.items():
             labels = f'{{engine="0",finished_reason="{finish}",model_name="{self._spec.model}"}}'
@@ -183,10 +218,13 @@ class FakeEngine:
             self._end(request, End(Finish.ABORTED))
         if self._store is not None:
             self._store.close()
+        if self._events is not None:
+            self._events.close()
 
     def _script(self, submit: Submit) -> tuple[tuple[int, ...], int]:
         """What is drawn in turn, round and round, and the index of the first one."""
-        budget = None if self._spec.ignores_budgets else submit.sampling.thinking_budget
+        ignores = self._spec.ignores_budgets or SilentFault.IGNORES_BUDGETS in self._faults
+        budget = None if ignores else submit.sampling.thinking_budget
         if self._author is None:
             cycle, at = recital(self._spec, tuple(submit.prompt_ids))
             if budget is None:
@@ -231,6 +269,11 @@ class FakeEngine:
         if cause:
             self._end(request, End(Finish.FAILED, cause=f"KV transfer: {cause}"))
         else:
+            if SilentFault.DECODE_RECOMPUTES in self._faults:
+                request.cached_tokens = 0
+            if SilentFault.FOREIGN_KV in self._faults:
+                request.cycle = foreign(request.cycle)
+            self._moved_tokens += request.cached_tokens
             self._waiting.append(request)
             self._step_soon()
 
@@ -241,7 +284,7 @@ class FakeEngine:
         loop = asyncio.get_running_loop()
         prefill_tokens = self._let_in()
         self._prompt_tokens += prefill_tokens
-        step_s = self._spec.step_s + prefill_tokens * self._spec.prefill_s_per_token
+        step_s = self._step_s + prefill_tokens * self._spec.prefill_s_per_token
         if not self._running:
             step_s = max(step_s, _BLOCKED_S)
         self._stepping = (
@@ -268,9 +311,15 @@ class FakeEngine:
 
     def _recall(self, request: _Request) -> None:
         submit = request.submit
-        if submit.kv_source is not KvSource.TRANSFER:
-            request.cached_tokens = self._prefixes.hit(submit.cache_salt, submit.prompt_ids)
-        self._prefixes.learn(submit.cache_salt, submit.prompt_ids)
+        salt = "" if SilentFault.SHARES_SALTS in self._faults else submit.cache_salt
+        finds = SilentFault.NO_PREFIX_CACHE not in self._faults
+        if submit.kv_source is not KvSource.TRANSFER and finds:
+            request.cached_tokens = self._prefixes.hit(salt, submit.prompt_ids)
+        learnt = self._prefixes.learn(salt, submit.prompt_ids)
+        if self._events is not None:
+            if learnt.cleared:
+                self._events.cleared()
+            self._events.stored(submit.cache_salt, submit.prompt_ids, learnt.first)
 
     def _step(self) -> None:
         self._stepping = None
@@ -291,6 +340,9 @@ class FakeEngine:
         if request.fails_after == request.tokens:
             self._end(request, End(Finish.FAILED, cause="a scripted fault"))
             return
+        if SilentFault.ANSWERS_NOTHING in self._faults:
+            self._end(request, self._finished(request, Finish.STOP))
+            return
         token = request.cycle[request.at]
         request.at = (request.at + 1) % len(request.cycle)
         sampling = request.submit.sampling
@@ -301,10 +353,19 @@ class FakeEngine:
             return
         request.tokens += 1
         self._tokens += 1
+        self._draft()
         logprobs = () if sampling.logprobs is None else (fake_logprob(token, sampling.logprobs),)
         self._listener.on_tokens(request.submit.request_id, [token], logprobs)
         if request.tokens >= request.tokens_max:
             self._end(request, self._finished(request, Finish.LENGTH))
+
+    def _draft(self) -> None:
+        """Three of four drafts are taken, as far as anybody counts; tokens come one by one."""
+        if not self._spec.draft_tokens or SilentFault.NO_DRAFTS in self._faults:
+            return
+        self._drafts += 1
+        if SilentFault.DRAFTS_REJECTED not in self._faults and self._drafts % 4:
+            self._accepted_tokens += self._spec.draft_tokens
 
     def _finished(self, request: _Request, finish: Finish) -> End:
         params: KvParams | None = None
@@ -312,6 +373,8 @@ class FakeEngine:
         if submit.kv_source is KvSource.PRODUCE:
             assert self._store is not None
             params = self._store.hold(submit, request.blocks)
+            if SilentFault.KEEPS_BLOCKS in self._faults:
+                self._kept_blocks += request.blocks
         return End(finish, request.cached_tokens, params)
 
     def _end(self, request: _Request, end: End) -> None:
@@ -333,6 +396,8 @@ class FakeEngine:
                 self._halt()
                 for request in list(self._open.values()):
                     self._end(request, End(Finish.FAILED, cause=self._failure))
+            return False
+        if SilentFault.HANGS in self._faults:
             return False
         return spec.hang_after_tokens is None or self._tokens < spec.hang_after_tokens
 

@@ -1,8 +1,17 @@
 """What the fake engine remembers of the prompts it has computed: full blocks, apart by salt."""
 
+from typing import NamedTuple
+
 from orchestrator.core import TokenIds
 
 _Node = int
+
+
+class Learnt(NamedTuple):
+    """What is new of a prompt: its full blocks from the `first` on."""
+
+    first: int
+    cleared: bool = False  # all others were forgotten before
 
 
 class PrefixMemory:
@@ -28,14 +37,16 @@ class PrefixMemory:
             blocks += node is not None
         return blocks * self._block_size
 
-    def learn(self, salt: str, prompt_ids: TokenIds) -> None:
+    def learn(self, salt: str, prompt_ids: TokenIds) -> Learnt:
         """Remembers the full blocks of a prompt that is computed now."""
         blocks = len(prompt_ids) // self._block_size
         if blocks > self._blocks_max:
-            return
-        if len(self._children) + blocks > self._blocks_max:
+            return Learnt(blocks)
+        cleared = len(self._children) + blocks > self._blocks_max
+        if cleared:
             self._roots.clear()
             self._children.clear()
+        first = blocks  # the first one that is new
         node = self._roots.get(salt)
         if node is None:
             node = self._roots[salt] = self._new()
@@ -44,7 +55,9 @@ class PrefixMemory:
             child = self._children.get(key)
             if child is None:
                 child = self._children[key] = self._new()
+                first = min(first, number)
             node = child
+        return Learnt(first, cleared)
 
     def _block(self, prompt_ids: TokenIds, number: int) -> bytes:
         ids = prompt_ids[number * self._block_size : (number + 1) * self._block_size]

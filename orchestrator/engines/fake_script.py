@@ -6,6 +6,7 @@ import msgspec
 
 from orchestrator.core import TokenLogprob
 from orchestrator.engines.engine import GrammarKind, Sampling
+from orchestrator.fleet.doctor import SilentFault
 
 VOCABULARY = 129280  # DeepSeek-V3 inference/configs/config_671B.json, vocab_size
 END_OF_SENTENCE = 1  # this and the ids below: deepseek-ai/DeepSeek-R1 tokenizer.json
@@ -47,6 +48,11 @@ class FakeEngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_running: int = 256
     max_waiting: int = 4096  # a submit above it ends FAILED
 
+    kv_events: bool = False  # publishes what it remembers of prompts
+    draft_tokens: int = 0  # that MTP proposes at each step; most are taken
+    all2all: str = ""  # how experts would exchange tokens
+    link_bytes_per_s: float | None = None  # what a collective would have been measured at
+
     start_s: float = 0.0
     step_s: float = 0.02
     prefill_s_per_token: float = 0.00002  # added to the step that admits the prompt
@@ -60,6 +66,7 @@ class FakeEngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     hang_after_tokens: int | None = None  # no more steps, and says nothing
     fail_requests: float = 0.0  # fraction that ends FAILED within the first tokens
     ignores_budgets: bool = False  # thoughts go on beyond their budgets
+    faults: tuple[SilentFault, ...] = ()  # that nobody is told of
     grammar: bool = True  # takes grammars and thinking budgets; otherwise refuses them
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
-"""A tiny HTTP/1.0 responder: `GET /metrics` and `GET /health` of one engine process."""
+"""A tiny HTTP/1.0 responder: `GET /metrics` and `GET /health` of one process of ours."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 from typing_extensions import override
@@ -10,13 +10,17 @@ _REQUEST_BYTES_MAX = 8192
 _REQUEST_S_MAX = 5.0
 
 Health = Callable[[], str | None]
+Pieces = Callable[[], Iterator[bytes]]
 
 
 class MetricsResponder(asyncio.Protocol):
-    """Answers one request and closes. `health` returns why the engine cannot serve, or None."""
+    """Answers one request and closes. `health` returns why the process cannot serve, or None.
 
-    def __init__(self, metrics: Callable[[], bytes], health: Health) -> None:
-        self._metrics = metrics
+    Of the metrics a piece is made and sent in each turn of the loop, since streams share it.
+    """
+
+    def __init__(self, pieces: Pieces, health: Health) -> None:
+        self._pieces = pieces
         self._health = health
         self._transport: asyncio.Transport | None = None
         self._received = b""
@@ -48,20 +52,36 @@ class MetricsResponder(asyncio.Protocol):
         if method != b"GET":
             self._answer(405, b"only GET\n")
         elif path == b"/metrics":
-            self._answer(200, self._metrics())
+            self._head(200)
+            self._send(self._pieces())
         elif path == b"/health":
             cause = self._health()
             self._answer(200 if cause is None else 503, f"{cause or 'ok'}\n".encode())
         else:
             self._answer(404, b"there are /metrics and /health\n")
 
+    def _send(self, pieces: Iterator[bytes]) -> None:
+        """The next piece now, the others in later turns."""
+        assert self._transport is not None
+        if self._transport.is_closing():
+            return
+        piece = next(pieces, None)
+        if piece is None:
+            self._transport.close()
+            return
+        self._transport.write(piece)
+        asyncio.get_running_loop().call_soon(self._send, pieces)
+
     def _answer(self, status: int, body: bytes) -> None:
         assert self._transport is not None
-        head = (
-            f"HTTP/1.0 {status} {'OK' if status == 200 else 'Error'}\r\n"
-            "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
-            f"Content-Length: {len(body)}\r\n"
-            "Connection: close\r\n\r\n"
-        )
-        self._transport.write(head.encode() + body)
+        self._head(status, f"Content-Length: {len(body)}\r\n")
+        self._transport.write(body)
         self._transport.close()
+
+    def _head(self, status: int, more: str = "") -> None:
+        assert self._transport is not None
+        self._transport.write(
+            f"HTTP/1.0 {status} {'OK' if status == 200 else 'Error'}\r\n"
+            f"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n{more}"
+            "Connection: close\r\n\r\n".encode()
+        )

@@ -19,7 +19,7 @@ _OF_KV = (
 
 def pairing_fault(prefill: Sequence[str], decode: Sequence[str]) -> str | None:
     """Which setting of the two pools' engine args differs that must not, or None."""
-    told = (_settings(prefill), _settings(decode))
+    told = (settings(prefill), settings(decode))
     for flag in _OF_KV:
         here, there = (settings.get(flag) for settings in told)
         if here != there:
@@ -28,8 +28,8 @@ def pairing_fault(prefill: Sequence[str], decode: Sequence[str]) -> str | None:
     return None
 
 
-def _settings(args: Sequence[str]) -> dict[str, str]:
-    """The last value of each flag; JSON in one spelling."""
+def settings(args: Sequence[str]) -> dict[str, str]:
+    """The last value of each long flag, with hyphens in its name; JSON in one spelling."""
     found: dict[str, str] = {}
     for at, arg in enumerate(args):
         if not arg.startswith("--"):

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 import msgspec
 import uvloop
@@ -34,6 +34,7 @@ from orchestrator.engines.engine import Engine, EngineInfo
 from orchestrator.engines.fake_engine import Author, FakeEngine
 from orchestrator.engines.fake_script import FakeEngineSpec
 from orchestrator.engines.metrics_http import MetricsResponder
+from orchestrator.fleet.doctor import Vitals
 from orchestrator.spec import Source, source_of
 
 Result = TypeVar("Result")
@@ -216,7 +217,9 @@ async def _serve(options: ServerOptions, report: Report, stop: _Stop) -> None:
     if weights_bytes is None:
         return
     engine = _engine(options, report)
-    server = ChannelServer(engine, options.engine_id, options.role, token=options.token)
+    server = ChannelServer(
+        engine, options.engine_id, options.role, token=options.token, look=engine.look
+    )
     sock = _bind(options.listen)  # before minutes of loading, and without accepting yet
     responder, metrics = None, ""
     if options.metrics is not None:
@@ -269,7 +272,7 @@ async def _serve_metrics(
         return engine.failure() if server.address else "the engine is starting"
 
     responder = await asyncio.get_running_loop().create_server(
-        lambda: MetricsResponder(engine.metrics, health), sock=sock
+        lambda: MetricsResponder(lambda: iter((engine.metrics(),)), health), sock=sock
     )
     return responder, name_of(sock)
 
@@ -313,7 +316,15 @@ def _prepare(options: ServerOptions, report: Report) -> int:
     return check_checkpoint(Path(path))
 
 
-def _engine(options: ServerOptions, report: Report) -> Engine:
+class _Engine(Engine, Protocol):
+    """One that runs in this process."""
+
+    def look(self) -> Vitals:
+        """How it and its node do."""
+        ...
+
+
+def _engine(options: ServerOptions, report: Report) -> _Engine:
     if options.engine == "fake":
         return FakeEngine(options.fake, options.engine_id, _author(options.fake_author))
     try:

@@ -6,7 +6,9 @@ module imports vLLM, which takes seconds.
 
 import asyncio
 import multiprocessing
+import os
 import socket
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Callable
@@ -48,12 +50,14 @@ from orchestrator.engines.kv_connector import MOONCAKE
 from orchestrator.engines.kv_reference import reference_fault
 from orchestrator.engines.start_phases import phase_of
 from orchestrator.engines.stderr_tail import StderrTail
+from orchestrator.engines.vitals import vitals_of
 from orchestrator.engines.vllm_requests import (
     grammar_fault,
     prompt_fault,
     sampling_params,
     token_logprobs,
 )
+from orchestrator.fleet.doctor import Features, Vitals
 
 _GRAMMAR_BACKEND = "xgrammar"  # whose structural tags `GrammarKind` means
 SUPPORTED_VLLM = ("0.32",)  # releases whose interfaces this file was checked against
@@ -122,6 +126,7 @@ class VllmEngine:
             grammar=self._grammar,
             kv_events=_kv_event_source(llm),
             kv_peer=await _in_thread(partial(_kv_peer, config)),
+            features=_features(config),
         )
 
     def submit(self, submit: Submit) -> None:
@@ -148,6 +153,11 @@ class VllmEngine:
             return None
         reason = self._tail.reason() if self._tail is not None else None
         return f"vLLM's engine core died: {reason or 'a process of it was ended from outside'}"
+
+    def look(self) -> Vitals:
+        """How it and its node do."""
+        folders = (tempfile.gettempdir(), os.getcwd())
+        return vitals_of(self.load(), self.failure(), self.metrics(), folders)
 
     def metrics(self) -> bytes:
         text: bytes = generate_latest(get_prometheus_registry())
@@ -224,7 +234,8 @@ class VllmEngine:
         params = sampling_params(submit)
         kv_params: KvParams | None = None
         begun = False
-        async for output in llm.generate(prompt, params, submit.request_id):
+        trace = {"traceparent": submit.traceparent} if submit.traceparent else None
+        async for output in llm.generate(prompt, params, submit.request_id, trace_headers=trace):
             completion = output.outputs[0]
             ids = list(completion.token_ids)
             kv_params = output.kv_transfer_params or kv_params
@@ -369,6 +380,19 @@ def _kv_event_source(llm: AsyncLLM) -> KvEventSource | None:
         topic=events.topic,
         hash_algorithm=algorithm,
         hash_seed=resolve_none_hash_seed(get_hash_fn_by_name(algorithm)),
+    )
+
+
+def _features(config: VllmConfig) -> Features:
+    """What vLLM has made of its flags, which may be less than they say."""
+    transfer, speculative = config.kv_transfer_config, config.speculative_config
+    parallel, cache = config.parallel_config, config.cache_config
+    return Features(
+        kv_connector="" if transfer is None else transfer.kv_connector or "",
+        kv_dtype=str(cache.cache_dtype),
+        all2all=parallel.all2all_backend if parallel.enable_expert_parallel else "",
+        draft_tokens=0 if speculative is None else speculative.num_speculative_tokens,
+        prefix_cache=bool(cache.enable_prefix_caching),
     )
 
 

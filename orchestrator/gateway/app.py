@@ -1,9 +1,10 @@
 """The gateway's HTTP routes."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -13,14 +14,19 @@ from starlette.routing import BaseRoute, Route
 from orchestrator.gateway.account import AccountApi
 from orchestrator.gateway.anthropic import ANTHROPIC, ANTHROPIC_PREFIX, Messages
 from orchestrator.gateway.chat import Chat
+from orchestrator.gateway.doctor import Doctor
 from orchestrator.gateway.endpoint import Endpoint
 from orchestrator.gateway.errors import ApiError, server_error
 from orchestrator.gateway.fim import Fim
 from orchestrator.gateway.http import DEEPSEEK
+from orchestrator.gateway.metrics_endpoint import announced_metrics
 from orchestrator.gateway.models import Models
 from orchestrator.gateway.openapi import document
+from orchestrator.gateway.operator_api import operator_routes
 from orchestrator.gateway.page import page_routes
 from orchestrator.gateway.tenants import Tenants
+from orchestrator.telemetry import CONTENT_TYPE, Metrics
+from orchestrator.telemetry.targets import FOLDER
 
 
 def build_app(models: Models, tenants: Tenants, on_start: Callable[[], None]) -> Starlette:
@@ -30,13 +36,18 @@ def build_app(models: Models, tenants: Tenants, on_start: Callable[[], None]) ->
     `/beta` takes all that `/v1` takes.
     """
 
+    doctor = Doctor(models)
+
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await models.start()
         for task in tenants.tasks():
             models.supervisor.spawn(task)
+        models.supervisor.spawn(doctor.keep())
         on_start()
-        yield
+        targets = Path(models.spec.log_dir, FOLDER)
+        async with announced_metrics(models.metrics, models.gateway_id, targets):
+            yield
         await models.stop()
         tenants.stop()
 
@@ -47,7 +58,7 @@ def build_app(models: Models, tenants: Tenants, on_start: Callable[[], None]) ->
         return JSONResponse(state, status_code=200 if ready else 503)
 
     async def exposition(_: Request) -> Response:
-        return Response(models.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+        return Response(await exposition_of(models.metrics), media_type=CONTENT_TYPE)
 
     openapi = document(models.names)
 
@@ -61,6 +72,7 @@ def build_app(models: Models, tenants: Tenants, on_start: Callable[[], None]) ->
             Route("/openapi.json", describe),
             *_api_routes(models, tenants),
             *_anthropic_routes(models, tenants),
+            *operator_routes(models, tenants, doctor),
             *page_routes(),
         ],
         lifespan=lifespan,
@@ -69,6 +81,15 @@ def build_app(models: Models, tenants: Tenants, on_start: Callable[[], None]) ->
     # The redirect would go to whatever host the request names, in plain HTTP, with the key.
     app.router.redirect_slashes = False
     return app
+
+
+async def exposition_of(counted: Metrics) -> bytes:
+    """The metrics' text; the loop turns behind each of them, for streams do not wait."""
+    pieces = []
+    for piece in counted.pieces():
+        pieces.append(piece)
+        await asyncio.sleep(0)
+    return b"".join(pieces)
 
 
 def _api_routes(models: Models, tenants: Tenants) -> list[BaseRoute]:

@@ -19,14 +19,18 @@ from orchestrator.engines import Sampling
 from orchestrator.gateway.direct import direct_body
 from orchestrator.gateway.errors import ApiError
 from orchestrator.gateway.http import DEEPSEEK, Dialect, header, read_body, send_body, send_error
+from orchestrator.gateway.measures import Times
 from orchestrator.gateway.models import Models, Served
 from orchestrator.gateway.relay import Call, Headers, relay
 from orchestrator.gateway.tenants import Bill, Tenants
+from orchestrator.gateway.tracing import root_of
 from orchestrator.gateway.wire import Reply, ReplyHead
 from orchestrator.spec import PrefixSharing
 from orchestrator.telemetry import metrics
+from orchestrator.telemetry.metrics.labels import Stage
 
 _SESSION = b"x-session-id"
+_TRACEPARENT = b"traceparent"
 _SESSION_BYTES_MAX = 128
 _LONG_BODY_BYTES = 2 << 10  # from here on encoding would hold up other streams for over 1 ms
 
@@ -87,6 +91,7 @@ class Endpoint:
         body = await read_body(receive, self._models.spec.gateway.max_body_bytes)
         if body is None:
             return
+        came_at = _now()
         prepared = body if isinstance(body, ApiError) else await self._prepare(body)
         if isinstance(prepared, ApiError):
             await self._refuse(send, prepared)
@@ -106,7 +111,12 @@ class Endpoint:
             return
         outcome = "cancelled"
         try:
-            call = self._open(prepared, bill, _session(tenant, scope))
+            ready_at = _now()
+            trace = self._trace(bill, scope) if self._models.traces else ""
+            call = self._open(prepared, bill, _session(tenant, scope), came_at, trace)
+            counted = self._models.metrics
+            counted.observe(metrics.STAGE, ready_at - came_at, Stage.PREPARE)
+            counted.observe(metrics.STAGE, _now() - ready_at, Stage.OPEN)
             call.direct = direct_body(scope)
             bill.follow = call.used
             outcome = await relay(call, receive, send)
@@ -114,13 +124,19 @@ class Endpoint:
             self._tenants.close(bill, outcome)
 
     async def _refuse(self, send: Send, error: ApiError) -> None:
-        self._models.metrics.count(metrics.REQUESTS, 1, "", f"error_{error.status}")
+        self._models.metrics.count(metrics.REQUESTS, 1, "", "", f"error_{error.status}")
         await send_error(send, error, self._dialect)
 
-    def _open(self, prepared: Prepared, bill: Bill, session: str) -> Call:
+    def _trace(self, bill: Bill, scope: Scope) -> str:
+        share = self._models.spec.tracing.share
+        return root_of(bill.request_id, header(scope, _TRACEPARENT), share)
+
+    def _open(
+        self, prepared: Prepared, bill: Bill, session: str, came_at: float, trace: str
+    ) -> Call:
         spec, prompt = self._models.spec, prepared.prompt
         tenant = self._tenants.of(bill.tenant)
-        now = asyncio.get_running_loop().time()
+        now = _now()
         request = Request(
             RequestId(bill.request_id),
             len(prompt.ids),
@@ -143,6 +159,7 @@ class Endpoint:
             _salt(sharing, bill.tenant, prepared.user_id),
             _pin_ids(prepared),
             _thought_limit(prepared, budget),
+            trace,
         )
         head = ReplyHead(
             request.request_id,
@@ -155,7 +172,7 @@ class Endpoint:
             passage,
             prepared.splitter,
             prepared.reply(head),
-            now,
+            Times(came_at),
             spec.gateway.keep_alive_s,
             spec.gateway.client_stall_s,
             self._dialect,
@@ -197,6 +214,10 @@ def _pin_ids(prepared: Prepared) -> frozenset[int] | None:
     control = prepared.served.tokenizer.control
     ids = (control.end_think, control.tool_calls)
     return frozenset(id_ for id_ in ids if id_ is not None)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _session(tenant: str, scope: Scope) -> str:

@@ -1,8 +1,11 @@
 """Every model that a gateway serves: its public names, its tokenizer, the service behind it."""
 
+import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
@@ -11,10 +14,13 @@ from orchestrator.core import Role, SpecError
 from orchestrator.fleet.drill import Disturbance
 from orchestrator.gateway.network import Member
 from orchestrator.gateway.service import Service
+from orchestrator.gateway.story import Story
 from orchestrator.gateway.supervisor import Supervisor
+from orchestrator.gateway.tracing import spans_of
 from orchestrator.scaling import Observation
 from orchestrator.spec import EngineKind, ModelSpec, SourceKind, Spec, public_names, source_of
 from orchestrator.telemetry import Log, Metrics
+from orchestrator.telemetry.spans import SpanSink, open_spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +85,14 @@ class Models:
         decisions: Log,
     ) -> None:
         self.spec = spec
+        self.gateway_id = gateway_id
         self.names = public_names(spec.models)
         self.metrics = Metrics()
         self.supervisor = Supervisor()
-        self._log = log
+        self.log = log
+        self._spans: SpanSink | None = None
+        if spec.tracing.endpoint is not None:
+            self._spans = open_spans(spec.tracing.endpoint, gateway_id)
         self._served = {
             model.name: Served(
                 model,
@@ -104,9 +114,11 @@ class Models:
     async def start(self) -> None:
         """Returns when requests can be opened; ranks come and go with `update_pool`."""
         await self.supervisor.start()
+        if self._spans is not None:
+            self.trace_to(self._spans)
         for served in self._served.values():
             served.service.start()
-            self._log.info(
+            self.log.info(
                 "model_served",
                 model=served.spec.name,
                 licence=served.spec.profile.licence,
@@ -116,6 +128,23 @@ class Models:
     async def stop(self) -> None:
         """Ends every channel; open requests end as failed."""
         await self.supervisor.stop()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
+
+    def trace_to(self, spans: SpanSink) -> None:
+        """From now on spans of requests that are sampled go there."""
+        self._spans = spans
+        for served in self._served.values():
+            served.service.on_traced = partial(self._traced, spans, served.spec.name)
+
+    @property
+    def traces(self) -> bool:
+        """Whether spans go anywhere."""
+        return self._spans is not None
+
+    def _traced(self, spans: SpanSink, model: str, story: Story) -> None:
+        wall_ns = int(datetime.now(UTC).timestamp() * 1e9)
+        spans.send(spans_of(story, model, wall_ns, asyncio.get_running_loop().time()))
 
     def served(self, model: ModelSpec) -> Served:
         """The one that serves the model."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from orchestrator.admission import Shed
 from orchestrator.core import RankId, Request, TokenIds, TokenLogprob
 from orchestrator.engines import Sampling
+from orchestrator.gateway.story import Story
 from orchestrator.handoff import Finished, Handoff
 from orchestrator.routing import Decision, Prompt
 
@@ -37,6 +38,7 @@ class Passage:
         self.finished: Finished | None = None
         self.shed: Shed | None = None
         self.gone = False  # the client has left
+        self.story: Story | None = None  # None: nobody will ask
         self.attempts: dict[int, tuple[str, str]] = {}  # attempt -> (rank id, submission id)
         self.prompt: Prompt | None = None  # as it was last routed, with what had been emitted
         self.decisions: dict[RankId, Decision] = {}  # routing's last one for each rank

@@ -5,7 +5,6 @@ import socket
 from collections.abc import Sequence
 
 import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from orchestrator.core import EngineStartError, RankId
 from orchestrator.engines.http import Pool, cache_config, read_metrics
@@ -13,7 +12,7 @@ from orchestrator.gateway.client_connection import ClientConnection, Clients
 from orchestrator.gateway.proxy import Proxy, ProxyLimits
 from orchestrator.gateway.request_reader import Request
 from orchestrator.routing import Router, StepCosts, same_costs
-from orchestrator.telemetry import Log, Metrics
+from orchestrator.telemetry import CONTENT_TYPE, Log, Metrics
 
 LOOK_S = 2.0  # between two looks at engines that do not answer
 EXPIRE_S = 1.0  # between two looks at clients that take too long
@@ -80,7 +79,7 @@ class Passthrough:
                 body = {"ready": reached > 0, "engines": len(self._servers), "reached": reached}
                 client.answer(200 if reached else 503, msgspec.json.encode(body))
             case b"/metrics":
-                client.answer(200, self._metrics.exposition(), CONTENT_TYPE_LATEST)
+                client.answer(200, self._metrics.exposition(), CONTENT_TYPE)
             case _:
                 self._proxy.on_request(client, request)
 

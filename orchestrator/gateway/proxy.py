@@ -108,7 +108,7 @@ class Proxy:
         """The first of its answer has come."""
         now = self._loop.time()
         self._router.first_token(passage.submission, now)
-        self._metrics.observe(metrics.TTFT, now - passage.sent_at, "")
+        self._metrics.observe(metrics.TTFT, now - passage.sent_at, "", "")
 
     def ended(self, passage: "_Passage") -> None:
         """It is over at its engine, whatever the way."""

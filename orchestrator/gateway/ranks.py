@@ -16,7 +16,9 @@ from orchestrator.engines import (
     TokenSink,
 )
 from orchestrator.engines.kv_events import HashMismatchError, KvHashing, check_hashing
+from orchestrator.fleet.doctor import EventsSeen
 from orchestrator.gateway.network import Channel, Events, Member, Network
+from orchestrator.gateway.pool_measures import RankSeen
 from orchestrator.gateway.supervisor import Supervisor
 from orchestrator.handoff import Word
 from orchestrator.telemetry import Log
@@ -31,9 +33,19 @@ class _Rank:
     channel: Channel
     listed: bool = True  # an unlisted rank drains: nothing new goes there
     joined: bool = False  # routing knows it
-    refused: bool = False  # it does not fit the others, and gets nothing
+    refused: str = ""  # why it does not fit the others, and gets nothing
     load: EngineLoad | None = None  # the last that routing was told
     events: Events | None = None
+    events_fault: str = ""  # what was last wrong with them
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A rank as the fleet lists it, and how this gateway gets on with it."""
+
+    member: Member
+    refused: str
+    events: EventsSeen | None
 
 
 class Ranks:
@@ -113,6 +125,21 @@ class Ranks:
                 others = rank.channel.others
                 router.ledger.reported(rank_id, load.running, load.waiting, now, others)
 
+    def seen(self) -> list[RankSeen]:
+        """The ranks that are open, as they are now, whoever may be sent there."""
+        return [
+            RankSeen(
+                rank_id,
+                rank.member.role,
+                rank.member.engine_id,
+                rank.channel.load,
+                rank.channel.info,
+                self.router.index.fed(rank_id),
+            )
+            for rank_id, rank in self._ranks.items()
+            if rank.joined and rank.channel.state is ChannelState.OPEN
+        ]
+
     def drains(self) -> dict[RankId, float]:
         """The ranks that drain, and when what runs there is to be moved."""
         return {
@@ -158,6 +185,30 @@ class Ranks:
                 found["lost"] += events.stream.counts.lost
                 found["malformed"] += events.malformed
         return found
+
+    def listed(self) -> list[Listed]:
+        """Every rank that the fleet lists, whether it is reached or not."""
+        return [
+            Listed(rank.member, rank.refused, self._events_of(rank))
+            for rank in self._ranks.values()
+            if rank.listed
+        ]
+
+    def _events_of(self, rank: _Rank) -> EventsSeen | None:
+        if rank.events is None or self._router is None:
+            return None
+        followed = self._router.index.fed(rank.member.rank_id)
+        fault = "" if followed else rank.events_fault or "its events are not followed"
+        return EventsSeen(rank.events.stream.counts.lost, fault)
+
+    def indexed_tokens(self, rank_id: RankId, prompt: routing.Prompt) -> int | None:
+        """How much of the prompt the rank's KV events say that it holds; None without events."""
+        if self._router is None or not self._router.index.fed(rank_id):
+            return None
+        block = self._router.index.block_tokens
+        keys = routing.prompt_keys(prompt.ids, block, prompt.salt)
+        blocks = self._router.index.hits(keys).sure.get(rank_id, 0)
+        return min(blocks, (len(prompt.ids) - 1) // block) * block
 
     def decide(
         self,
@@ -227,7 +278,7 @@ class Ranks:
         try:
             check_hashing(rank.member.rank_id, self._hashing or found, found)
         except HashMismatchError as error:
-            rank.refused = True
+            rank.refused = error.cause
             self._log.error("rank_refused", rank_id=rank.member.rank_id, cause=str(error))
             return
         if self._hashing is None or not self._hashing.algorithm:
@@ -253,11 +304,13 @@ class Ranks:
                 info,
                 found,
                 self._router,
-                lambda cause: self._log.warning(
-                    "kv_events_fault", rank_id=member.rank_id, cause=cause
-                ),
+                lambda cause: self._events_fault(rank, cause),
             )
             self._supervisor.spawn(rank.events.run())
+
+    def _events_fault(self, rank: _Rank, cause: str) -> None:
+        rank.events_fault = cause
+        self._log.warning("kv_events_fault", rank_id=rank.member.rank_id, cause=cause)
 
     def _first_token(self, request_id: str) -> None:
         self.router.first_token(request_id, self._now())
@@ -296,9 +349,9 @@ class _Booked:
         self.on_tokens = self._first
 
     def _first(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
-        self.on_tokens = self._sink.on_tokens  # for all that follow, at no cost
         self._ranks._first_token(self._request_id)
         self._sink.on_tokens(ids, logprobs)
+        self.on_tokens = self._sink.on_tokens  # for all that follow, at no cost
 
     def on_end(self, end: End) -> None:
         self._ranks._release(self._rank, self._request_id, end)

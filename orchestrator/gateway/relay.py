@@ -12,10 +12,12 @@ from orchestrator.core import Finish, TokenCounts, TokenLogprob
 from orchestrator.gateway.direct import DirectBody
 from orchestrator.gateway.errors import ApiError, bad_request, overloaded, rate_limited
 from orchestrator.gateway.http import DEEPSEEK, Dialect, response_start, send_error
+from orchestrator.gateway.measures import Times
 from orchestrator.gateway.models import Served
 from orchestrator.gateway.passage import Passage
 from orchestrator.gateway.wire import Reply, ScoredToken, Usage, finish_reason
 from orchestrator.telemetry import metrics
+from orchestrator.telemetry.registry import Observed
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -28,7 +30,7 @@ class Call:
     passage: Passage
     splitter: AnySplitter
     reply: Reply
-    arrived_at: float
+    times: Times
     keep_alive_s: float
     stall_s: float
     dialect: Dialect = DEEPSEEK
@@ -43,6 +45,8 @@ class Call:
     sending: bool = False  # a `send` is under way
     fault: Exception | None = None  # of ours, met in `_tap`
     heard_at: float = 0.0  # when bytes last went to the client
+    gaps: Observed | None = None  # of this stream's tokens; None: not measured
+    in_thought: bool = False  # the client has had tokens, and none of the answer
     answer: list[str] = field(default_factory=list)  # kept only if it must be JSON
     unsent: list[ScoredToken] = field(default_factory=list)  # whose text has not come out yet
     outcome: str = "cancelled"  # how it ended, for the metrics and the journal
@@ -112,7 +116,6 @@ async def _relay(call: Call, send: Send) -> str:
     is what that declines, and the end.
     """
     passage, splitter = call.passage, call.splitter
-    first = True
     call.heard_at = _now()
     while True:
         await passage.wait(call.heard_at + call.keep_alive_s)
@@ -124,12 +127,11 @@ async def _relay(call: Call, send: Send) -> str:
             await _send(call, send, call.reply.keep_alive)
         logprobs = passage.take_logprobs() if call.scored else ()
         ids = passage.take()
-        if ids and first:
-            first = False
-            waited_s = _now() - call.arrived_at
-            call.served.service.metrics.observe(metrics.TTFT, waited_s, call.served.spec.name)
+        if ids and not call.times.first_at:
+            _first(call, len(ids))
         if ids:
             data = _scored(call, ids, logprobs) if call.scored else _push(call, splitter.push(ids))
+            _answers(call, _now())
             if data:
                 await _send(call, send, data)
                 passage.tap(lambda ids: _tap(call, ids))
@@ -149,13 +151,41 @@ def _tap(call: Call, ids: list[int]) -> bool:
     try:
         if data := _push(call, splitter.push(ids)):
             direct.write(data)
-            call.heard_at = _now()
+            heard(call, splitter, _now())
     except Exception as fault:  # noqa: BLE001 - it is this request's; the caller's is a whole rank
         call.fault = fault
         call.passage.wake()
     if _over(splitter):
         call.passage.wake()
     return True
+
+
+def _first(call: Call, tokens: int) -> None:
+    times, measures = call.times, call.served.service.measures
+    times.first_at, times.first_tokens = _now(), tokens
+    measures.first(call.passage.request, times.first_at - times.arrived_at)
+    call.gaps = measures.gaps(call.passage.request)
+    call.in_thought = call.thinks and not call.splitter.answering
+
+
+def heard(call: Call, splitter: AnySplitter, now: float) -> None:
+    """Bytes have gone to the client: all that telemetry does for each token."""
+    if call.gaps is not None:
+        call.gaps.add(now - call.heard_at)
+    call.heard_at = now
+    # Asking `answering` takes longer than all the rest: only of who has more than a thought.
+    if call.in_thought and splitter.completion_tokens != splitter.reasoning_tokens:
+        _answers(call, now)
+
+
+def _answers(call: Call, now: float) -> None:
+    """The thought may have ended."""
+    if not call.in_thought or not call.splitter.answering:
+        return
+    call.in_thought = False
+    call.times.answer_at = now
+    waited_s = now - call.times.arrived_at
+    call.served.service.measures.answered(call.passage.request, waited_s)
 
 
 def _over(splitter: AnySplitter) -> bool:
@@ -271,12 +301,11 @@ def _shed_error(reason: AdmissionReason, retry_after_s: int | None) -> ApiError:
 
 
 def _count(call: Call) -> None:
-    counted, splitter, name = call.served.service.metrics, call.splitter, call.served.spec.name
-    counted.count(metrics.REQUESTS, 1, name, call.outcome)
-    counted.count(metrics.TOKENS, splitter.reasoning_tokens, name, "reasoning")
-    answer = splitter.completion_tokens - splitter.reasoning_tokens
-    counted.count(metrics.TOKENS, answer, name, "answer")
-    counted.observe(metrics.E2E, _now() - call.arrived_at, name)
+    reasoning = call.splitter.reasoning_tokens
+    answer = call.splitter.completion_tokens - reasoning
+    klass = call.passage.request.klass
+    measures = call.served.service.measures
+    measures.ended(klass, call.outcome, call.times, reasoning, answer, _now())
 
 
 def _now() -> float:

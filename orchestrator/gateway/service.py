@@ -31,10 +31,25 @@ from orchestrator.engines import ChannelLimits, End, KvPair, Sampling, Submit
 from orchestrator.fleet.drill import Disturbance
 from orchestrator.gateway.decision_log import admission_fields, decision_fields
 from orchestrator.gateway.drains import Drains
+from orchestrator.gateway.measures import Measures
 from orchestrator.gateway.network import Member, Network
 from orchestrator.gateway.passage import Passage
+from orchestrator.gateway.pool_measures import PoolMeasures
 from orchestrator.gateway.ranks import Ranks
+from orchestrator.gateway.story import (
+    Admitted,
+    Began,
+    Left,
+    Moved,
+    Over,
+    PathChosen,
+    RankChosen,
+    Sent,
+    Stories,
+    Story,
+)
 from orchestrator.gateway.supervisor import Supervisor
+from orchestrator.gateway.tracing import attempt_of
 from orchestrator.handoff import Finished, Handoff
 from orchestrator.spec import ModelSpec, Spec
 from orchestrator.telemetry import Log, Metrics, metrics
@@ -62,6 +77,7 @@ class Host:
     soon: Callable[[Callable[[], None]], None] = _loop_soon  # behind what is being done
     network: Network | None = None  # None: the real one
     passage: Callable[..., Passage] = Passage
+    remembers: bool = True  # what happened to requests
 
 
 class Service:
@@ -96,6 +112,11 @@ class Service:
         self._host = host or Host()
         self._now = self._host.now
         self._meter = scaling.Meter()
+        self.stories = Stories(spec.why)
+        self.on_traced: Callable[[Story], None] | None = None  # told of ended ones that have spans
+        self.measures = Measures(metrics, model)
+        self._pools = PoolMeasures(metrics, spec, model, self.measures)
+        metrics.before_exposition(self._look)
         limits = ChannelLimits(
             heartbeat_s=spec.channel.heartbeat_s,
             lost_after_s=spec.channel.lost_after_s,
@@ -141,6 +162,14 @@ class Service:
         """Whether a request that came now could be decoded."""
         return bool(self.ranks.view(self._now()).of(self._decoder))
 
+    def path_now(self, prompt: routing.Prompt) -> handoff.PathChoice | None:
+        """Where a prompt would be prefilled if it came now; None if it could not be decoded."""
+        view = self.ranks.view(self._now())
+        if not view.of(self._decoder):
+            return None
+        prices = self.ranks.price(self._decoder, prompt)
+        return handoff.choose_path(self.spec.handoff, view, self._decoder, len(prompt.ids), prices)
+
     def ranks_by_role(self) -> dict[str, int]:
         """How many ranks of each pool can be reached now."""
         view = self.ranks.view(self._now())
@@ -163,10 +192,11 @@ class Service:
         cache_salt: str = "",
         pin_ids: frozenset[int] | None = None,
         thought: ThoughtLimit | None = None,
+        traceparent: str = "",
     ) -> Passage:
         """Starts a request; its output and its one end arrive at the passage.
 
-        `thought` closes the thought if its engine does not.
+        `thought` closes the thought if its engine does not; `traceparent` is `tracing.root_of`.
 
         `pin_ids` is for answers that a grammar holds: after one of these ids, or from the first
         one on if it is empty, no other rank can go on, since its grammar would start anew.
@@ -176,6 +206,8 @@ class Service:
         )
         passage = self._host.passage(request, prompt_ids, sampling, machine, cache_salt, pin_ids)
         self._passages[request.request_id] = passage
+        if self._host.remembers:
+            passage.story = self.stories.begin(request, traceparent)
         if self._quarantine.refuses(prompt_ids, self._now()):
             passage.finish(Finished(Finish.REFUSED, _POISON, poison=True))
             return passage
@@ -191,6 +223,7 @@ class Service:
         case = replaced(case, load=self.load)
         budget = thinking_budget(self.spec.thinking, case)
         if budget is not None:
+            self.metrics.count(metrics.THINKING_BUDGETS, 1, self.model.name, budget.reason)
             self._decisions.info(
                 "thinking",
                 decision=budget.soft_tokens,
@@ -223,8 +256,10 @@ class Service:
 
     def close(self, passage: Passage) -> None:
         """The HTTP side is done with the request, whether it has ended or not. Never waits."""
+        self._over(passage, None)
         self._do(passage, passage.handoff.on(handoff.Cancelled(), self._now()))
         self._admit(admission.Left(passage.request.request_id))
+        self.measures.closed(passage.request)
         del self._passages[passage.request.request_id]
         self._stranded.pop(passage.request.request_id, None)
 
@@ -249,6 +284,9 @@ class Service:
             )
         for decision in decisions:
             passage = self._passages[decision.request_id]
+            if passage.story is not None:
+                passage.story.events.append(self._admitted(decision, now))
+            self.measures.decided(decision, passage.request, now)
             match decision:
                 case admission.Admit():
                     self._begin(passage)
@@ -256,8 +294,16 @@ class Service:
                     passage.finish(decision)
                 case admission.Queue():
                     pass
-        self.metrics.set(metrics.IN_FLIGHT, self._admission.held, self.model.name)
-        self.metrics.set(metrics.WAITING, self._admission.waiting, self.model.name)
+
+    def _admitted(self, decision: admission.Decision, now: float) -> Admitted:
+        return Admitted(
+            now,
+            type(decision).__name__.lower(),
+            decision.reason,
+            self._slots,
+            self._admission.held,
+            self._admission.waiting,
+        )
 
     def _begin(self, passage: Passage) -> None:
         tokens = len(passage.prompt_ids)
@@ -276,8 +322,12 @@ class Service:
             decoder=self._decoder,
             in_place_max_tokens=self.spec.handoff.in_place_max_tokens,
         )
+        if passage.story is not None:
+            ranks = len(view.of(Role.PREFILL))
+            passage.story.events.append(PathChosen(self._now(), choice, prices, ranks))
         self.metrics.count(metrics.PATHS, 1, self.model.name, choice.path, choice.reason)
-        self.metrics.count(metrics.PROMPT_TOKENS, tokens, self.model.name)
+        klass = passage.request.klass
+        self.metrics.count(metrics.PROMPT_TOKENS, tokens, self.model.name, klass)
         self._do(passage, passage.handoff.on(handoff.Begun(choice.path), self._now()))
 
     # --- drills --------------------------------------------------------------------------------
@@ -338,6 +388,9 @@ class Service:
         leg = passage.handoff.leg
         decision = self.ranks.decide(role, leg, _prompt(passage), excluded)
         choice = decision.choice
+        if (story := passage.story) is not None:
+            story.events.append(RankChosen(self._now(), decision, self.ranks.costs[role]))
+            self.stories.grew(story, len(decision.view.ranks))
         self._decisions.info(
             "routing",
             decision=choice.rank_id if isinstance(choice, routing.Choice) else None,
@@ -357,6 +410,9 @@ class Service:
             return
         submission = f"{passage.request.request_id}-{send.attempt}"
         passage.attempts[send.attempt] = (send.rank_id, submission)
+        if passage.story is not None:
+            sent = Sent(self._now(), send.attempt, send.rank_id, send.kv_source)
+            passage.story.events.append(sent)
         if send.attempt > 1 and send.kv_source is not KvSource.TRANSFER:
             self.metrics.count(metrics.RESUMED, 1, self.model.name)
         seed = _later_seed(passage.sampling.seed, len(send.emitted))
@@ -370,6 +426,8 @@ class Service:
             sampling = replace(sampling, thinking_budget=None)  # `Handoff` closes the thought
         decision = passage.decisions[send.rank_id]
         assert isinstance(decision.choice, routing.Choice)
+        story = passage.story
+        traceparent = "" if story is None else attempt_of(story, send.attempt)
         pair = None
         if send.pair is not None:
             transfer_id = f"{passage.request.request_id}-{send.pair.number}"
@@ -384,8 +442,10 @@ class Service:
             passage.cache_salt,
             decision.choice.work_s,
             pair,
+            traceparent,
         )
         assert passage.prompt is not None
+        self.measures.sent(passage.request, send, decision, self._now())
         sink = _Sink(self, passage, send.attempt)
         self.ranks.submit(decision, passage.prompt, submit, sink)
 
@@ -446,6 +506,7 @@ class Service:
 
     def _log_end(self, passage: Passage, end: handoff.Finished) -> None:
         output_tokens = len(passage.handoff.emitted)
+        self._over(passage, end.finish)
         self.ranks.drew(output_tokens)
         if passage.handoff.closed_thought:
             self.metrics.count(metrics.THOUGHTS_CLOSED, 1, self.model.name)
@@ -454,12 +515,23 @@ class Service:
             "request_ended",
             request_id=passage.request.request_id,
             finish=end.finish,
-            cause=end.cause,
+            # What an engine says of a request that it refuses may quote it; its client was told.
+            cause="" if end.finish is Finish.REFUSED else end.cause,
             prompt_tokens=len(passage.prompt_ids),
             output_tokens=output_tokens,
             closed_thought=passage.handoff.closed_thought,
             ranks=[rank_id for rank_id, _ in passage.attempts.values()],
         )
+
+    def _over(self, passage: Passage, finish: Finish | None) -> None:
+        """The story's end, once."""
+        if (story := passage.story) is not None:
+            handed = passage.handoff
+            over = Over(self._now(), finish, len(handed.emitted), handed.cached_tokens)
+            story.events.append(over)
+            passage.story = None
+            if story.traceparent and self.on_traced is not None:
+                self.on_traced(story)
 
     # --- fleet and time ------------------------------------------------------------------------
 
@@ -471,8 +543,6 @@ class Service:
 
     def _look_again(self) -> None:
         self._changed = False
-        for role, ranks in self.ranks_by_role().items():
-            self.metrics.set(metrics.RANKS, ranks, self.model.name, role)
         view = self.ranks.view(self._now())
         slots = sum(rank.requests_max for rank in view.of(self._decoder))
         if slots != self._slots:
@@ -500,8 +570,18 @@ class Service:
         self._wake()
         self._look_at_drains()
         self.ranks.tick()
+        self._pools.tick(self.ranks.seen(), self._now())
+
+    def _look(self) -> None:
+        """Somebody wants to know what only the moment knows."""
+        self.measures.look(self._now())
+        self._pools.look(self.ranks.seen())
+        name = self.model.name
+        self.metrics.set(metrics.SLOTS, self._slots, name)
+        self.metrics.set(metrics.IN_FLIGHT, self._admission.held, name)
+        self.metrics.set(metrics.WAITING, self._admission.waiting, name)
         for outcome, batches in self.ranks.kv_batches().items():
-            self.metrics.set(metrics.KV_BATCHES, batches, self.model.name, outcome)
+            self.metrics.set(metrics.KV_BATCHES, batches, name, outcome)
 
     def _look_at_drains(self) -> None:
         """Moves what runs on ranks that drain, if it is time."""
@@ -519,6 +599,9 @@ class Service:
                 drain_at=drains[seen.rank_id],
                 now=now,
             )
+            if passage.story is not None:
+                moved = Moved(now, seen.rank_id, seen.verdict.reason)
+                passage.story.events.append(moved)
             self.metrics.count(metrics.MOVED, 1, self.model.name, seen.verdict.reason)
             self._do(passage, passage.handoff.on(handoff.Moved(), now))
 
@@ -539,24 +622,37 @@ class _Nobody:
 class _Sink:
     """Turns one submission's output into handoff events."""
 
-    __slots__ = ("_attempt", "_passage", "_service")
+    __slots__ = ("_attempt", "_passage", "_service", "on_tokens")
 
     def __init__(self, service: Service, passage: Passage, attempt: int) -> None:
         self._service = service
         self._passage = passage
         self._attempt = attempt
+        self.on_tokens = self._first
 
-    def on_tokens(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
+    def _first(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
+        self.on_tokens = self._more  # for all that follow, at no cost
+        service, now = self._service, self._service._now()
+        if (story := self._passage.story) is not None:
+            story.events.append(Began(now, self._attempt))
+        service.measures.began(self._passage.request, self._attempt, now)
+        self._more(ids, logprobs)
+
+    def _more(self, ids: list[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
         passage = self._passage
         event = handoff.Tokens(self._attempt, ids, logprobs)
         self._service._do(passage, passage.handoff.on(event, 0.0))  # tokens are not judged by time
 
     def on_end(self, end: End) -> None:
-        passage = self._passage
+        passage, now = self._passage, self._service._now()
+        if (story := passage.story) is not None:
+            story.events.append(Left(now, self._attempt, end.finish, end.cached_tokens))
+        request, measures = passage.request, self._service.measures
+        measures.left(request, self._attempt, end.finish, end.cached_tokens, now)
         event = handoff.Ended(
             self._attempt, end.finish, end.kv_params, end.cached_tokens, end.cause, end.died
         )
-        self._service._do(passage, passage.handoff.on(event, self._service._now()))
+        self._service._do(passage, passage.handoff.on(event, now))
 
 
 def _costs(model: ModelSpec) -> routing.Costs | None:

@@ -13,6 +13,7 @@ from orchestrator.admission import (
     Opened,
     OpenRequest,
     Progress,
+    Refused,
     Tenancy,
     budget_pico,
     cost_pico,
@@ -23,7 +24,8 @@ from orchestrator.core import SpecError, TokenCounts
 from orchestrator.gateway.errors import ApiError, refused
 from orchestrator.gateway.journal import Journal, LifeReader, lives
 from orchestrator.gateway.keys import Keys
-from orchestrator.gateway.watched import RELOAD_S, Watched
+from orchestrator.gateway.spending import Spending
+from orchestrator.gateway.watched import RELOAD_S, Watched, files_of
 from orchestrator.spec import ModelSpec, Spec, TenantSpec, TenantsSpec, load_tenants
 from orchestrator.telemetry import Log, Metrics, metrics
 
@@ -77,6 +79,7 @@ class Tenants:
         self._spec = spec
         self._log = log
         self.metrics = counted
+        self._spending = Spending(counted, spec)
         self._keys = Keys(spec.api.keys_path, log)
         path = spec.api.tenants_path
         self._file: Watched[TenantsSpec] | None = None
@@ -108,8 +111,7 @@ class Tenants:
 
     def refusal(self, tenant: str) -> ApiError | None:
         """Why the tenant may not use the API at all."""
-        found = self._tenancy.standing(tenant, self.spent_pico(tenant))
-        return None if found is None else refused(found)
+        return self._refused(self._tenancy.standing(tenant, self.spent_pico(tenant)))
 
     def open(self, bill: Bill) -> ApiError | None:
         """Why the request may not begin now; otherwise it is open until `close`."""
@@ -120,11 +122,17 @@ class Tenants:
             now=_now(),
         )
         if found is not None:
-            return refused(found)
+            return self._refused(found)
         self._open[bill.request_id] = bill
         if self._journal is not None:
             self._journal.put(Opened(bill.request_id, bill.tenant, bill.model.name, bill.at_s))
         return None
+
+    def _refused(self, found: Refused | None) -> ApiError | None:
+        if found is None:
+            return None
+        self.metrics.count(metrics.LIMITED, 1, found.limit)
+        return refused(found)
 
     def close(self, bill: Bill, outcome: str) -> None:
         """The one end of an open request. What was refused with an error costs nothing."""
@@ -141,7 +149,7 @@ class Tenants:
     def balance(self, tenant: str) -> Balance:
         """What is left; nil where there is no budget. Granted money goes first."""
         budget, currency = self.of(tenant).budget, self._spec.usage.currency
-        available = self.refusal(tenant) is None
+        available = self._tenancy.standing(tenant, self.spent_pico(tenant)) is None
         if budget is None:
             return Balance(available, currency, "0.00", "0.00", "0.00")
         total = max(0, budget_pico(budget) - self.spent_pico(tenant))
@@ -151,8 +159,10 @@ class Tenants:
 
     def _charge(self, bill: Bill, used: TokenCounts) -> None:
         self._tenancy.charge(bill.tenant, used - bill.limited, _now())
-        bill.limited = bill.used = used
         cost = cost_pico(bill.model.prices, used)
+        klass = self.of(bill.tenant).admission_class
+        self._spending.charged(bill.model, klass, bill.used, used, cost - bill.cost_pico)
+        bill.limited = bill.used = used
         self._spent[bill.tenant] = self._spent.get(bill.tenant, 0) + cost - bill.cost_pico
         bill.cost_pico = cost
 
@@ -188,8 +198,20 @@ class Tenants:
 
     async def _reload(self) -> None:
         while True:
+            if (age_s := await asyncio.to_thread(self._key_age_s)) is not None:
+                self.metrics.set(metrics.KEY_AGE, age_s)
             await asyncio.sleep(RELOAD_S)
             await self.look()
+
+    def _key_age_s(self) -> float | None:
+        """How old the file of keys is that has not changed for longest; None: there is none."""
+        if self._spec.api.keys_path is None:
+            return None
+        try:
+            changed_s = [at.stat().st_mtime for at in files_of(Path(self._spec.api.keys_path))]
+        except (OSError, SpecError):
+            return None  # what cannot be read is told of when it is read
+        return max(0.0, _wall_s() - min(changed_s)) if changed_s else None
 
     async def _keep(self, journal: Journal) -> None:
         """Brings records to the disk, reads those of others, begins new segments."""

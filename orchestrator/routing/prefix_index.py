@@ -136,6 +136,10 @@ class PrefixIndex:
         """Whether the rank has joined."""
         return rank_id in self._ranks
 
+    def fed(self, rank_id: RankId) -> bool:
+        """Whether the rank's own events say what it holds."""
+        return rank_id in self._ranks and self._ranks[rank_id].own is None
+
     # --- what engines say --------------------------------------------------------------------
 
     def on(self, rank_id: RankId, event: KvEvent) -> None:

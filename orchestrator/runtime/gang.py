@@ -35,6 +35,7 @@ from orchestrator.runtime.preflight import check_nodes
 from orchestrator.runtime.ray_nodes import left_s
 from orchestrator.spec import PoolSpec, Spec, spec_of_environment
 from orchestrator.telemetry import Log, open_log
+from orchestrator.telemetry.targets import Target
 
 WATCH_S = 1.0  # how often the gang's progress is judged
 HELD_S = 10.0  # KV that nobody has read for so long will not be: its decode rank is gone
@@ -225,9 +226,10 @@ class Gang:
 
     async def _start_processes(self, commands: tuple[NodeCommands, ...]) -> None:
         lease_s = LEASES * self._limits.cut_off_after_s
+        target = Target("", "", self._model.name, self._role, self._gang_id)
         await asyncio.gather(
             *(
-                agent.start.remote(of_node, self._log_paths(index, len(of_node)), lease_s)
+                agent.start.remote(of_node, self._log_paths(index, len(of_node)), lease_s, target)
                 for index, (agent, of_node) in enumerate(zip(self._agents, commands, strict=True))
             )
         )

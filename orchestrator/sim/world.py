@@ -84,6 +84,7 @@ class Scenario:
     faults: tuple[Fault, ...] = ()
     gpus_max: int = 0  # that there are; 0: as many as are asked for
     week_s: float = 0.0  # since Monday 00:00 UTC, at the beginning
+    measured: bool = False  # gateways count what they do in production's own metrics
     stall_s: float = 21_600.0  # behind the last request, after which nobody waits any more
 
 

@@ -23,6 +23,7 @@ from orchestrator.spec.load import (
 )
 from orchestrator.spec.local import LOOPBACK, local_spec, simulated
 from orchestrator.spec.names import PUBLISHER, public_names
+from orchestrator.spec.observing import DoctorSpec, TracingSpec, WhySpec
 from orchestrator.spec.parts import fixed_differences, gateway_part, pool_part, scaling_part
 from orchestrator.spec.scaling import CalendarEntry, Day, PoolScaling, ScalingSpec
 from orchestrator.spec.sources import Source, SourceKind, source_of
@@ -49,6 +50,7 @@ from orchestrator.spec.spec import (
     StreamUsage,
 )
 from orchestrator.spec.step_costs import StepCosts
+from orchestrator.spec.telemetry import TelemetrySpec
 from orchestrator.spec.tenancy import (
     BudgetSpec,
     Currency,
@@ -81,6 +83,7 @@ __all__ = [
     "Currency",
     "Day",
     "Device",
+    "DoctorSpec",
     "EngineKind",
     "EngineSpec",
     "Fabric",
@@ -108,13 +111,16 @@ __all__ = [
     "StepCosts",
     "StreamUsage",
     "SystemPrompt",
+    "TelemetrySpec",
     "TemplateKind",
     "TenantSpec",
     "TenantsSpec",
     "ThinkingLimits",
     "ThinkingSpec",
     "TokenLimits",
+    "TracingSpec",
     "UsageSpec",
+    "WhySpec",
     "fixed_differences",
     "flag_value",
     "gateway_part",

@@ -262,6 +262,7 @@ class Monitoring:
     """What Prometheus and Grafana are given."""
 
     pod_monitor: bool = False
+    telemetry: bool = False  # a container more in each pod: its GPUs, gateways and engines
     interval: str = "15s"
     labels: Mapping[str, str] = field(default_factory=dict)  # of the Prometheus Operator's objects
     rules: Rules = field(default_factory=Rules)

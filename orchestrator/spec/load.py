@@ -12,12 +12,15 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from orchestrator.core import Role, SpecError
 from orchestrator.spec import inventory as inventory_types
+from orchestrator.spec import observing as observing_types
 from orchestrator.spec import scaling as scaling_types
 from orchestrator.spec import spec as spec_types
+from orchestrator.spec import telemetry as telemetry_types
 from orchestrator.spec import tenancy as tenancy_types
 from orchestrator.spec.catalogue import CATALOGUE
 from orchestrator.spec.inventory import Inventory
 from orchestrator.spec.local import LOOPBACK
+from orchestrator.spec.observing_checks import observing_contradictions
 from orchestrator.spec.scaling_checks import scaling_contradictions
 from orchestrator.spec.spec import AdmissionSpec, EngineKind, KvHandoff, ModelSpec, Spec
 from orchestrator.spec.tenancy import TenantsSpec
@@ -159,9 +162,18 @@ def _contradictions(spec: Spec) -> Iterator[tuple[str, str]]:
             "say pull (NIXL) or push (Mooncake)",
         )
     yield from _class_contradictions(spec)
+    yield from observing_contradictions(spec)
     yield from tenancy_contradictions(spec)
-    if not 1 <= spec.gateway.port <= 65_535:
-        yield f"gateway.port: {spec.gateway.port} is no TCP port", "give one from 1 to 65535"
+    yield from _port_contradictions(spec)
+    price = spec.telemetry.gpu_hour_price
+    if price is not None and price < 0:
+        yield f"telemetry.gpu_hour_price: {price} is below 0", "give what a GPU costs an hour"
+
+
+def _port_contradictions(spec: Spec) -> Iterator[tuple[str, str]]:
+    for key, port in ("gateway.port", spec.gateway.port), ("telemetry.port", spec.telemetry.port):
+        if not 1 <= port <= 65_535:
+            yield f"{key}: {port} is no TCP port", "give one from 1 to 65535"
 
 
 def _class_contradictions(spec: Spec) -> Iterator[tuple[str, str]]:
@@ -245,6 +257,8 @@ def _adapter(root: type[Tree], *trees: ModuleType) -> TypeAdapter[Tree]:
     return TypeAdapter(root)
 
 
-_ADAPTER = _adapter(Spec, spec_types, scaling_types, tenancy_types)
+_ADAPTER = _adapter(
+    Spec, spec_types, observing_types, scaling_types, telemetry_types, tenancy_types
+)
 TENANTS = _adapter(TenantsSpec, tenancy_types)
 _INVENTORY = _adapter(Inventory, inventory_types)

@@ -1,8 +1,10 @@
 """The specs of `r1-serve up`: simulated nodes on one machine."""
 
 from dataclasses import replace
+from decimal import Decimal
 
 from orchestrator.core import Role
+from orchestrator.spec.observing import DoctorSpec
 from orchestrator.spec.spec import (
     ApiSpec,
     Device,
@@ -16,6 +18,7 @@ from orchestrator.spec.spec import (
     PoolSpec,
     Spec,
 )
+from orchestrator.spec.telemetry import TelemetrySpec
 
 LOOPBACK = "127.0.0.1"
 CPU_CONTEXT = 2_048  # tokens of the longest request of a tiny checkpoint
@@ -49,7 +52,9 @@ def local_spec(kind: EngineKind, nodes: int, model_path: str) -> Spec:
         # who tries it out may want the same answer twice
         api=ApiSpec(honor_sampling=kind is EngineKind.VLLM),
         fleet=_FLEET,
+        doctor=DoctorSpec(None),  # its probes would take the two cores that all engines share
         local=LocalSpec(nodes=nodes),
+        telemetry=TelemetrySpec(gpu_hour_price=_GPU_HOUR_PRICE),
     )
 
 
@@ -74,9 +79,12 @@ def simulated(spec: Spec, kind: EngineKind, model_path: str) -> Spec:
             )
         )
     gateway = replace(spec.gateway, host=LOOPBACK)
-    return replace(spec, models=tuple(models), gateway=gateway, fleet=_FLEET)
+    doctor = DoctorSpec(None)
+    return replace(spec, models=tuple(models), gateway=gateway, fleet=_FLEET, doctor=doctor)
 
 
+# Of GPUs that are simulated, so that boards show how cost is shared out: open-infra-index, day 6.
+_GPU_HOUR_PRICE = Decimal(2)
 _FLEET = FleetSpec(
     health_period_s=1.0, start_attempts=1, stuck_after_s=60.0, drain_wait_s=10.0, drain_s=60.0
 )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from orchestrator.core import Role
+from orchestrator.spec.observing import DoctorSpec, TracingSpec, WhySpec
 from orchestrator.spec.spec import (
     AdmissionSpec,
     ApiSpec,
@@ -19,6 +20,7 @@ from orchestrator.spec.spec import (
     PoolSpec,
     Spec,
 )
+from orchestrator.spec.telemetry import TelemetrySpec
 
 
 def pool_part(spec: Spec, model: ModelSpec, role: Role) -> Spec:
@@ -65,7 +67,11 @@ def scaling_part(spec: Spec) -> Spec:
         api=ApiSpec(),
         handoff=HandoffSpec(kv=spec.handoff.kv),
         fleet=FleetSpec(),
+        doctor=DoctorSpec(),
+        why=WhySpec(),
+        tracing=TracingSpec(),
         local=LocalSpec(),
+        telemetry=TelemetrySpec(),
     )
 
 

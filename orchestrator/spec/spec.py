@@ -8,8 +8,10 @@ from enum import StrEnum
 
 from orchestrator.core import Role
 from orchestrator.spec.catalogue import CATALOGUE, ModelProfile, SystemPrompt
+from orchestrator.spec.observing import DoctorSpec, TracingSpec, WhySpec
 from orchestrator.spec.scaling import ScalingSpec
 from orchestrator.spec.step_costs import StepCosts
+from orchestrator.spec.telemetry import TelemetrySpec
 from orchestrator.spec.tenancy import PrefixSharing, PricesSpec, ThinkingSpec, UsageSpec
 
 
@@ -273,8 +275,12 @@ class Spec:
     gateway: GatewaySpec = field(default_factory=GatewaySpec)
     api: ApiSpec = field(default_factory=ApiSpec)
     fleet: FleetSpec = field(default_factory=FleetSpec)
+    doctor: DoctorSpec = field(default_factory=DoctorSpec)
+    why: WhySpec = field(default_factory=WhySpec)
+    tracing: TracingSpec = field(default_factory=TracingSpec)
     thinking: ThinkingSpec = field(default_factory=ThinkingSpec)
     usage: UsageSpec = field(default_factory=UsageSpec)
+    telemetry: TelemetrySpec = field(default_factory=TelemetrySpec)
     local: LocalSpec = field(default_factory=LocalSpec)
     log_dir: str = "logs"
 

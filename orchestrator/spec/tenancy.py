@@ -105,6 +105,7 @@ class TenantSpec:
     """What one tenant may do; limits hold for all gateways together, see docs/tenants.md."""
 
     suspended: bool = False  # may not use the API
+    operator: bool = False  # may ask `r1-serve doctor` and `why`, of everybody's requests
     admission_class: str = ""  # one of `admission.classes`
     requests_max: int | None = None  # open at once
     streams_max: int | None = None  # of those, streamed

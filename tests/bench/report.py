@@ -27,6 +27,7 @@ from tests.bench import (
     routing_cost,
     simulator_speed,
     stream_cost,
+    telemetry_cost,
     trace_race,
 )
 from tests.live.local_stack import local_stack, printed_gib, printed_seconds, stream
@@ -379,6 +380,37 @@ def simulator_section(rounds: int) -> list[str]:
     ]
 
 
+def telemetry_section(_: int = 0) -> list[str]:
+    """What is counted, and what a scrape takes."""
+    runs = [telemetry_cost.measure() for _ in range(ROUNDS)]
+    gpus = [telemetry_cost.reading_s() for _ in range(ROUNDS)]
+    most, busy = telemetry_cost.BUSY_MAX, [100 * run.busy for run in runs]
+    told = (
+        ("a token, ns", [1e9 * run.token_s for run in runs], 0),
+        ("a request, µs", [1e6 * run.request_s for run in runs], 1),
+        ("a tick, twice a second, µs", [1e6 * run.tick_s for run in runs], 0),
+        ("charging an open request, each 10 s, µs", [1e6 * run.charge_s for run in runs], 1),
+        ("a scrape, each 15 s, ms", [1e3 * run.scrape_s for run in runs], 2),
+        ("of it at once, before the loop turns, ms", [1e3 * run.piece_s for run in runs], 2),
+        (f"all of it, % of the gateway's core (at most {100 * most:.0f})", busy, 2),
+        ("four recorded GPUs read once a second, % of a core", [100 * each for each in gpus], 3),
+    )
+    return [
+        "## Telemetry, CPU time",
+        "",
+        f"Of a gateway with {telemetry_cost.STREAMS:,} streams, each with a token every "
+        f"{1e3 * telemetry_cost.ITL_S:.0f} ms and {telemetry_cost.OUTPUT_TOKENS:,} tokens long, in "
+        f"front of {telemetry_cost.RANKS} ranks: its own code for counting, timed apart. The last "
+        "row is of the telemetry process of a host, which plays a recording: decoding and setting "
+        "samples are in it, the driver's own time is not, and needs a GPU to be known.",
+        "",
+        "| what | measured |",
+        "|---|---|",
+        *(f"| {name} | {spread(values, digits)} |" for name, values, digits in told),
+        "",
+    ]
+
+
 def gang_section(_: int = 0) -> list[str]:
     """What a gang of real vLLM takes here."""
     return [
@@ -420,6 +452,7 @@ SECTIONS: Mapping[str, Callable[[int], list[str]]] = {  # in the report's order
     "decision": decision_section,
     "plan": plan_section,
     "simulator": simulator_section,
+    "telemetry": telemetry_section,
     "gang": gang_section,
     "up": up_section,
 }
@@ -461,7 +494,8 @@ def _place(title: str) -> int:
     """Where a section stands; one that is no longer measured stands last."""
     titles = [
         "Token channel", "Codec", "Streamed", "Passed through", "A prefix-heavy", "Where",
-        "A routing", "`r1-serve plan`", "`r1-serve simulate`", "A gang", "`r1-serve up`",
+        "A routing", "`r1-serve plan`", "`r1-serve simulate`", "Telemetry", "A gang",
+        "`r1-serve up`",
     ]  # fmt: skip
     found = [at for at, start in enumerate(titles) if title.startswith(f"## {start}")]
     return found[0] if found else len(titles)

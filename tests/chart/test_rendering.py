@@ -406,3 +406,23 @@ def test_labels_of_the_release_are_on_everything() -> None:
         assert labels["app.kubernetes.io/instance"] == "r1", key
         assert labels["team"] == "search", key
         assert each["metadata"].get("namespace", "serving") == "serving", key
+
+
+def test_pods_that_are_monitored_tell_of_their_gateways_engines_and_gpus() -> None:
+    rendered = objects("h200-1x8", {"monitoring": {"podMonitor": True, "telemetry": True}})
+    [monitor] = [each for key, each in rendered.items() if key.startswith("PodMonitor/")]
+    ports = [each.get("port") for each in monitor["spec"]["podMetricsEndpoints"]]
+    assert "telemetry" in ports
+    for name, pod in pods(rendered).items():
+        found = [each for each in pod["spec"]["containers"] if each["name"] == "telemetry"]
+        if name == "head":
+            assert found == []
+            continue
+        [container] = found
+        [ray] = [each for each in pod["spec"]["containers"] if each["name"] == "ray"]
+        assert pod["spec"]["containers"][0] is ray  # KubeRay takes the first for Ray's
+        assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]
+        assert {"name": "tmp", "mountPath": "/tmp"} in ray["volumeMounts"]
+        gpus = "nvidia.com/gpu" in ray["resources"]["limits"]
+        assert f"--gpus={'nvml' if gpus else 'none'}" in container["command"]
+    assert "telemetry" not in str(pods(objects("h200-1x8")))

@@ -237,7 +237,8 @@ def _until_ready(
 
 def _logs(log_dir: Path) -> str:
     """The ends of all logs, for a failure's report."""
-    ends = [f"\n== {path.name}\n{path.read_text()[-3000:]}" for path in sorted(log_dir.glob("*"))]
+    files = sorted(path for path in log_dir.glob("*") if path.is_file())
+    ends = [f"\n== {path.name}\n{path.read_text()[-3000:]}" for path in files]
     return "".join(ends)
 
 

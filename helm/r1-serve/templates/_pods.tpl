@@ -125,6 +125,9 @@ which is for collectives. */}}
   "enableServiceLinks" false
   "terminationGracePeriodSeconds" (include "r1.graceSeconds" $root | int)
   "containers" (list $container) "volumes" $volumes -}}
+{{- if and (ne .kind "head") $values.monitoring.telemetry -}}
+{{- $_ := set $spec "containers" (append $spec.containers (fromYaml (include "r1.telemetry" (dict "root" $root "gpu" $gpu)))) -}}
+{{- end -}}
 {{- $_ := set $spec "securityContext" (fromYaml (include "r1.podSecurity" $root)) -}}
 {{- if ne .kind "head" -}}{{- $_ := set $spec "restartPolicy" "Never" -}}{{- end -}}
 {{- with $values.image.pullSecrets -}}

@@ -16,6 +16,7 @@ from orchestrator.engines.channel.limits import ChannelLimits
 from orchestrator.engines.channel.liveness import Phase
 from orchestrator.engines.channel.sockets import no_delay, split_address
 from orchestrator.engines.engine import End, EngineInfo, EngineLoad, Finish, Submit
+from orchestrator.fleet.doctor import Vitals
 from orchestrator.handoff import Word
 from orchestrator.routing import Credit
 
@@ -65,6 +66,7 @@ class RankChannel:
         self._others: Credit | None = None
         self._drain_at: float | None = None
         self._load_at = -math.inf
+        self._on_vitals: Callable[[Vitals], None] | None = None
 
     @property
     def state(self) -> ChannelState:
@@ -159,6 +161,14 @@ class RankChannel:
         if self._connection is not None:
             self._connection.say(word)
 
+    def look(self, on_vitals: Callable[[Vitals], None]) -> None:
+        """Asks how the engine and its node do; `on_vitals` gets the answer, once, if one comes. A
+        later call takes the place of one that waits.
+        """
+        self._on_vitals = on_vitals
+        if self._connection is not None:
+            self._connection.look()
+
     def close(self) -> None:
         """Ends every open request with LOST, then `run`; for good."""
         if self._closed.is_set():
@@ -193,6 +203,9 @@ class RankChannel:
         self._load_at = now
         if beat.word is not None and self._on_word is not None:
             self._on_word(beat.word)
+        if beat.vitals is not None and self._on_vitals is not None:
+            on_vitals, self._on_vitals = self._on_vitals, None
+            on_vitals(beat.vitals)
         if beat.drain_s is not None:
             begins = self._drain_at is None
             self._drain_at = min(self._drain_at or math.inf, now + beat.drain_s)
@@ -272,6 +285,10 @@ class _Connection(asyncio.Protocol):
 
     def say(self, word: Word) -> None:
         self.side.say(word)
+        self._settle()
+
+    def look(self) -> None:
+        self.side.look()
         self._settle()
 
     def cut(self, cause: str, *, died: bool = False) -> None:

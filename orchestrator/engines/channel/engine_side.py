@@ -17,6 +17,7 @@ from orchestrator.engines.channel import frames
 from orchestrator.engines.channel.limits import ChannelLimits
 from orchestrator.engines.channel.liveness import Liveness, Phase
 from orchestrator.engines.engine import End, EngineInfo, EngineLoad, Finish, Submit
+from orchestrator.fleet.doctor import Vitals
 from orchestrator.handoff import Word
 from orchestrator.routing import Credit
 
@@ -54,6 +55,10 @@ class Host(Protocol):
 
     def pass_on(self, word: Word) -> None:
         """The gateway has something to tell the others."""
+        ...
+
+    def look(self) -> None:
+        """The gateway asks for the rank's vitals; `show` answers."""
         ...
 
 
@@ -153,6 +158,13 @@ class EngineSide:
             self._control.append(frames.frame(beat))
             self._host.wake()
 
+    def show(self, vitals: Vitals, load: EngineLoad, drain_s: float | None) -> None:
+        """The answer to the host's `look`."""
+        if self.phase is Phase.OPEN:
+            beat = frames.Beat(load, self._others, drain_s, vitals=vitals)
+            self._control.append(frames.frame(beat))
+            self._host.wake()
+
     def output(self) -> bytes:
         """Takes bytes to send, all or a part: call it until it is empty. Empty while paused."""
         if self._control:
@@ -214,6 +226,8 @@ class EngineSide:
                     self._host.drain(message.drain_s)
                 if message.word is not None:
                     self._host.pass_on(message.word)
+                if message.look:
+                    self._host.look()
             case _:
                 assert_never(message)
 

@@ -17,6 +17,7 @@ import msgspec
 
 from orchestrator.core import Role, TokenIds, TokenLogprob
 from orchestrator.engines.engine import End, EngineInfo, EngineLoad, Submit
+from orchestrator.fleet.doctor import Vitals
 from orchestrator.handoff import Word
 from orchestrator.routing import Credit
 
@@ -61,6 +62,7 @@ class Pulse(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
     drain_s: float | None = None
     word: Word | None = None
+    look: bool = False  # asks for a Beat with vitals; older engines do not answer that
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=11):
@@ -110,6 +112,7 @@ class Beat(msgspec.Struct, frozen=True, array_like=True, tag=15):
     others: Credit = NOTHING
     drain_s: float | None = None  # None: it does not drain
     word: Word | None = None
+    vitals: Vitals | None = None  # the answer to a Pulse that asks for them
 
 
 FromGateway = Hello | Open | Cancel | Pulse

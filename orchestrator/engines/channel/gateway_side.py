@@ -167,6 +167,11 @@ class GatewaySide:
         if self.phase is Phase.OPEN:
             self._output.append(frames.frame(frames.Pulse(word=word)))
 
+    def look(self) -> None:
+        """Asks for the rank's vitals; nothing happens if the channel is not open."""
+        if self.phase is Phase.OPEN:
+            self._output.append(frames.frame(frames.Pulse(look=True)))
+
     def pause(self, now: float) -> None:
         """The write buffer is full."""
         self._liveness.pause(now)

@@ -15,6 +15,7 @@ from orchestrator.engines.channel.limits import ChannelLimits
 from orchestrator.engines.channel.liveness import Phase
 from orchestrator.engines.channel.sockets import bound_socket, name_of, no_delay
 from orchestrator.engines.engine import End, Engine, EngineInfo, EngineLoad, Finish, Submit
+from orchestrator.fleet.doctor import Vitals
 from orchestrator.handoff import Word
 from orchestrator.routing import Credit
 
@@ -38,12 +39,15 @@ class ChannelServer:
         *,
         limits: ChannelLimits | None = None,
         token: str = "",
+        look: Callable[[], Vitals] | None = None,
     ) -> None:
+        """`look` is how the engine and its node do now; None: it is told nobody."""
         self.address = ""  # host:port, once it listens
         self._engine = engine
         self._engine_id = engine_id
         self._role = role
         self._token = token
+        self._look = look
         self._limits = limits or ChannelLimits()
         self._callee: Callee | None = None
         self._listening: asyncio.Server | None = None
@@ -187,6 +191,10 @@ class ChannelServer:
             if connection is not by:
                 connection.tell(word, self._engine.load(), drain_s)
 
+    def vitals(self) -> Vitals | None:
+        """For connections: how the engine and its node do."""
+        return None if self._look is None else self._look()
+
     def drain_s(self, now: float) -> float | None:
         """For connections: how long what runs may go on; None: it does not drain."""
         return None if self._drain_at is None else max(0.0, self._drain_at - now)
@@ -293,6 +301,12 @@ class _Connection(asyncio.Protocol):
 
     def tell(self, word: Word, load: EngineLoad, drain_s: float | None) -> None:
         self._side.tell(word, load, drain_s)
+
+    def look(self) -> None:
+        """For the side."""
+        if (vitals := self._server.vitals()) is not None:
+            drain_s = self._server.drain_s(self._loop.time())
+            self._side.show(vitals, self._server.load(), drain_s)
 
     def credit(self) -> Credit:
         """What its gateway has in flight."""

@@ -65,6 +65,7 @@ class RecordingHost:
         self.woken = 0
         self.drains_s: list[float] = []
         self.words: list[Word] = []
+        self.looks = 0
 
     def start(self, handle: int, submit: Submit) -> None:
         self.running[handle] = submit
@@ -80,6 +81,9 @@ class RecordingHost:
 
     def pass_on(self, word: Word) -> None:
         self.words.append(word)
+
+    def look(self) -> None:
+        self.looks += 1
 
 
 class Pair:
@@ -745,7 +749,8 @@ def test_frames_stay_as_they_are_on_the_wire() -> None:
     submit = Submit("a", token_ids((1,)), Sampling(2, 0.0, 1.0, None, ()))
     decoded = msgspec.msgpack.decode(frames.frame(frames.Open(5, submit))[4:])
     sampling: list[object] = [2, 0.0, 1.0, None, [], 0.0, 0.0, None, None, None]
-    assert decoded == [2, 5, ["a", b"\x01\x00\x00\x00", sampling, "local", None, "", "", 0.0, None]]
+    rest = ["local", None, "", "", 0.0, None, ""]
+    assert decoded == [2, 5, ["a", b"\x01\x00\x00\x00", sampling, *rest]]
     logprobs = frames.frame(frames.Tokens([0], [[1]], [[TokenLogprob(-0.5, ((1, -0.5),))]]))
     assert msgspec.msgpack.decode(logprobs[4:]) == [13, [0], [[1]], [[[-0.5, [[1, -0.5]]]]]]
 

@@ -333,7 +333,7 @@ async def test_models_health_and_metrics_answer(tokenizer: Tokenizer, tmp_path: 
         health = await running.http.get("/health")
         assert health.json() == {"ready": True, "ranks": {MODEL: {"prefill": 1, "decode": 1}}}
         metrics = (await running.http.get("/metrics")).text
-        assert 'r1_requests_total{model="DeepSeek-R1",outcome="stop"} 1.0' in metrics
+        assert 'r1_requests_total{model="DeepSeek-R1",class="",outcome="stop"} 1.0' in metrics
         assert 'r1_ranks_open{model="DeepSeek-R1",role="decode"} 1.0' in metrics
 
 

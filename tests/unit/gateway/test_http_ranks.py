@@ -64,3 +64,19 @@ async def test_a_client_that_leaves_frees_the_engine_behind_http(
         assert rank.engine.load().running == 1
         await stream.close()
         await until(lambda: rank.engine.load().running == 0)
+
+
+async def test_the_doctor_says_what_engines_behind_http_do_not_tell(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    spec = Spec(models=R1_ALONE)
+    pace = FakeEngineSpec(step_s=0.001, prefill_s_per_token=0.0, prefix_blocks=512)
+    rank = HttpRank(Role.UNIFIED, "u", pace)
+    async with gateway_stack(spec, {R1_ALONE[0].name: tokenizer}, [rank], tmp_path) as running:
+        report = (await running.http.post("/operator/doctor")).json()
+    found = {f["probe"]: (f["state"], f["seen"]) for f in report["models"][0]["findings"]}
+    assert report["state"] == "unknown"
+    assert found["answers"][0] == found["cancel"][0] == found["budget"][0] == "ok"
+    for probe in ("clock", "shm", "disk", "blocks_freed"):
+        assert found[probe] == ("unknown", "the engine does not tell")
+    assert found["transfer"] == ("off", "one pool does both")

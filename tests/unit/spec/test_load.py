@@ -1,5 +1,6 @@
 """Reading specs: what is wrong is said with its path and its cure."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,17 @@ def test_limits_that_contradict_are_said_with_their_key(admission: str, said: st
         parse_spec(f"{GOOD}\nadmission: {admission}")
     assert said in raised.value.cause
     assert raised.value.cure
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("telemetry: {port: 0}", "telemetry.port: 0 is no TCP port"),
+        ("telemetry: {gpu_hour_price: -1}", "telemetry.gpu_hour_price: -1 is below 0"),
+        ("telemetry: {gpus: H200}", "telemetry.gpus: unknown key"),
+    ],
+)
+def test_what_telemetry_cannot_be_told_is_named(text: str, said: str) -> None:
+    models = "models: [{path: p, pools: [{role: unified}]}]"
+    with pytest.raises(SpecError, match=re.escape(said)):
+        parse_spec(f"{models}\n{text}\n")

@@ -169,4 +169,4 @@ def test_the_examples_of_the_documentation_are_valid(tmp_path: Path) -> None:
     spec, tenants = re.findall(r"```yaml\n(.*?)```", document.read_text(), re.DOTALL)
     (tmp_path / "tenants.yaml").write_text(tenants)
     found = load_tenants(tmp_path / "tenants.yaml", parse_spec(spec))
-    assert sorted(found.tenants) == ["ada", "bob", "eve"]
+    assert sorted(found.tenants) == ["ada", "bob", "eve", "ops"]

@@ -1,0 +1,28 @@
+"""A gateway's metrics for the telemetry process of its host.
+
+Behind a load balancer `/metrics` is that of any gateway; this is that of one.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from orchestrator.engines.metrics_http import MetricsResponder
+from orchestrator.telemetry import Metrics
+from orchestrator.telemetry.targets import Target, announce
+
+
+@asynccontextmanager
+async def announced_metrics(counted: Metrics, name: str, folder: Path) -> AsyncIterator[None]:
+    """Serves them on this host only, at any port, and says in `folder` at which."""
+    server = await asyncio.get_running_loop().create_server(
+        lambda: MetricsResponder(counted.pieces, lambda: None), "127.0.0.1", 0
+    )
+    host, port = server.sockets[0].getsockname()
+    path = announce(folder, Target(name, f"{host}:{port}"))
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        server.close()
