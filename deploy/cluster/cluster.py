@@ -99,7 +99,7 @@ class Cluster:
 
     def _run(self, program: str, argv: Sequence[str], text: str, timeout_s: float) -> str:
         ended = subprocess.run(
-            [str(self.tools / program), *argv, "--kubeconfig", str(self.config)],
+            [str(self.tools / program), "--kubeconfig", str(self.config), *argv],
             input=text,
             capture_output=True,
             text=True,
