@@ -99,7 +99,7 @@ class Cluster:
 
     def _run(self, program: str, argv: Sequence[str], text: str, timeout_s: float) -> str:
         ended = subprocess.run(
-            [str(self.tools / program), *argv, "--kubeconfig", str(self.config)],
+            [str(self.tools / program), "--kubeconfig", str(self.config), *argv],
             input=text,
             capture_output=True,
             text=True,
@@ -180,6 +180,8 @@ def leftovers() -> list[str]:
 def _put_together(folder: Path, images: Sequence[Path]) -> None:
     """The keys, the configuration of clients and the images."""
     keys = folder / "pki"
+    _clean(folder)  # of one that was killed
+    (folder / "entered").unlink(missing_ok=True)
     keys.mkdir(parents=True)
     (folder / "images").mkdir()
     for image in images:

@@ -51,7 +51,8 @@ def install_kueue(cluster: Cluster) -> None:
         for each in _manifests(cluster, "kueue-config/default")
         if each["kind"] != "APIService" and "visibility" not in each["metadata"]["name"]
     ]
-    _deployment(things, KUEUE)
+    [container] = _deployment(things, KUEUE)["spec"]["template"]["spec"]["containers"]
+    container["args"].append("--feature-gates=VisibilityOnDemand=false")
     for each in things:
         if each["kind"].endswith("WebhookConfiguration"):
             each["webhooks"] = [hook for hook in each["webhooks"] if _of_ray(hook)]

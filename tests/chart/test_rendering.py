@@ -246,14 +246,14 @@ def test_nothing_is_placed_on_the_head(profile: str) -> None:
 
 def test_no_host_of_a_gang_is_evicted_and_gateways_one_by_one() -> None:
     rendered = objects("h200-wide-ep")
-    most = {
-        each["spec"]["selector"]["matchLabels"]["r1-serve/group"]: each["spec"]["maxUnavailable"]
+    least = {
+        each["spec"]["selector"]["matchLabels"]["r1-serve/group"]: each["spec"]["minAvailable"]
         for each in rendered.values()
         if each["kind"] == "PodDisruptionBudget"
     }
-    assert most == {"head": 0, "gateways": 1, "prefill": 0, "decode": 0}
+    assert least == {"head": 1, "gateways": 1, "prefill": 1, "decode": 2}
     labels = {name: pod["metadata"]["labels"] for name, pod in pods(rendered).items()}
-    assert {name: own["r1-serve/group"] for name, own in labels.items()} == {n: n for n in most}
+    assert {name: own["r1-serve/group"] for name, own in labels.items()} == {n: n for n in least}
 
 
 def test_amd_s_gpus_have_amd_s_resource() -> None:

@@ -146,6 +146,19 @@ def test_the_service_leads_to_gateways_and_never_to_a_host_without_one(
     assert {httpx.get(url).status_code for _ in range(60)} == {200}
 
 
+def test_a_node_that_is_emptied_takes_one_gateway_and_no_host_of_a_gang(
+    kubernetes: Cluster,
+) -> None:
+    def allowed() -> dict[str, int]:
+        return {
+            each["metadata"]["name"].removeprefix(f"{NAME}-"): each["status"]["disruptionsAllowed"]
+            for each in items(kubernetes, "poddisruptionbudgets")
+        }
+
+    wanted = {"head": 0, "gateways": 1, "prefill": 0, "decode": 0}
+    eventually(allowed, lambda found: found == wanted, "budgets")
+
+
 def test_the_loss_of_one_host_replaces_its_whole_gang_and_no_other(kubernetes: Cluster) -> None:
     before = items(kubernetes, "pods")
     gang, others = (

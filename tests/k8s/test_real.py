@@ -138,7 +138,10 @@ def url(kubernetes: Cluster) -> str:
     return f"http://{found['spec']['clusterIP']}:8000"
 
 
-def test_a_chat_completion_through_the_service_by_the_official_client(url: str) -> None:
+def test_a_chat_completion_through_the_service_by_the_official_client(
+    kubernetes: Cluster, url: str
+) -> None:
+    """Its prompt is prefilled in one pod, and its KV moved to another."""
     client = openai.OpenAI(base_url=url, api_key="none", timeout=120, max_retries=0)
     answer = client.chat.completions.create(
         model="deepseek-reasoner", messages=[{"role": "user", "content": QUESTION}], temperature=0.0
@@ -147,6 +150,14 @@ def test_a_chat_completion_through_the_service_by_the_official_client(url: str) 
     assert message.content == "Tom has 64 apples."
     assert message.model_extra is not None
     assert "That makes 6 4, so 64." in message.model_extra["reasoning_content"]
+    decided = "".join(
+        kubernetes.kubectl(
+            *("exec", "-n", NAMESPACE, pod["metadata"]["name"], "-c", "ray", "--"),
+            *("bash", "-c", "cat /tmp/r1-serve/decisions-*.jsonl"),
+        )
+        for pod in of_group(items(kubernetes, "pods"), "gateways")
+    )
+    assert '"decision":"transfer"' in decided
 
 
 def test_helm_test_gets_a_completion(kubernetes: Cluster) -> None:
