@@ -11,7 +11,6 @@ from orchestrator.cli.drill_html import Told
 from orchestrator.cli.plan_inputs import read_slo
 from orchestrator.core import R1ServeError
 from orchestrator.fleet.drill import Drill, Limits, judge
-from orchestrator.runtime.attach import attached
 from orchestrator.runtime.drill import TOLD, Live, Times, check_target
 from orchestrator.runtime.drill_client import End, Outcome, Target, models, ranks
 from orchestrator.runtime.local_fleet import LocalFleet, find_fleet
@@ -70,6 +69,8 @@ def _driver(drill: Drill, fleet: LocalFleet | None) -> AbstractContextManager[No
     """Within it this process may call what runs in the fleet's cluster, if the drill has to."""
     if fleet is None or drill not in TOLD:
         return nullcontext()
+    from orchestrator.runtime.attach import attached  # imports Ray
+
     return attached(fleet.address())
 
 

@@ -8,14 +8,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ray import serve
-from ray.exceptions import RayError
-
 from orchestrator.core import StartError
 from orchestrator.fleet.drill import Disturbance
 from orchestrator.runtime.local_fleet import LocalFleet
-from orchestrator.runtime.scaling_policy import GATEWAY
-from orchestrator.runtime.serve_config import APPLICATION
 
 _STOPPED_S, _RUNNING_S = 0.2, 0.1  # of a process that is slowed down
 _DRAINED_S = 600.0
@@ -107,6 +102,12 @@ class Poison:
 
 
 def _ask_gateways(method: str, *arguments: object) -> list[Any]:
+    from ray import serve  # slow to import, and few drills want it
+    from ray.exceptions import RayError
+
+    from orchestrator.runtime.scaling_policy import GATEWAY
+    from orchestrator.runtime.serve_config import APPLICATION
+
     handle = serve.get_deployment_handle(GATEWAY, APPLICATION)
     try:
         answers: list[Any] = handle.broadcast(method, *arguments).results(timeout_s=_ANSWER_S)
