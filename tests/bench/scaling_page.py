@@ -248,7 +248,7 @@ some from being short, and a calendar may say what it cannot know.
 What a gang that is let go has not ended in time is moved: prompt and thought so far are computed again elsewhere, all at once, in batches that
 were full already. The first of the days, with other values of `fleet.drain_wait_s`:
 
-{waits}
+{{waits}}
 
 ## No flip-flop
 
