@@ -74,6 +74,8 @@ class Poison:
         self._fleet = fleet
         self._session = session
         self._over = threading.Event()
+        # The first question takes as long as an engine takes to draw a young request's tokens.
+        _ask_gateways("ranks_of", session)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 

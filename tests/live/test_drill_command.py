@@ -16,7 +16,7 @@ models:
   - path: {path}
     name: DeepSeek-R1
     max_model_len: 2048
-    engine: {{kind: fake, device: cpu}}
+    engine: {{kind: fake, device: cpu, fake_step_s: 0.05}}
     pools:
       - {{role: prefill}}
       - {{role: decode, replicas: 3}}
