@@ -22,6 +22,7 @@ from orchestrator.spec import (
     PoolSpec,
     Spec,
 )
+from orchestrator.telemetry.spans import Span
 from tests.gateway_stack import GatewayStack, Rank, gateway_stack
 
 Json = dict[str, Any]
@@ -147,3 +148,22 @@ def events(answer: httpx.Response) -> list[Json]:
     lines = [line[6:] for line in answer.text.split("\n") if line.startswith("data: ")]
     assert lines[-1] == "[DONE]"
     return [json.loads(line) for line in lines[:-1]]
+
+
+class KeptSpans:
+    """A sink that keeps spans."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+
+    def send(self, spans: Sequence[Span]) -> None:
+        """As a collector gets them."""
+        self.spans += spans
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def named(self, name: str) -> Span:
+        """The only one of that name."""
+        (found,) = [span for span in self.spans if span.name == name]
+        return found

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.numbers import count, positive
+from orchestrator.cli.operator_client import LOCAL_URL
 from orchestrator.core import R1ServeError
 from orchestrator.fleet.drill import Drill, Verdict
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from orchestrator.cli.drill_html import Told
 
 CODES = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.ABORTED: 3}
-LOCAL_URL = "http://127.0.0.1:8000"
 
 
 def add_drill(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,6 @@ it is in the metrics, which alerts rest on.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from zlib import crc32
 
@@ -42,12 +41,6 @@ class Report(msgspec.Struct, frozen=True):
     models: list[ModelReport]
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    state: State
-    seen: str
-
-
 class Doctor:
     """Of all models of one gateway."""
 
@@ -68,7 +61,7 @@ class Doctor:
             for model in spec.models
         }
         self._turn = asyncio.Lock()
-        self._known: dict[tuple[str, str, str], _Known] = {}
+        self._known: dict[tuple[str, str, str], State] = {}
         self.last: Report | None = None
         self._ended_at = 0.0
 
@@ -155,8 +148,8 @@ class Doctor:
         for finding in model.findings:
             key = (model.model, finding.probe.value, finding.subject)
             seen.add(key)
-            before, now = self._known.get(key), _Known(finding.state, finding.seen)
-            if finding.state is State.FAULT and (before is None or before.state != now.state):
+            before, now = self._known.get(key), finding.state
+            if now is State.FAULT and before is not State.FAULT:
                 self._log.error(
                     "doctor_found",
                     model=model.model,
@@ -167,7 +160,7 @@ class Doctor:
                     seen=finding.seen,
                     cure=finding.cure,
                 )
-            elif before is not None and before.state is State.FAULT and before.state != now.state:
+            elif before is State.FAULT and now is not State.FAULT:
                 self._log.info(
                     "doctor_cleared",
                     model=model.model,

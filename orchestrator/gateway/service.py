@@ -17,6 +17,7 @@ from orchestrator.admission import Admission, ThinkingBudget, ThinkingCase, thin
 from orchestrator.codec import ThoughtLimit
 from orchestrator.core import (
     Finish,
+    FleetView,
     KvParams,
     KvSource,
     RankId,
@@ -167,8 +168,7 @@ class Service:
         view = self.ranks.view(self._now())
         if not view.of(self._decoder):
             return None
-        prices = self.ranks.price(self._decoder, prompt)
-        return handoff.choose_path(self.spec.handoff, view, self._decoder, len(prompt.ids), prices)
+        return self._path(view, prompt)[0]
 
     def ranks_by_role(self) -> dict[str, int]:
         """How many ranks of each pool can be reached now."""
@@ -309,26 +309,34 @@ class Service:
         tokens = len(passage.prompt_ids)
         self.ranks.arrived()
         view = self.ranks.view(self._now())
-        prices = self.ranks.price(self._decoder, _prompt(passage))
-        choice = handoff.choose_path(self.spec.handoff, view, self._decoder, tokens, prices)
+        choice, prices = self._path(view, _prompt(passage))
+        prefill_ranks = len(view.of(Role.PREFILL))
         self._decisions.info(
             "path",
             decision=choice.path,
             reason=choice.reason,
             request_id=passage.request.request_id,
             prompt_tokens=tokens,
-            prefill_ranks=len(view.of(Role.PREFILL)),
+            prefill_ranks=prefill_ranks,
             prices=prices,
             decoder=self._decoder,
             in_place_max_tokens=self.spec.handoff.in_place_max_tokens,
         )
         if passage.story is not None:
-            ranks = len(view.of(Role.PREFILL))
-            passage.story.events.append(PathChosen(self._now(), choice, prices, ranks))
+            chosen = PathChosen(self._now(), choice, prices, prefill_ranks)
+            passage.story.events.append(chosen)
         self.metrics.count(metrics.PATHS, 1, self.model.name, choice.path, choice.reason)
         klass = passage.request.klass
         self.metrics.count(metrics.PROMPT_TOKENS, tokens, self.model.name, klass)
         self._do(passage, passage.handoff.on(handoff.Begun(choice.path), self._now()))
+
+    def _path(
+        self, view: FleetView, prompt: routing.Prompt
+    ) -> tuple[handoff.PathChoice, routing.Prices | None]:
+        """How the prompt's KV would come to the rank that decodes, and at what prices."""
+        prices = self.ranks.price(self._decoder, prompt)
+        tokens = len(prompt.ids)
+        return handoff.choose_path(self.spec.handoff, view, self._decoder, tokens, prices), prices
 
     # --- drills --------------------------------------------------------------------------------
 

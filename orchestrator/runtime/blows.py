@@ -60,7 +60,7 @@ def disturb(what: Disturbance, lasts_s: float) -> int:
     """Every gateway does without it for a while; returns how many ranks that concerns. Wants a
     driver in the cluster; raises StartError if a gateway does not answer.
     """
-    concerned: list[int] = _ask_gateways("disturb", what.value, lasts_s)
+    concerned: list[int] = _Gateways().ask("disturb", what.value, lasts_s)
     return max(concerned, default=0)
 
 
@@ -74,8 +74,9 @@ class Poison:
         self._fleet = fleet
         self._session = session
         self._over = threading.Event()
+        self._gateways = _Gateways()
         # The first question takes as long as an engine takes to draw a young request's tokens.
-        _ask_gateways("ranks_of", session)
+        self._gateways.ask("ranks_of", session)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -85,14 +86,13 @@ class Poison:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._over.is_set():
+        while not self._over.wait(_LOOK_S):
             try:
-                answers: list[list[str]] = _ask_gateways("ranks_of", self._session)
+                answers: list[list[str]] = self._gateways.ask("ranks_of", self._session)
             except StartError:
                 continue  # a gateway that is not there has no request
             ranks = [rank for answer in answers for rank in answer]
             self._kill({rank.rpartition("/")[0] for rank in ranks} - set(self.killed))
-            self._over.wait(_LOOK_S)
 
     def _kill(self, gangs: set[str]) -> None:
         if not gangs:
@@ -103,19 +103,28 @@ class Poison:
                 self.killed.append(gang.engine_id)
 
 
-def _ask_gateways(method: str, *arguments: object) -> list[Any]:
-    from ray import serve  # slow to import, and few drills want it
-    from ray.exceptions import RayError
+class _Gateways:
+    """All gateways, through one handle of Serve's: each handle has a router of its own."""
 
-    from orchestrator.runtime.scaling_policy import GATEWAY
-    from orchestrator.runtime.serve_config import APPLICATION
+    def __init__(self) -> None:
+        from ray import serve  # slow to import, and few drills want it
 
-    handle = serve.get_deployment_handle(GATEWAY, APPLICATION)
-    try:
-        answers: list[Any] = handle.broadcast(method, *arguments).results(timeout_s=_ANSWER_S)
-    except (RayError, TimeoutError) as error:
-        raise StartError(f"a gateway does not answer: {error}", "look at its log") from error
-    return answers
+        from orchestrator.runtime.scaling_policy import GATEWAY
+        from orchestrator.runtime.serve_config import APPLICATION
+
+        self._handle = serve.get_deployment_handle(GATEWAY, APPLICATION)
+
+    def ask(self, method: str, *arguments: object) -> list[Any]:
+        """What each answers; raises StartError if one does not."""
+        from ray.exceptions import RayError
+
+        try:
+            answers: list[Any] = self._handle.broadcast(method, *arguments).results(
+                timeout_s=_ANSWER_S
+            )
+        except (RayError, TimeoutError) as error:
+            raise StartError(f"a gateway does not answer: {error}", "look at its log") from error
+        return answers
 
 
 def _signal(pids: list[int], number: int) -> None:

@@ -2,15 +2,17 @@
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from http.client import HTTPConnection, HTTPException, HTTPResponse
+from typing import Any
 from urllib.parse import urlsplit
 
 from typing_extensions import override
 
 _TIMEOUT_S = 300.0
+_LOOK_S = 5.0  # for what is answered at once
 _PAUSE_S = 0.5  # behind a refusal
 _QUESTION = "Say something long about the weather of the last hundred years, please. " * 8
 _TOO_MUCH = (429, 503)
@@ -41,8 +43,7 @@ class Target:
 
     def connection(self, timeout_s: float) -> HTTPConnection:
         """To the API."""
-        where = urlsplit(self.url)
-        return HTTPConnection(where.hostname or "", where.port or 80, timeout=timeout_s)
+        return _connection(self.url, timeout_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,25 +176,31 @@ class _Reading:
 
 def models(target: Target) -> list[str]:
     """The names that the API lists; empty if it lists none to us."""
-    connection = target.connection(5.0)
     try:
-        connection.request("GET", "/models", headers=target.head)
-        return [model["id"] for model in json.loads(connection.getresponse().read())["data"]]
+        told = _told(target.connection(_LOOK_S), "/models", target.head)
+        return [model["id"] for model in told["data"]]
     except (OSError, HTTPException, ValueError, KeyError):
         return []
-    finally:
-        connection.close()
 
 
 def ranks(url: str) -> dict[str, int]:
     """The ranks that the gateway asked can reach, by model and role; empty if none answers."""
-    where = urlsplit(url)
-    connection = HTTPConnection(where.hostname or "", where.port or 80, timeout=5)
     try:
-        connection.request("GET", "/health")
-        models = json.loads(connection.getresponse().read())["ranks"]
+        models = _told(_connection(url, _LOOK_S), "/health", {})["ranks"]
         return {f"{model} {role}": n for model in models for role, n in models[model].items()}
     except (OSError, HTTPException, ValueError, KeyError):
         return {}
+
+
+def _told(connection: HTTPConnection, path: str, head: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        connection.request("GET", path, headers=dict(head))
+        told: dict[str, Any] = json.loads(connection.getresponse().read())
+        return told
     finally:
         connection.close()
+
+
+def _connection(url: str, timeout_s: float) -> HTTPConnection:
+    where = urlsplit(url)
+    return HTTPConnection(where.hostname or "", where.port or 80, timeout=timeout_s)

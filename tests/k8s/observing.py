@@ -43,6 +43,16 @@ def items(cluster: Cluster, kind: str, selector: str = "") -> list[dict[str, Any
     return found
 
 
+def address(cluster: Cluster) -> str:
+    """Of the release's Service, from this machine, which the node's network knows."""
+    [found] = [
+        each
+        for each in items(cluster, "services")
+        if each["metadata"]["name"] == f"{NAME}-serve-svc"
+    ]
+    return f"http://{found['spec']['clusterIP']}:8000"
+
+
 def ready(thing: dict[str, Any]) -> bool:
     """Whether it says so of itself."""
     conditions = thing.get("status", {}).get("conditions", [])

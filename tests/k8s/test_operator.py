@@ -23,6 +23,7 @@ from tests.k8s.observing import (
     NAME,
     NAMESPACE,
     RELEASE,
+    address,
     eventually,
     items,
     living,
@@ -227,16 +228,6 @@ def test_a_change_of_the_pods_starts_a_second_cluster_that_takes_over_when_it_is
     is_ready(kubernetes)
     assert answers(kubernetes)
     print(f"{refused} requests were refused as the clusters changed")
-
-
-def address(kubernetes: Cluster) -> str:
-    """Of the Service, which the network of this machine knows."""
-    [found] = [
-        each
-        for each in items(kubernetes, "services")
-        if each["metadata"]["name"] == f"{NAME}-serve-svc"
-    ]
-    return f"http://{found['spec']['clusterIP']}:8000"
 
 
 def answers(kubernetes: Cluster) -> bool:

@@ -17,7 +17,16 @@ from deploy.cluster.cluster import Cluster, cluster, leftovers, programs
 from deploy.cluster.images import write_image
 from deploy.cluster.operators import base_images, install_kuberay
 from tests.chart.rendering import CHART
-from tests.k8s.observing import NAME, NAMESPACE, RELEASE, eventually, items, of_group, ready, uids
+from tests.k8s.observing import (
+    NAMESPACE,
+    RELEASE,
+    address,
+    eventually,
+    items,
+    of_group,
+    ready,
+    uids,
+)
 from tests.live.traffic import Traffic
 
 pytestmark = [
@@ -129,13 +138,7 @@ def _gib(path: Path) -> float:
 
 @pytest.fixture(scope="module")
 def url(kubernetes: Cluster) -> str:
-    """Of the Service, from this machine, which the node's network knows."""
-    [found] = [
-        each
-        for each in items(kubernetes, "services")
-        if each["metadata"]["name"] == f"{NAME}-serve-svc"
-    ]
-    return f"http://{found['spec']['clusterIP']}:8000"
+    return address(kubernetes)
 
 
 def test_a_chat_completion_through_the_service_by_the_official_client(

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from statistics import median
 
 from orchestrator.core import Role
 from orchestrator.fleet.doctor.evidence import Evidence, RankSeen
@@ -56,11 +55,6 @@ def usual(values: Sequence[str], preferred: Collection[str] = ()) -> str:
 def peers(seen: Evidence, rank: RankSeen) -> list[RankSeen]:
     """The others of the rank's pool."""
     return [each for each in seen.ranks if each.role is rank.role and each is not rank]
-
-
-def middle(values: Sequence[float]) -> float:
-    """The median of some."""
-    return median(values)
 
 
 def parity(

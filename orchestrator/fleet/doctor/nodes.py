@@ -1,11 +1,12 @@
 """Verdicts on what engines were started as, and on the nodes that they run on."""
 
 from collections.abc import Mapping
+from statistics import median
 
 from orchestrator.fleet.doctor.evidence import Evidence
 from orchestrator.fleet.doctor.faults import SilentFault
 from orchestrator.fleet.doctor.findings import Finding, Probe
-from orchestrator.fleet.doctor.judging import Verdicts, middle, parity, peers
+from orchestrator.fleet.doctor.judging import Verdicts, parity, peers
 
 KV_ROOM_MIN = 0.8  # of its peers' blocks
 CLOCK_OFF_S_MAX = 1.0  # beyond that logs and spans of a request are out of order
@@ -35,12 +36,12 @@ def kv_room(seen: Evidence) -> list[Finding]:
             verdicts.unknown(rank.rank_id, "the engine does not tell")
         elif not others:
             verdicts.ok(rank.rank_id, f"{rank.kv_blocks:,} blocks, and no peer to compare with")
-        elif rank.kv_blocks >= KV_ROOM_MIN * middle(others):
+        elif rank.kv_blocks >= KV_ROOM_MIN * median(others):
             verdicts.ok(rank.rank_id, f"{rank.kv_blocks:,} blocks")
         else:
             verdicts.fault(
                 rank.rank_id,
-                f"{rank.kv_blocks:,} blocks, its peers {middle(others):,.0f}",
+                f"{rank.kv_blocks:,} blocks, its peers {median(others):,.0f}",
                 "look for another process that holds memory of its GPUs (`nvidia-smi`)",
                 SilentFault.LITTLE_KV,
             )

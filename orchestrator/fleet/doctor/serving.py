@@ -1,10 +1,12 @@
 """Verdicts on whether ranks serve: reached, answering, at their pace, free when told."""
 
+from statistics import median
+
 from orchestrator.core import RankId
 from orchestrator.fleet.doctor.evidence import Evidence, RankSeen
 from orchestrator.fleet.doctor.faults import SilentFault
 from orchestrator.fleet.doctor.findings import Finding, Probe
-from orchestrator.fleet.doctor.judging import DECODERS, Verdicts, middle, peers
+from orchestrator.fleet.doctor.judging import DECODERS, Verdicts, peers
 from orchestrator.fleet.doctor.vitals import ACCEPTED_TOKENS, DRAFTS
 
 SLOWER = 3.0  # times its peers' pace
@@ -98,7 +100,7 @@ def pace(seen: Evidence) -> list[Finding]:
         if not others:
             verdicts.unknown(rank.rank_id, f"{own * 1e3:.1f} ms, and no peer to compare with")
             continue
-        usual_s = middle(others)
+        usual_s = median(others)
         said = f"{own * 1e3:.1f} ms a token, its peers {usual_s * 1e3:.1f} ms"
         if not _slower(own, usual_s):
             verdicts.ok(rank.rank_id, said)
@@ -118,7 +120,7 @@ def slow_ones(seen: Evidence) -> list[RankId]:
     for rank in seen.ranks:
         own = _gap_s(rank)
         others = [gap_s for peer in peers(seen, rank) if (gap_s := _gap_s(peer)) is not None]
-        if own is not None and others and _slower(own, middle(others)):
+        if own is not None and others and _slower(own, median(others)):
             found.append(rank.rank_id)
     return found
 

@@ -1,7 +1,7 @@
 """No word of a prompt or of an answer is in a log, a metric, a span or an operator's answer."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -11,9 +11,8 @@ from orchestrator.codec import Tokenizer
 from orchestrator.core import token_ids
 from orchestrator.engines import FakeEngineSpec
 from orchestrator.spec import HandoffSpec, TracingSpec, WhySpec
-from orchestrator.telemetry.spans import Span
 from tests.gateway_stack import until
-from tests.scripted_gateway import BOTH, FAST, PATH, Json, Stack, body, stack
+from tests.scripted_gateway import BOTH, FAST, PATH, Json, KeptSpans, Stack, body, stack
 
 MARK = "zyxwmarkerqvk"
 ANTHROPIC = "/anthropic/v1/messages"
@@ -30,19 +29,6 @@ TOOL = {
     },
 }
 CHAT = "deepseek-chat"
-
-
-class Kept:
-    """A sink that keeps spans."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-
-    def send(self, spans: Sequence[Span]) -> None:
-        self.spans += spans
-
-    def close(self) -> None:
-        pass
 
 
 def requests() -> list[tuple[str, Json | bytes]]:
@@ -140,7 +126,7 @@ def written(logs: Path) -> list[tuple[str, str]]:
     return [(file.name, file.read_text(errors="replace")) for file in files]
 
 
-async def seen(running: Stack, kept: Kept, logs: Path) -> AsyncIterator[tuple[str, str]]:
+async def seen(running: Stack, kept: KeptSpans, logs: Path) -> AsyncIterator[tuple[str, str]]:
     """Everything that was said of the requests, by where."""
     for place in written(logs):
         yield place
@@ -176,7 +162,7 @@ async def test_what_is_asked_and_answered_is_nowhere_but_on_its_way(
         tracing=TracingSpec(share=1.0),
         handoff=HandoffSpec(attempts_max=2, retry_pause_s=0.0),
     ) as running:
-        kept = Kept()
+        kept = KeptSpans()
         running.running.models.trace_to(kept)
         http = running.running.http
         for path, asked in requests():

@@ -1,6 +1,5 @@
 """Spans of a request: what is below what, whose trace it is, and who is told."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,32 +11,17 @@ from orchestrator.gateway.tracing import root_of
 from orchestrator.spec import TracingSpec
 from orchestrator.telemetry.otlp import OtlpSpans
 from orchestrator.telemetry.spans import Span, open_spans, parse_traceparent
-from tests.scripted_gateway import BOTH, FAST, PATH, R1_ALONE, body, stack
+from tests.scripted_gateway import BOTH, FAST, PATH, R1_ALONE, KeptSpans, body, stack
 
 QUESTION = "Why is the sky blue, and the grass not? " * 4
 CLIENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-class Kept:
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-
-    def send(self, spans: Sequence[Span]) -> None:
-        self.spans += spans
-
-    def close(self) -> None:
-        pass
-
-    def named(self, name: str) -> Span:
-        (found,) = [span for span in self.spans if span.name == name]
-        return found
 
 
 async def test_prefill_and_decode_are_below_the_request_which_is_below_its_clients_span(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     async with stack(tokenizer, tmp_path, BOTH, FAST, tracing=TracingSpec(share=0.0)) as running:
-        kept = Kept()
+        kept = KeptSpans()
         running.running.models.trace_to(kept)
         headers = {"authorization": "Bearer sk-any", "traceparent": CLIENT}
         asked = body(QUESTION)
