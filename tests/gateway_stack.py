@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -91,8 +92,10 @@ async def gateway_stack(
 ) -> AsyncIterator[GatewayStack]:
     """Serves `spec` until the block ends; ready when every rank can be reached.
 
-    `send_buffer_bytes` is the system's for each client; None leaves it megabytes.
+    All that it writes is in `logs`. `send_buffer_bytes` is the system's for each client; None
+    leaves it megabytes.
     """
+    spec = replace(spec, log_dir=str(logs))
     written = [open_log("test", logs / name) for name in ("log", "decisions")]
     models = Models(spec, gateway_id, tokenizers, *written)
     tenants = Tenants(spec, gateway_id, models.metrics, written[0])

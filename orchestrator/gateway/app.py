@@ -46,7 +46,7 @@ def build_app(models: Models, tenants: Tenants, on_start: Callable[[], None]) ->
         models.supervisor.spawn(doctor.keep())
         on_start()
         targets = Path(models.spec.log_dir, FOLDER)
-        async with announced_metrics(models.metrics, models.gateway_id, targets):
+        async with announced_metrics(models.metrics, models.gateway_id, targets, models.log):
             yield
         await models.stop()
         tenants.stop()

@@ -9,20 +9,30 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from orchestrator.engines.metrics_http import MetricsResponder
-from orchestrator.telemetry import Metrics
+from orchestrator.telemetry import Log, Metrics
 from orchestrator.telemetry.targets import Target, announce
 
 
 @asynccontextmanager
-async def announced_metrics(counted: Metrics, name: str, folder: Path) -> AsyncIterator[None]:
-    """Serves them on this host only, at any port, and says in `folder` at which."""
+async def announced_metrics(
+    counted: Metrics, name: str, folder: Path, log: Log
+) -> AsyncIterator[None]:
+    """Serves them on this host only, at any port, and says in `folder` at which.
+
+    Requests are served without: a folder that cannot be written is said in `log`.
+    """
     server = await asyncio.get_running_loop().create_server(
         lambda: MetricsResponder(counted.pieces, lambda: None), "127.0.0.1", 0
     )
     host, port = server.sockets[0].getsockname()
-    path = announce(folder, Target(name, f"{host}:{port}"))
+    path = None
+    try:
+        path = announce(folder, Target(name, f"{host}:{port}"))
+    except OSError as fault:
+        log.error("metrics_not_announced", cause=str(fault), cure=f"make {folder} writable")
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        if path is not None:
+            path.unlink(missing_ok=True)
         server.close()

@@ -21,6 +21,7 @@ from orchestrator.runtime import keeper
 from orchestrator.runtime.engine_process import Ended, EngineProcess, Ready
 from orchestrator.runtime.launch import NodeFacts
 from orchestrator.runtime.ports import PortClaims
+from orchestrator.telemetry import Log
 from orchestrator.telemetry.targets import FOLDER, Target, announce
 
 SIOCGIFADDR = 0x8915  # linux/sockios.h
@@ -136,11 +137,15 @@ class NodeAgent:
         gpus = _visible_gpus()
         each = len(gpus) // max(1, len(ready))
         assert self._announce is not None
-        return [
-            self._announce(rank, gpus[at * each :][:each])
-            for at, rank in enumerate(ready)
-            if rank.metrics is not None
-        ]
+        try:
+            return [
+                self._announce(rank, gpus[at * each :][:each])
+                for at, rank in enumerate(ready)
+                if rank.metrics is not None
+            ]
+        except OSError as fault:  # they serve without
+            Log("node").error("metrics_not_announced", cause=str(fault))
+            return []
 
     async def _keep_lease(self, lease_s: float) -> None:
         now = asyncio.get_running_loop().time

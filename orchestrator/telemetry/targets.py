@@ -4,6 +4,8 @@ So one telemetry process with a fixed port can give what gateways and engines, w
 have to say; Prometheus needs to know of nobody else.
 """
 
+import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,12 +27,20 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def announce(folder: Path, target: Target) -> Path:
-    """Writes its file, which `Path.unlink` takes back; a reader never sees half of one."""
+    """Writes its file, which `Path.unlink` takes back; a reader never sees half of one.
+
+    Raises OSError. A process that comes back with its old name may meet the one before it here.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{target.process.replace('/', '-')}.json"
-    half = path.with_suffix(".half")
-    half.write_bytes(msgspec.json.encode(target))
-    half.rename(path)
+    handle, half = tempfile.mkstemp(dir=folder, prefix=f".{path.stem}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(msgspec.json.encode(target))
+        os.replace(half, path)
+    except OSError:
+        Path(half).unlink(missing_ok=True)
+        raise
     return path
 
 

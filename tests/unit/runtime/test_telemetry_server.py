@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from orchestrator.gateway.metrics_endpoint import announced_metrics
 from orchestrator.runtime.http_get import BadAnswer, get
 from orchestrator.runtime.ports import PortClaims
 from orchestrator.runtime.telemetry_server import FORGET_S, TelemetryServer, Watched
-from orchestrator.telemetry import Metrics, metrics
+from orchestrator.telemetry import Log, Metrics, metrics, open_log
 from orchestrator.telemetry.boards import BOARDS
 from orchestrator.telemetry.gpu import GpuReading, HostReading, NoGpus
 from orchestrator.telemetry.metrics.labels import Source
@@ -57,7 +57,7 @@ async def test_gateways_and_gpus_of_a_host_are_one_text(tmp_path: Path) -> None:
     counted.count(metrics.REQUESTS, 1, "R1", "", "stop")
     announce(tmp_path, Target("gone/0", "127.0.0.1:1", "R1", "decode", "gone", "0", (0,)))
     async with (
-        announced_metrics(counted, "gateway-1", tmp_path),
+        announced_metrics(counted, "gateway-1", tmp_path, Log("test")),
         serving(Watched("host", tmp_path, Gpus())) as address,
     ):
         text = (await get(address, "/metrics")).decode()
@@ -67,6 +67,14 @@ async def test_gateways_and_gpus_of_a_host_are_one_text(tmp_path: Path) -> None:
     assert 'r1_target_up{process="gone/0"} 0.0' in text
     assert 'r1_gpu_rank{node="host",gpu="0",model="R1",role="decode",gang="gone",rank="0"}' in text
     assert list(announced(tmp_path)) == [tmp_path / "gone-0.json"]
+
+
+async def test_a_gateway_serves_although_its_metrics_cannot_be_announced(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with closing(open_log("test", tmp_path / "log")) as log:
+        async with announced_metrics(Metrics(), "gateway-1", tmp_path / "file", log):
+            pass
+    assert "metrics_not_announced" in (tmp_path / "log").read_text()
 
 
 async def test_a_host_whose_gpus_nobody_reads_says_so_and_gives_all_the_rest(

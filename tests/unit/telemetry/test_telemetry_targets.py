@@ -1,5 +1,6 @@
 """Processes that announce themselves, and their expositions as one."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,6 +15,14 @@ def test_what_is_announced_is_found_until_it_is_taken_back(tmp_path: Path) -> No
     assert list(announced(tmp_path / "targets").values()) == [target]
     path.unlink()
     assert announced(tmp_path / "targets") == {}
+
+
+def test_processes_of_one_name_announce_themselves_at_once(tmp_path: Path) -> None:
+    targets = [Target("gateway-1", f"127.0.0.1:{port}") for port in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda target: announce(tmp_path, target), targets))
+    assert [target in targets for target in announced(tmp_path).values()] == [True]
+    assert [path.name for path in tmp_path.iterdir()] == ["gateway-1.json"]
 
 
 def test_a_file_that_is_no_target_is_left_out(tmp_path: Path) -> None:
