@@ -1,0 +1,1 @@
+"""The load test: a client of the public API that shares only workloads with what it tests."""
