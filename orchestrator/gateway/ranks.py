@@ -223,11 +223,13 @@ class Ranks:
             return routing.nowhere(view, role, leg, prompt, excluded)
         return self._router.decide(view, role, leg, prompt, excluded)
 
-    def price(self, decoder: Role, prompt: routing.Prompt) -> routing.Prices | None:
+    def price(
+        self, decoder: Role, prompt: routing.Prompt, bounds: routing.Bounds | None
+    ) -> routing.Prices | None:
         """What the ways to the prompt's KV cost; None where costs are unknown or there is one."""
         if self._router is None or not self._priced:
             return None
-        return self._router.price(self.view(self._now()), decoder, prompt)
+        return self._router.price(self.view(self._now()), decoder, prompt, bounds)
 
     def submit(
         self, decision: routing.Decision, prompt: routing.Prompt, submit: Submit, sink: TokenSink

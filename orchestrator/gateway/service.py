@@ -334,7 +334,9 @@ class Service:
         self, view: FleetView, prompt: routing.Prompt
     ) -> tuple[handoff.PathChoice, routing.Prices | None]:
         """How the prompt's KV would come to the rank that decodes, and at what prices."""
-        prices = self.ranks.price(self._decoder, prompt)
+        slo = self.model.scaling
+        bounds = None if slo is None else routing.Bounds(slo.ttft_s, slo.tpot_s)
+        prices = self.ranks.price(self._decoder, prompt, bounds)
         tokens = len(prompt.ids)
         return handoff.choose_path(self.spec.handoff, view, self._decoder, tokens, prices), prices
 

@@ -22,6 +22,7 @@ class Reason(StrEnum):
     SHORT_PROMPT = "short_prompt"  # a transfer would cost more than the prefill
     LONG_PROMPT = "long_prompt"  # the prefill would stall running decodes
     DEAR_TRANSFER = "dear_transfer"  # by predicted seconds
+    LATE_ELSEWHERE = "late_elsewhere"  # prefill ranks are behind, and here is room
     NO_PREFILL_RANK = "no_prefill_rank"  # none can be reached: better slow than not at all
 
 
@@ -48,4 +49,6 @@ def choose_path(
         return PathChoice(Path.IN_PLACE, Reason.NO_PREFILL_RANK)
     if prices is not None and prices.way in {Way.IN_PLACE, Way.RECOMPUTE}:
         return PathChoice(Path.IN_PLACE, Reason.DEAR_TRANSFER)
+    if prices is not None and prices.way is Way.IN_TIME:
+        return PathChoice(Path.IN_PLACE, Reason.LATE_ELSEWHERE)
     return PathChoice(Path.TRANSFER, Reason.LONG_PROMPT)

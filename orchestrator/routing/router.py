@@ -17,7 +17,7 @@ from orchestrator.routing.kv_events import KvEvent
 from orchestrator.routing.kv_stream import Apply, AskReplay, Forget, GiveUp, Step
 from orchestrator.routing.ledger import Ledger, Member
 from orchestrator.routing.prefix_index import PrefixHits, PrefixIndex
-from orchestrator.routing.ways import Prices, price_ways
+from orchestrator.routing.ways import Bounds, Prices, price_ways
 
 EVENTS_WITHIN_S = 5.0  # an engine's events about a prefill are here by then, or are lost
 SESSIONS_MAX = 16_384
@@ -151,13 +151,15 @@ class Router:
             hoped = min(hits.hoped.get(choice.rank_id, 0), most) * block
         return Decision(choice, view, role, question, tuple(sorted(excluded)), sure, hoped)
 
-    def price(self, view: FleetView, decoder: Role, prompt: Prompt) -> Prices | None:
+    def price(
+        self, view: FleetView, decoder: Role, prompt: Prompt, bounds: Bounds | None = None
+    ) -> Prices | None:
         """What it costs to prefill the prompt where it is decoded, and elsewhere; None if there is
         no choice.
         """
         if Role.PREFILL not in self.costs:
             return None  # a model of unified gangs: there is no other way
-        return price_ways(view, decoder, self._asked(Leg.WHOLE, prompt)[0], self.costs)
+        return price_ways(view, decoder, self._asked(Leg.WHOLE, prompt)[0], self.costs, bounds)
 
     def _asked(self, leg: Leg, prompt: Prompt) -> tuple[Question, PrefixHits]:
         if prompt.keys is None:

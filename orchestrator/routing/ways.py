@@ -4,18 +4,28 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from orchestrator.core import FleetView, Role
-from orchestrator.routing.candidates import Leg, Question
+from orchestrator.routing.candidates import OUTPUT_TOKENS, Leg, Question
 from orchestrator.routing.choose import Choice, choose_rank
 from orchestrator.routing.default_costs import Costs
+from orchestrator.spec import StepCosts
 
 
 class Way(StrEnum):
     """The cheapest way to a prompt's KV."""
 
     IN_PLACE = "in_place"  # the decoding rank computes it
+    IN_TIME = "in_time"  # so it does, though that is dearer: elsewhere the first token came late
     RECOMPUTE = "recompute"  # so it does, though a prefill rank holds more: moving is dearer
     REMOTE = "remote"  # a prefill rank computes most of it, then it is moved
     PULL = "pull"  # a prefill rank holds most of it: it is moved
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a request is promised, seconds: to its first token, and between two, on the mean."""
+
+    ttft_s: float
+    tpot_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +37,14 @@ class Prices:
     transfer_s: float
 
 
-def price_ways(view: FleetView, decoder: Role, question: Question, costs: Costs) -> Prices | None:
+def price_ways(
+    view: FleetView, decoder: Role, question: Question, costs: Costs, bounds: Bounds | None = None
+) -> Prices | None:
     """The prices with the best prefill rank and the best decode rank; None if there is no choice.
 
     `question` is that of the whole request. A decode rank's price in a transfer has what it holds
-    taken off: only the rest is moved.
+    taken off: only the rest is moved. With `bounds` the dearer way is taken where it is the only
+    one that keeps them, for this request and for those that it would hold up.
     """
     whole = choose_rank(view, decoder, replace(question, leg=Leg.WHOLE), costs[decoder])
     prefill = choose_rank(
@@ -49,4 +62,33 @@ def price_ways(view: FleetView, decoder: Role, question: Question, costs: Costs)
     else:
         held = 2 * prefill.hit_tokens > question.prompt_tokens
         way = Way.PULL if held else Way.REMOTE
+        if bounds is not None:
+            moved_s = costs[decoder].transfer_s(question.prompt_tokens - decode.hit_tokens)
+            elsewhere_s = prefill.wait_s + prefill.work_s + moved_s
+            here_s = whole.wait_s + whole.work_s
+            if here_s <= bounds.ttft_s < elsewhere_s and _bears(
+                view, decoder, whole, question, costs[decoder], bounds
+            ):
+                way = Way.IN_TIME
     return Prices(way, whole.cost_s, transfer_s)
+
+
+def _bears(
+    view: FleetView,
+    decoder: Role,
+    whole: Choice,
+    question: Question,
+    costs: StepCosts,
+    bounds: Bounds,
+) -> bool:
+    """Whether the rank's decodes keep their pace although they stand still for this prefill and
+    those before it.
+    """
+    rank = next(each for each in view.of(decoder) if each.rank_id == whole.rank_id)
+    output_tokens = view.output_tokens or OUTPUT_TOKENS
+    step_s = costs.step_s(
+        rank.in_flight_requests + rank.others_requests + 1,
+        rank.decoding_tokens + question.prompt_tokens + output_tokens / 2,
+    )
+    stalled_s = costs.stall * (whole.wait_s + whole.work_s)
+    return step_s + stalled_s / output_tokens <= bounds.tpot_s

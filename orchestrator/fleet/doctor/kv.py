@@ -5,7 +5,7 @@ from orchestrator.fleet.doctor.faults import SilentFault
 from orchestrator.fleet.doctor.findings import Finding, Probe
 from orchestrator.fleet.doctor.judging import Verdicts, parity
 
-_PATHS = {"transfer", "dear_transfer"}
+_PATHS = {"transfer", "dear_transfer", "late_elsewhere"}
 _NOT_APART = "one pool does both"
 
 
