@@ -3,9 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestrator.core import FleetView, RankId, RankView, Role, token_ids
 from orchestrator.routing import (
+    Bounds,
     Leg,
     Prompt,
     Question,
@@ -48,6 +51,57 @@ def test_the_cheapest_way_depends_on_who_holds_what_and_who_is_busy(
     assert prices.way is way
     cheaper_in_place = prices.in_place_s <= prices.transfer_s
     assert cheaper_in_place == (way in {Way.IN_PLACE, Way.RECOMPUTE})
+
+
+BOUNDS = Bounds(ttft_s=1.0, tpot_s=0.05)
+BEHIND = replace(P, prefill_free_at=3.0)
+CALM = replace(D, in_flight_requests=20, decoding_requests=20)
+SLOW = same_costs(replace(COSTS, step_base_s=0.02, step_request_s=1e-3))  # 28 at most in 50 ms
+
+
+@pytest.mark.parametrize(
+    ("prefill", "running", "tokens", "bounds", "way"),
+    [
+        (BEHIND, 20, 4_000, BOUNDS, Way.IN_TIME),
+        (BEHIND, 20, 4_000, None, Way.REMOTE),  # dearer in sum, and nobody promised anything
+        (replace(P, prefill_free_at=0.4), 20, 4_000, BOUNDS, Way.REMOTE),  # in time there too
+        (BEHIND, 29, 4_000, BOUNDS, Way.REMOTE),  # others would lose their pace for it
+        (BEHIND, 20, 12_000, BOUNDS, Way.REMOTE),  # late here as well
+    ],
+)
+def test_a_dearer_way_is_taken_where_it_alone_keeps_what_was_promised(
+    prefill: RankView, running: int, tokens: int, bounds: Bounds | None, way: Way
+) -> None:
+    decode = replace(CALM, in_flight_requests=running, decoding_requests=running)
+    question = Question(Leg.WHOLE, tokens, 500, {})
+    view = FleetView((decode, prefill), 0.0)
+    prices = price_ways(view, Role.DECODE, question, SLOW, bounds)
+    assert prices is not None
+    assert prices.way is way
+    assert prices.in_place_s > prices.transfer_s
+
+
+@given(
+    free_at=st.floats(0, 20),
+    running=st.integers(0, 40),
+    tokens=st.integers(1, 20_000),
+    ttft_s=st.floats(0.1, 10),
+)
+def test_bounds_change_nothing_where_the_cheaper_way_keeps_them(
+    free_at: float, running: int, tokens: int, ttft_s: float
+) -> None:
+    decode = replace(CALM, in_flight_requests=running, decoding_requests=running)
+    view = FleetView((decode, replace(P, prefill_free_at=free_at)), 0.0)
+    question = Question(Leg.WHOLE, tokens, 500, {})
+    without = price_ways(view, Role.DECODE, question, SLOW)
+    found = price_ways(view, Role.DECODE, question, SLOW, Bounds(ttft_s, 0.05))
+    assert without is not None
+    assert found is not None
+    assert (found.in_place_s, found.transfer_s) == (without.in_place_s, without.transfer_s)
+    if found.way is not without.way:
+        costs = SLOW[Role.PREFILL]
+        elsewhere_s = free_at + costs.prefill_s(tokens, 0) + costs.transfer_s(tokens)
+        assert elsewhere_s > ttft_s >= costs.prefill_s(tokens, 0)
 
 
 def test_without_a_prefill_rank_there_is_nothing_to_choose() -> None:
