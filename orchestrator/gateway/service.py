@@ -274,7 +274,7 @@ class Service:
         for decision in decisions:  # all of them before what any of them brings about
             self._decisions.info(
                 "admission",
-                decision=type(decision).__name__.lower(),
+                decision=decision.word,
                 reason=decision.reason,
                 request_id=decision.request_id,
                 model=self.model.name,
@@ -298,7 +298,7 @@ class Service:
     def _admitted(self, decision: admission.Decision, now: float) -> Admitted:
         return Admitted(
             now,
-            type(decision).__name__.lower(),
+            decision.word,
             decision.reason,
             self._slots,
             self._admission.held,
@@ -459,11 +459,14 @@ class Service:
 
     def _lose(self, passage: Passage, send: handoff.Send) -> None:
         """Does as if the rank had not got the KV."""
+        request, now = passage.request, self._now()
+        self.measures.sent(request, send, passage.decisions[send.rank_id], now)
+        self.measures.left(request, send.attempt, Finish.FAILED, 0, now)
         passage.attempts[send.attempt] = (send.rank_id, "")
         if send.kv_params is not None:
             self._release(passage, send.kv_params)
         ended = handoff.Ended(send.attempt, Finish.FAILED, cause=_CUT)
-        self._do(passage, passage.handoff.on(ended, self._now()))
+        self._do(passage, passage.handoff.on(ended, now))
 
     def _release(self, passage: Passage, kv_params: KvParams) -> None:
         """A prefill rank frees the blocks once they have been read, so a decode rank reads them."""

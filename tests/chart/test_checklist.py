@@ -104,22 +104,23 @@ def test_the_notes_name_endpoint_capacity_start_and_each_risk_of_the_values(note
     assert "http://r1-r1-serve-serve-svc.serving:8000" in told
     assert f"{planned['predicted']['requests_per_s']:.1f} requests/s" in told
     assert re.search(r"The weights load within \d+ s", told)
-    risks = {
+    cured: dict[str, dict[str, Any]] = {
         "The API is OPEN": {"keys": {"secret": "keys"}},
         "set scheduling.gang": {"scheduling": {"gang": "volcano"}},
         "set scheduling.leafLabel": {"scheduling": {"leafLabel": "leaf"}},
         "If the Ray head restarts": {"ray": {"redis": {"address": "redis:6379"}}},
         "networkPolicies.clients is empty": {"networkPolicies": {"clients": [{"podSelector": {}}]}},
     }
-    for risk, cure in risks.items():
+    for risk, cure in cured.items():
         assert risk in told
         assert risk not in notes(noted, cure)
-    for risk, cause in {
+    caused: dict[str, dict[str, Any]] = {
         "Ray runs what anybody in its network sends it": {"ray": {"auth": False}},
         "networkPolicies.enabled is false": {"networkPolicies": {"enabled": False}},
         "Pods use their nodes' ports": {"network": {"hostNetwork": True}},
         "ray.upgrade is NewCluster": {"ray": {"upgrade": "NewCluster"}},
-    }.items():
+    }
+    for risk, cause in caused.items():
         assert risk not in told
         assert risk in notes(noted, cause)
 

@@ -95,3 +95,5 @@ def test_the_same_seed_gives_the_same_bytes_and_another_others(tmp_path: Path) -
     index = json.loads((tmp_path / "first/model.safetensors.index.json").read_text("utf-8"))
     assert all((tmp_path / "first" / shard).exists() for shard in index["weight_map"].values())
     assert {path.name for path in tmp_path.iterdir()} == {"first", "again", "other"}
+    for file in (tmp_path / "first").iterdir():  # whoever the pods that read it run as
+        assert file.stat().st_mode & 0o444 == 0o444, file.name
