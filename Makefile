@@ -76,7 +76,7 @@ e2e-k8s: venv ## the chart on a real API server, under kubelet and KubeRay, and 
 	$(BIN)/python -m pytest -v -s --durations=0 tests/k8s/test_operator.py
 	$(BIN)/python -m pytest -v -s --durations=0 tests/k8s/test_real.py
 
-e2e-k8s-operator: venv ## of these, the chart under kubelet and KubeRay with a stub of Ray: what CI runs
+e2e-k8s-operator: venv ## of these, the chart under kubelet and KubeRay with a stub of Ray: CI runs it behind `make test`
 	$(BIN)/python -m pytest -v -s --durations=0 tests/k8s/test_operator.py
 
 e2e-k8s-scale: venv ## gangs on 64 fake GPU hosts under Kueue and the real scheduler; needs root

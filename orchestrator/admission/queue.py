@@ -9,7 +9,7 @@ import heapq
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import assert_never
+from typing import ClassVar, assert_never
 
 from orchestrator.admission.drain import Drain
 from orchestrator.admission.lines import Line, Lines, Waiting
@@ -64,6 +64,7 @@ Event = Arrived | Left | Capacity | Passed
 class Admit:
     """Serve it now."""
 
+    word: ClassVar[str] = "admit"
     request_id: RequestId
     reason: Reason
 
@@ -72,6 +73,7 @@ class Admit:
 class Queue:
     """It waits; `ahead` requests of its class and of higher ones wait too."""
 
+    word: ClassVar[str] = "queue"
     request_id: RequestId
     ahead: int
     reason: Reason
@@ -81,6 +83,7 @@ class Queue:
 class Shed:
     """Refuse it; a retry after `retry_after_s` finds what waits now begun, as predicted."""
 
+    word: ClassVar[str] = "shed"
     request_id: RequestId
     retry_after_s: int
     reason: Reason

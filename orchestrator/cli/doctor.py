@@ -4,13 +4,13 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import cast
 from uuid import uuid4
 
 from orchestrator.cli.numbers import positive
-from orchestrator.cli.operator_client import LOCAL_URL, Asked, ask_each
+from orchestrator.cli.operator_client import LOCAL_URL, Asked, add_asking, ask_each
 from orchestrator.core import R1ServeError
 
 _WIDTH = 100
@@ -26,12 +26,9 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
         "the cure. Ends with 0 if nothing is wrong, 1 if something is, 3 if not all gateways "
         "answered."
     )
+    add_asking(parser, 180.0, "a round")
     add = parser.add_argument
-    add("--url", action="append", metavar="URL", help=f"of the API (default {LOCAL_URL}); repeat")
-    add("--key", default="any", help="of the API, an operator's")
     add("--all", action="store_true", help="a line for each rank, not only for what is wrong")
-    add("--json", action="store_true", help="a JSON document instead of a table")
-    add("--timeout", type=positive, default=180.0, metavar="S", help="for a round (default 180)")
     add("--every", type=positive, metavar="S", help="again and again, until Ctrl-C")
     together = parser.add_argument_group("of the network between nodes, and of no gateway")
     together.add_argument(
@@ -53,23 +50,32 @@ def _doctor(options: argparse.Namespace) -> int:
         from orchestrator.cli.doctor_collective import collective
 
         return collective(options)
-    code = 0
-    while True:
-        try:
-            asked = _round(options)
-            code = _code(asked)
-            print(_document(asked) if options.json else table(asked, whole=options.all), flush=True)
-        except R1ServeError as error:
-            if options.every is None:
-                raise
-            code = INCOMPLETE
-            print(f"r1-serve: {error.cause}", file=sys.stderr, flush=True)
-        if options.every is None:
-            return code
-        try:
-            time.sleep(options.every)
-        except KeyboardInterrupt:
-            return code
+    if options.every is None:
+        return _examined(options)
+    return again(lambda: _examined(options), lambda: time.sleep(options.every))
+
+
+def again(round_: Callable[[], int], wait: Callable[[], None]) -> int:
+    """Rounds until Ctrl-C; the exit code of the last one that ended. A round that could not be
+    says why, and the next one is tried all the same.
+    """
+    code = INCOMPLETE
+    try:
+        while True:
+            try:
+                code = round_()
+            except R1ServeError as error:
+                code = INCOMPLETE
+                print(f"r1-serve: {error.cause}", file=sys.stderr, flush=True)
+            wait()
+    except KeyboardInterrupt:
+        return code
+
+
+def _examined(options: argparse.Namespace) -> int:
+    asked = _round(options)
+    print(_document(asked) if options.json else table(asked, whole=options.all), flush=True)
+    return _code(asked)
 
 
 def _round(options: argparse.Namespace) -> Asked:

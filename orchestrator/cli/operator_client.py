@@ -1,5 +1,6 @@
 """Asks every gateway behind a URL what only operators may ask."""
 
+import argparse
 import json
 import ssl
 import time
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import SplitResult, urlsplit
 
+from orchestrator.cli.numbers import positive
 from orchestrator.core import R1ServeError, SpecError
 
 LOCAL_URL = "http://127.0.0.1:8000"
@@ -44,6 +46,16 @@ class Asked:
     def missing(self) -> int:
         """Gateways that have not answered."""
         return max(0, self.gateways - len(self.answers))
+
+
+def add_asking(parser: argparse.ArgumentParser, timeout_s: float, of: str) -> None:
+    """Declares whom a command asks, for how long at most `of` what, and how it is to answer."""
+    add = parser.add_argument
+    add("--url", action="append", metavar="URL", help=f"of the API (default {LOCAL_URL}); repeat")
+    add("--key", default="any", help="of the API, an operator's")
+    add("--json", action="store_true", help="a JSON document instead of a table")
+    said = f"for {of} (default {timeout_s:g})"
+    add("--timeout", type=positive, default=timeout_s, metavar="S", help=said)
 
 
 def ask_each(

@@ -98,7 +98,7 @@ class _Replay:
             self._differ(number, f"{line.get('decision')} of {line.get('request_id')}, now nothing")
         else:
             decision = self._expected[key].pop(0)
-            name = f"{type(decision).__name__.lower()} {decision.request_id}"
+            name = f"{decision.word} {decision.request_id}"
             said = f"{line.get('decision')} {line.get('request_id')}"
             if name == said and decision.reason == line.get("reason"):
                 self._same["admission"] += 1
@@ -107,7 +107,7 @@ class _Replay:
 
     def _missing(self, number: int, key: tuple[str, str]) -> None:
         for decision in self._expected[key]:
-            self._differ(number, f"nothing; now {type(decision).__name__} {decision.request_id}")
+            self._differ(number, f"nothing; now {decision.word} {decision.request_id}")
 
     def _compare(
         self, number: int, event: str, line: dict[str, object], decision: object, reason: str

@@ -5,8 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from orchestrator.cli.numbers import positive
-from orchestrator.cli.operator_client import LOCAL_URL, Answer, Asked, ask_each
+from orchestrator.cli.operator_client import LOCAL_URL, Answer, Asked, add_asking, ask_each
 from orchestrator.core import R1ServeError, SpecError
 
 
@@ -18,12 +17,8 @@ def add_why(parser: argparse.ArgumentParser) -> None:
         "the second choice would have cost, which the router works out again. Each gateway is "
         "asked; what they remember is bounded (`why` of the spec) and holds no prompt."
     )
-    add = parser.add_argument
-    add("request_id", metavar="REQUEST_ID")
-    add("--url", action="append", metavar="URL", help=f"of the API (default {LOCAL_URL}); repeat")
-    add("--key", default="any", help="of the API, an operator's")
-    add("--json", action="store_true", help="a JSON document instead of a table")
-    add("--timeout", type=positive, default=10.0, metavar="S", help="for an answer (default 10)")
+    parser.add_argument("request_id", metavar="REQUEST_ID")
+    add_asking(parser, 10.0, "an answer")
     parser.set_defaults(run=_why, spec_error_code=2)
 
 

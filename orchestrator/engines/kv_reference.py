@@ -4,6 +4,9 @@ from orchestrator.core import KvParams, KvSource
 from orchestrator.engines.engine import Submit
 
 SAMPLED_TOKENS = 1  # a prefill rank may have computed the token that it drew
+# With it vLLM says of a decode what its prefill rank had cached, instead of what it did not compute
+# itself: `RequestState.from_new_request` in vLLM 0.32, v1/engine/output_processor.py.
+_OF_THE_PREFILL = "remote_prefill_cached_tokens"
 
 
 def reference_fault(params: KvParams, prompt_tokens: int, block_size: int) -> str | None:
@@ -41,10 +44,14 @@ def kv_fault(submit: Submit) -> str | None:
 
 
 def kv_transfer_params(submit: Submit) -> dict[str, object]:
-    """vLLM's `kv_transfer_params` of a submission that produces or takes KV; the caller's own."""
+    """vLLM's `kv_transfer_params` of a submission that produces or takes KV; the caller's own.
+
+    The count of cached tokens that comes back is that of the engine which is asked.
+    """
     params: dict[str, object] = {}
     if submit.kv_params is not None:
         params |= submit.kv_params
+        params.pop(_OF_THE_PREFILL, None)
     elif submit.kv_source is KvSource.PRODUCE:
         params |= {"do_remote_decode": True, "do_remote_prefill": False}
     else:

@@ -348,6 +348,7 @@ def _write_shards(out: Path, tensors: "Tensors") -> str:
     for number, shard in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):06d}.safetensors"
         save_file(shard, out / file, metadata={"format": "pt"})
+        (out / file).chmod(0o644)  # as the other files: pods of any user read them
         digest.update((out / file).read_bytes())
         weight_map |= dict.fromkeys(shard, file)
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

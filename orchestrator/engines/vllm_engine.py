@@ -404,10 +404,9 @@ def _may_not_compile(submit: Submit) -> bool:
 def _end(submit: Submit, reason: str, cached: int | None, kv_params: KvParams | None) -> End:
     finish = _FINISHES.get(reason, Finish.FAILED)
     cause = f"vLLM ended the request with {reason!r}" if finish is Finish.FAILED else ""
-    if submit.kv_source is KvSource.TRANSFER and finish in (Finish.STOP, Finish.LENGTH):
-        cached = len(submit.prompt_ids) - 1  # vLLM counts what the prefill rank had; it computes
-        # the last token again
-    return End(finish, cached or 0, kv_params, cause)
+    # Of KV that was moved vLLM counts the whole prompt, and computes the last token again.
+    cached = min(cached or 0, len(submit.prompt_ids) - 1)
+    return End(finish, cached, kv_params, cause)
 
 
 def _check_kv_port(config: VllmConfig) -> None:

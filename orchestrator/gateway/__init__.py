@@ -2,6 +2,7 @@
 
 from orchestrator.gateway.app import build_app
 from orchestrator.gateway.direct import DirectProtocol
+from orchestrator.gateway.host import Host
 from orchestrator.gateway.journal import UsageFound, read_usage
 from orchestrator.gateway.keys import key_line, new_key, read_keys
 from orchestrator.gateway.measures import Times
@@ -11,7 +12,7 @@ from orchestrator.gateway.passage import Passage
 from orchestrator.gateway.passthrough import Passthrough
 from orchestrator.gateway.process import settle
 from orchestrator.gateway.proxy import ProxyLimits
-from orchestrator.gateway.service import TICK_S, Host, Service
+from orchestrator.gateway.service import TICK_S, Service
 from orchestrator.gateway.spending import Spending, work_s
 from orchestrator.gateway.supervisor import Supervisor
 from orchestrator.gateway.tenants import Tenants

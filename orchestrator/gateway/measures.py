@@ -66,16 +66,10 @@ class Measures:
 
     def decided(self, decision: admission.Decision, request: Request, now: float) -> None:
         """Admission has said something of the request."""
-        match decision:
-            case admission.Admit():
-                word = "admit"
-                waited_s = now - request.arrived_at
-                self._counted.observe(metrics.QUEUED, waited_s, self._name, request.klass)
-            case admission.Shed():
-                word = "shed"
-            case _:
-                word = "queue"
-        self._counted.count(metrics.ADMISSION, 1, self._name, request.klass, word, decision.reason)
+        whose = (self._name, request.klass)
+        if isinstance(decision, admission.Admit):
+            self._counted.observe(metrics.QUEUED, now - request.arrived_at, *whose)
+        self._counted.count(metrics.ADMISSION, 1, *whose, decision.word, decision.reason)
 
     # --- legs ----------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from orchestrator.gateway.network import Channel, Events, Member, Network
 from orchestrator.gateway.pool_measures import RankSeen
 from orchestrator.gateway.supervisor import Supervisor
 from orchestrator.handoff import Word
+from orchestrator.spec import ModelSpec, Spec
 from orchestrator.telemetry import Log
 
 LOADS_EVERY_S = 0.05  # how old a heartbeat may be before routing hears of it
@@ -358,3 +359,17 @@ class _Booked:
     def on_end(self, end: End) -> None:
         self._ranks._release(self._rank, self._request_id, end)
         self._sink.on_end(end)
+
+
+def costs_of(model: ModelSpec) -> routing.Costs | None:
+    """Of a rank of each pool, if the spec knows those of all."""
+    known = {pool.role: pool.costs for pool in model.pools if pool.costs is not None}
+    return known if len(known) == len(model.pools) else None
+
+
+def credits_of(spec: Spec) -> int:
+    """Requests that this gateway may have open at one rank that decodes: its share."""
+    most = spec.admission.rank_requests_max
+    if most is None:
+        return spec.channel.max_requests
+    return min(spec.channel.max_requests, -(-most // spec.gateway.replicas))

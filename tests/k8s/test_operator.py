@@ -5,7 +5,6 @@ Ray is a stub.
 
 import copy
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from deploy.cluster.able import why_not
 from deploy.cluster.cluster import Cluster, cluster, leftovers, programs
 from deploy.cluster.images import write_image, write_layer
 from deploy.cluster.operators import base_images, install_kuberay
@@ -32,10 +32,12 @@ from tests.k8s.observing import (
     uids,
 )
 
+WHY_NOT = why_not()
+
 pytestmark = [
     pytest.mark.node,
     pytest.mark.timeout(3_600),
-    pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and containers need root"),
+    pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)),
 ]
 
 IMAGE = "r1-serve.test/stub"

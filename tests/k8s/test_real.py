@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import httpx
 import openai
 import pytest
 
+from deploy.cluster.able import why_not
 from deploy.cluster.cluster import Cluster, cluster, leftovers, programs
 from deploy.cluster.images import write_image
 from deploy.cluster.operators import base_images, install_kuberay
@@ -29,11 +29,13 @@ from tests.k8s.observing import (
 )
 from tests.live.traffic import Traffic
 
+WHY_NOT = why_not()
+
 pytestmark = [
     pytest.mark.node,
     pytest.mark.timeout(3_600),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and containers need root"),
+    pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)),
 ]
 
 IMAGE = "r1-serve.test/cpu"

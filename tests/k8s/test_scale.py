@@ -4,7 +4,6 @@ The scheduler, KubeRay and Kueue with its topologies are real; hosts and what th
 """
 
 import json
-import os
 import subprocess
 import time
 from collections import Counter, defaultdict
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.cluster.able import why_not
 from deploy.cluster.cluster import Cluster, cluster, leftovers, programs
 from deploy.cluster.images import write_image, write_layer
 from deploy.cluster.operators import (
@@ -28,10 +28,12 @@ from deploy.cluster.operators import (
 from tests.chart.rendering import CHART
 from tests.k8s.observing import NAMESPACE, eventually, items
 
+WHY_NOT = why_not()
+
 pytestmark = [
     pytest.mark.node,
     pytest.mark.timeout(3_600),
-    pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and containers need root"),
+    pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)),
 ]
 
 LEAVES, HOSTS_PER_LEAF, GPUS = 8, 8, 8

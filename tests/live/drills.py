@@ -26,7 +26,7 @@ from orchestrator.engines.tiny_checkpoint import (
 )
 from orchestrator.spec import EngineKind, parse_spec
 from tests.live.local_stack import LocalStack, local_stack, until
-from tests.live.traffic import PAUSE_S, Tally, Traffic
+from tests.live.traffic import PAUSE_S, Tally, Told, Traffic
 
 PAGE = Path("docs/drills-streams.md")
 WHOLE_S = 240.0  # until the fleet is whole again
@@ -121,6 +121,17 @@ class Fleet:
         self.stack = stack
         self._checkpoint = checkpoint
         self._variant = 0
+        self._undisturbed: dict[str, Told] = {}
+
+    def traffic(self) -> Traffic:
+        """Clients who know what undisturbed streams of their questions are: learnt once."""
+        setting = self.setting
+        found = Traffic(
+            self.stack.url, setting.questions, setting.sampling, setting.pause_s, self._undisturbed
+        )
+        if not self._undisturbed:
+            found.learn()
+        return found
 
     def await_whole(self) -> None:
         """Until every gang serves, at whichever gateway answers."""
@@ -209,9 +220,7 @@ def run_drill(name: str, fleet: Fleet, runs: int) -> tuple[int, Tally]:
     """The drill again and again under streams that never cease, until one is not as it should be;
     how often it ran, and what became of the streams.
     """
-    setting = fleet.setting
-    traffic = Traffic(fleet.stack.url, setting.questions, setting.sampling, setting.pause_s)
-    traffic.learn()
+    traffic = fleet.traffic()
     traffic.start()
     total, ran = Tally(), 0
     for run in range(runs):
@@ -221,7 +230,10 @@ def run_drill(name: str, fleet: Fleet, runs: int) -> tuple[int, Tally]:
         DRILLS[name](fleet, run)
         fleet.await_whole()
         ended_at = time.monotonic()
-        traffic.settle(ended_at)
+        if ran < runs:
+            traffic.settle(ended_at)
+        else:
+            traffic.stop()  # waits for the same streams, and begins no others
         tally = traffic.tally(began_at, ended_at)
         total.add(tally)
         print(

@@ -34,7 +34,7 @@ def test_dense_models_are_served_side_by_side_each_with_its_own_cache(tmp_path: 
             assert after // UNIT_TOKENS * UNIT_TOKENS == hit(again[name]), "KV events told of it"
         drilled = command("drill", "drop-kv-events", "--url", stack.url, "--model", LLAMA)
         drilled += ["--streams", "2", "--tokens", "24", "--report", str(tmp_path / "drill.html")]
-        drilled += ["--before", "4", "--lasts", "4", "--after", "4"]
+        drilled += ["--before", "3", "--lasts", "3", "--after", "3"]
         drill = subprocess.run(drilled, capture_output=True, text=True, timeout=200, check=False)
         assert drill.returncode == 0, drill.stdout + drill.stderr
         assert "the KV events of 2 ranks get lost" in drill.stdout

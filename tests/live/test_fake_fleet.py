@@ -1,16 +1,21 @@
-"""A fleet of fake engines under the real Ray Serve stack: deaths, disconnects, refusals."""
+"""A fleet of fake engines under the real Ray Serve stack: deaths, disconnects, refusals; its boards
+in a browser, and `r1-serve drill` on it as an operator types it.
+"""
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
+from playwright.sync_api import Browser
 
 from orchestrator.engines.tiny_checkpoint import write_tokenizer
-from tests.live.local_stack import Asker, LocalStack, end_of, local_stack, stream, until
+from tests.live.boards import boards_url, chromium, look, traffic
+from tests.live.local_stack import Asker, LocalStack, command, end_of, local_stack, stream, until
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
 
@@ -21,7 +26,7 @@ models:
   - path: {path}
     name: DeepSeek-R1
     max_model_len: 2048
-    engine: {{kind: fake, device: cpu}}
+    engine: {{kind: fake, device: cpu, fake_step_s: 0.05}}
     pools:
       - {{role: prefill, gang: {{tensor_parallel: 2, nodes: 2, tensor_across_nodes: true}}}}
       - {{role: decode, replicas: 4}}
@@ -33,8 +38,38 @@ models:
 gateway: {{host: 127.0.0.1}}
 fleet: {{health_period_s: 1, start_attempts: 1, stuck_after_s: 60, drain_s: 60}}
 local: {{nodes: 7}}
+telemetry: {{gpu_hour_price: 2}}
 """
 WHOLE = {"prefill": 1, "decode": 4}
+# What a fleet of fake engines that nobody overloads cannot show; each panel says why.
+SILENT = {
+    "SLO kept, last hour",
+    "Error budget, times as fast as it may go",
+    "Charged an hour",
+    "Answers that are not what they should be",
+    "KV transfer, bytes",
+    "Preemptions and refusals of engines",
+    "Tokens of a step",
+    "Arithmetic used, of what there is",
+    "Weights read, of the memory's bandwidth",
+    "Skew between the GPUs of a gang",
+    "Tokens for a joule",
+    "Slowed down",
+    "XID errors",
+    "Memory errors",
+    "Scaling: wanted and needed",
+    "Scaling: reasons",
+    "Pods that are not ready",
+    "Restarts of containers",
+    "Certificates, until they expire",
+    "Oldest file of API keys",
+    "Why requests were not admitted at once",
+    "Most loaded rank, above the mean",
+    "Limits of tenants that were met",
+    "Thinking budgets",
+    "Requests that lived through something",
+}
+SLOW_S = 120.0  # until a rate of each series is known, on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +193,58 @@ def test_the_log_folder_has_each_decision_with_its_reason(fleet: LocalStack) -> 
     for event in ("admission", "path", "routing"):
         assert f'"event":"{event}"' in lines
     assert '"reason":' in lines
+
+
+def test_every_panel_of_the_boards_shows_data_or_says_why_not(fleet: LocalStack) -> None:
+    url = boards_url(fleet)
+    with traffic(fleet.url, 2) as wrong, chromium() as browser:
+        until(lambda: _silent(browser, url) <= SILENT, SLOW_S)
+        shown = look(browser, url, None)
+    assert {each.panel for each in shown if each.said} <= SILENT
+    for each in shown:
+        assert not each.said or len(each.said) > len("No data. "), each
+    assert wrong == []
+
+
+def _silent(browser: Browser, url: str) -> set[str]:
+    return {each.panel for each in look(browser, url, None) if each.said}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "kill-rank",
+        "head-restart",
+        "kill-gang",  # the new head knows what the old one knew
+        "kill-gateway",
+        "overload",
+        "drain-under-load",
+        "cut-transfer",
+        "poison",
+    ],
+)
+def test_a_drill_passes_and_leaves_its_report(fleet: LocalStack, name: str) -> None:
+    code, said, page = drill(fleet, name)
+    assert code == 0, said
+    assert f"Drill {name}: passed" in page
+
+
+def test_a_drill_without_a_target_says_so_and_names_the_simulator(fleet: LocalStack) -> None:
+    code, said, page = drill(fleet, "drop-kv-events")  # fake engines publish none
+    assert code == 1
+    assert "has no target" in said
+    assert "--simulate" in said
+    assert not page
+
+
+def drill(fleet: LocalStack, name: str) -> tuple[int, str, str]:
+    """Its exit code, what it said, and its page. Streams of it last 1.2 s, and so the phases have
+    some of each client's.
+    """
+    until(lambda: fleet.ranks() == WHOLE, BACK_S)
+    report = fleet.log_dir / f"{name}.html"
+    words = ["drill", name, "--url", fleet.url, "--streams", "4", "--report", str(report)]
+    words += ["--tokens", "24", "--before", "2.5", "--lasts", "3", "--after", "2.5"]
+    told = subprocess.run(command(*words), capture_output=True, text=True, timeout=400, check=False)
+    page = report.read_text() if report.exists() else ""
+    return told.returncode, told.stdout + told.stderr, page

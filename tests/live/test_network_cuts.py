@@ -35,7 +35,7 @@ models:
   - path: {path}
     name: DeepSeek-R1
     max_model_len: 2048
-    engine: {{kind: fake, device: cpu, fake_step_s: 0.15}}
+    engine: {{kind: fake, device: cpu, fake_step_s: 0.1}}
     pools:
       - {{role: prefill}}
       - {{role: decode, replicas: 3}}
@@ -58,9 +58,19 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
         yield stack
 
 
-def streams_through(fleet: LocalStack, cut: Callable[[], None], mend: Callable[[], None]) -> None:
+@pytest.fixture(scope="module")
+def undisturbed(fleet: LocalStack) -> Completion:
+    """What every stream is to be."""
+    return stream(fleet.client(), QUESTION)
+
+
+def streams_through(
+    fleet: LocalStack,
+    undisturbed: Completion,
+    cut: Callable[[], None],
+    mend: Callable[[], None],
+) -> None:
     """Eight streams are under way when the cut comes, and eight more are asked for during it."""
-    undisturbed = stream(fleet.client(), QUESTION)
     before = ends(fleet)
     askers = [Asker(fleet.client(timeout_s=BACK_S), QUESTION) for _ in range(16)]
     for asker in askers[:8]:
@@ -104,28 +114,33 @@ def nodes_of(fleet: LocalStack, words: tuple[str, ...]) -> list[int]:
     return [node for node in found if node is not None]
 
 
-def test_a_gang_that_is_cut_off_and_comes_back_has_lost_no_request(fleet: LocalStack) -> None:
+def test_a_gang_that_is_cut_off_and_comes_back_has_lost_no_request(
+    fleet: LocalStack, undisturbed: Completion
+) -> None:
     network = Namespaces(fleet.process.pid, NODES)
     node = nodes_of(fleet, DECODE)[0]
-    streams_through(fleet, lambda: network.cut(node), lambda: network.mend(node))
+    streams_through(fleet, undisturbed, lambda: network.cut(node), lambda: network.mend(node))
 
 
-def test_a_gateway_that_is_cut_off_and_comes_back_has_lost_no_request(fleet: LocalStack) -> None:
+def test_a_gateway_that_is_cut_off_and_comes_back_has_lost_no_request(
+    fleet: LocalStack, undisturbed: Completion
+) -> None:
     network = Namespaces(fleet.process.pid, NODES)
     node = nodes_of(fleet, GATEWAY)[0]
-    streams_through(fleet, lambda: network.cut(node), lambda: network.mend(node))
+    streams_through(fleet, undisturbed, lambda: network.cut(node), lambda: network.mend(node))
 
 
-def test_a_head_that_is_cut_off_and_comes_back_has_lost_no_request(fleet: LocalStack) -> None:
+def test_a_head_that_is_cut_off_and_comes_back_has_lost_no_request(
+    fleet: LocalStack, undisturbed: Completion
+) -> None:
     """The controller, the cluster's tables and HAProxy are there; clients too."""
     network = Namespaces(fleet.process.pid, NODES)
-    streams_through(fleet, network.cut_head, network.mend_head)
+    streams_through(fleet, undisturbed, network.cut_head, network.mend_head)
 
 
 def test_a_gang_that_stays_cut_off_is_replaced_and_its_requests_go_on_elsewhere(
-    fleet: LocalStack,
+    fleet: LocalStack, undisturbed: Completion
 ) -> None:
-    undisturbed = stream(fleet.client(), QUESTION)
     network = Namespaces(fleet.process.pid, NODES)
     node = next(node for node in nodes_of(fleet, DECODE) if node not in nodes_of(fleet, GATEWAY))
     askers = [Asker(fleet.client(timeout_s=BACK_S), QUESTION) for _ in range(8)]

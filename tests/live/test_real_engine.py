@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -54,6 +56,15 @@ def check_transfer(stack: LocalStack) -> None:
     assert '"decision":"DeepSeek-R1-prefill-' in logs
     assert '"decision":"DeepSeek-R1-decode-' in logs
     assert len(stack.engine_pids("prefill", node=1)) == 1, "the prefill gang spans two nodes"
+    seen = set[str]()  # of both gateways, as HAProxy gives them to us
+
+    def moved() -> bool:
+        text = httpx.get(f"{stack.url}/metrics", timeout=30).text
+        seen.update(re.findall(r'r1_transfers_total{.*outcome="(\w+)"', text))
+        return bool(seen)
+
+    until(moved, 30)
+    assert seen == {"moved"}
 
 
 def check_whole_body(stack: LocalStack, recital: Completion) -> None:

@@ -121,8 +121,9 @@ class Traffic:
         questions: Sequence[str],
         more: Mapping[str, object],
         pause_s: float = PAUSE_S,
+        undisturbed: dict[str, Told] | None = None,
     ) -> None:
-        """`pause_s` is a client's between two streams."""
+        """`pause_s` is a client's between two streams; `undisturbed` what was learnt before."""
         self.pause_s = pause_s
         self._url = url
         self._questions = questions
@@ -131,7 +132,7 @@ class Traffic:
         self._ended: list[Streamed] = []
         self._stopping = threading.Event()
         self._threads: list[_Client] = []
-        self.undisturbed: dict[str, Told] = {}
+        self.undisturbed = {} if undisturbed is None else undisturbed
 
     def learn(self) -> None:
         """Asks everything once, with nothing else going on: what every later stream must be."""

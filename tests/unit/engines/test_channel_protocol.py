@@ -250,6 +250,7 @@ LOGPROB = st.builds(
 )
 
 
+@settings(max_examples=30)  # each of up to 81 tokens with up to 20 alternatives
 @given(
     requests=st.dictionaries(
         st.integers(0, 2**40),

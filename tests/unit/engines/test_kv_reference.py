@@ -2,7 +2,9 @@
 
 import pytest
 
-from orchestrator.engines.kv_reference import reference_fault
+from orchestrator.core import KvSource, token_ids
+from orchestrator.engines import Sampling, Submit
+from orchestrator.engines.kv_reference import kv_transfer_params, reference_fault
 
 BLOCKS = [[7, 8]]  # of 16 tokens
 
@@ -28,3 +30,14 @@ def test_fewer_blocks_than_the_prompt_fills_are_named(blocks: object) -> None:
     fault = reference_fault({"remote_num_tokens": 20, "remote_block_ids": blocks}, 20, 16)
     assert fault is not None
     assert "blocks" in fault
+
+
+def test_a_decode_is_not_told_what_its_prefill_had_cached_and_so_counts_its_own() -> None:
+    """vLLM would hand that count on as the decode's, and a transfer that failed would look well."""
+    reference = {"remote_num_tokens": 20, "remote_block_ids": BLOCKS}
+    given = reference | {"remote_prefill_cached_tokens": 16}
+    asked = Submit(
+        "r", token_ids(range(20)), Sampling(max_tokens=1), KvSource.TRANSFER, kv_params=given
+    )
+    assert kv_transfer_params(asked) == reference
+    assert "remote_prefill_cached_tokens" in given, "the reference is the caller's"

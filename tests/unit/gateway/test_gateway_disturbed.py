@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,9 @@ async def test_kv_that_does_not_arrive_is_computed_where_it_is_decoded(
         await until(lambda: prefill.load().kv_usage == 0)  # what nobody wanted is freed
         tried = [end["ranks"] for end in ends(running)][-1]
         assert tried == ["p/0", "d/0", "d/0"]
+        counted = running.models.metrics.exposition().decode()
+        outcomes = dict(re.findall(r'r1_transfers_total{.*outcome="(\w+)".*} (\S+)', counted))
+        assert outcomes == {"moved": "1.0", "failed": "1.0"}
         assert running.models.disturb(Disturbance.TRANSFERS, 0.0) == 1
         assert await running.ask(QUESTION) == undisturbed
 
