@@ -20,7 +20,8 @@ Array = NDArray[np.float64]
 
 _SLOPES = np.geomspace(3.0, 500.0, 24)  # of M/M/k queues at 50 % to 99 % of their throughput
 _NEAR = 0.25  # of the load's logarithm: how far the line is trusted
-_FAR_WEIGHT = 0.02
+_ABOVE = 1.5  # of the odds' logarithm above the knee's: beyond, a window's length decides
+_FAR_WEIGHT = 0.005
 _SCATTER, _SCATTER_SLICES = 6.0, 8.0  # what is assumed before it is seen, as so many slices
 _GRID = 0.004
 _TAIL = 0.025
@@ -62,9 +63,9 @@ def find_knee(windows: Sequence[Window], share: float) -> Knee:
     centre, slope, scatter = _first_guess(seen, share), 20.0, _SCATTER
     loads = np.arange(centre - math.log(4), centre + math.log(4), _GRID)
     likelihood, total = _likelihood(seen, loads, share), loads
-    for _ in range(3):  # the weights depend on what they yield; more rounds change nothing
-        weight = _FAR_WEIGHT + (1 - _FAR_WEIGHT) / (1 + ((seen.load - centre) / _NEAR) ** 4)
-        scatter = _scatter(seen, weight, _line(seen.load, centre, slope, share))
+    for _ in range(4):  # the weights depend on what they yield; more rounds change nothing
+        weight = _trust(seen.load - centre, slope)
+        scatter = _scatter(seen, weight, _line(seen.load, centre, slope, share), share)
         at_load, at_slope = _posterior(likelihood, weight / scatter)
         total = np.cumsum(at_load)
         centre = _quantile(loads, total, 0.5)
@@ -117,12 +118,19 @@ def _widening(load: Array, centre: float) -> float:
     return 1 + 1.21 / free + 1.44 / free**2  # Cornish-Fisher, two terms, of the 97.5 % quantile
 
 
+def _trust(above: Array, slope: float) -> Array:
+    """What the line may be held to: less far below the knee, and where most requests miss."""
+    near = 1 / (1 + (above / _NEAR) ** 4)
+    over = np.maximum(slope * above - _ABOVE, 0.0)
+    return np.asarray(np.maximum(near * np.exp(-(over**2) / 2), _FAR_WEIGHT))
+
+
 def _line(load: Array, centre: float, slope: float, share: float) -> Array:
     odds = math.log((1 - share) / share) + slope * (load - centre)
     return 1 / (1 + np.exp(-np.clip(odds, -_MAX_ODDS, _MAX_ODDS)))
 
 
-def _scatter(seen: _Seen, weight: Array, expected: Array) -> float:
+def _scatter(seen: _Seen, weight: Array, expected: Array, share: float) -> float:
     """Variance of misses over a binomial's: the most that slices, their unions and windows say."""
     near = weight > 0.3
     scatter = 1.0
@@ -134,6 +142,7 @@ def _scatter(seen: _Seen, weight: Array, expected: Array) -> float:
     free = int(near.sum()) - 2
     if free < 3:
         return scatter
+    expected = np.maximum(expected, 0.1 * (1 - share))  # far below the knee one miss is no surprise
     chi_by_window = (seen.missed - seen.due * expected) ** 2 / (
         seen.due * expected * (1 - expected)
     )
