@@ -98,12 +98,22 @@ class Slo(msgspec.Struct):
     share: float = 0.99
 
 
+class Verdict(enum.StrEnum):
+    """What a search for the capacity came to."""
+
+    FOUND = "found"  # the interval is as narrow as was asked for
+    WIDE = "wide"  # it is not: the windows ended first
+    AT_LEAST = "at_least"  # nothing broke: the generator or the search's own limit came first
+    NOTHING_HOLDS = "nothing_holds"  # attainment is below its share at the least load too
+
+
 class Capacity(msgspec.Struct):
     """What `find-capacity` concludes, in requests per second at the run's mix."""
 
-    per_s: float
+    verdict: Verdict
+    per_s: float  # 0 if nothing holds
     low_per_s: float  # 95 % interval
-    high_per_s: float
+    high_per_s: float | None  # None: not reached
     reason: str  # why the search stopped
 
 
