@@ -8,6 +8,8 @@ import enum
 
 import msgspec
 
+from orchestrator.core import Histogram
+
 VERSION = 1
 
 
@@ -40,6 +42,15 @@ class Counts(msgspec.Struct):
     most: float
     buckets: dict[int, int]
 
+    @staticmethod
+    def of(histogram: Histogram) -> "Counts":
+        """A copy of what it holds now."""
+        return Counts(histogram.count, histogram.total, histogram.most, dict(histogram.buckets))
+
+    def histogram(self) -> Histogram:
+        """What it was made of."""
+        return Histogram(self.count, self.total, self.most, dict(self.buckets))
+
 
 class Slice(msgspec.Struct):
     """A part of a window, for intervals: neighbours in time are not independent, slices nearly."""
@@ -52,9 +63,10 @@ class Tokens(msgspec.Struct):
     """As the server's `usage` says."""
 
     prompt: int = 0
-    cached: int = 0
+    cached: int = 0  # of the prompt
     thinking: int = 0
     answer: int = 0
+    asked_prompt: int = 0  # of the same requests, what they should have had; 0: not known
 
 
 class Window(msgspec.Struct):

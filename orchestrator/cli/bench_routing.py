@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 
 from orchestrator.cli.numbers import not_negative, positive, share
-from orchestrator.cli.trace_files import open_trace
 from orchestrator.core import SpecError
 from orchestrator.sim import (
     POLICIES,
@@ -19,7 +18,7 @@ from orchestrator.sim import (
     play,
     scores,
 )
-from orchestrator.workload import TraceRequest
+from orchestrator.workload import TraceRequest, open_trace
 
 
 @dataclass(frozen=True, slots=True)
