@@ -14,6 +14,7 @@ from loadtest.result import Bottleneck, Capacity, Latency, Slo, Verdict, Window
 _LOOK_BOUNDS, _LOOK_REQUESTS = 5.0, 40.0  # of a window that only looks
 _BOUNDS, _MISSES = 60.0, 20.0  # of one that measures: so long that an overload shows, and so many
 #                                requests that at the knee ten may be missed
+_MISSES_MOST = 200.0  # where requests scatter so much that few windows would be all or nothing
 _LIVES = 2.0  # mean lives of a request before open streams are those of their load
 _SURE, _SURE_MISSES = 2.5, 5  # a window broke for sure that missed so many times what it may
 _BRACKET = 1.15  # between what held and what broke: wider, windows only look
@@ -46,7 +47,7 @@ class Limits:
 
     least_per_s: float = 0.02
     most_per_s: float = 5000.0
-    within: float = 0.03
+    within: float = 0.04
     windows_max: int = 40
     window_s_min: float = 10.0
     window_s_max: float = 600.0
@@ -148,15 +149,16 @@ class Search:
             if self._late >= _GENERATOR_TRIES:
                 return self._at_least(held, min(knee.low_per_s, held))
             per_s = math.sqrt(min(held, self._late_at_per_s) * self._late_at_per_s)
-        return self._look(per_s) if wide else self._measure(per_s)
+        return self._look(per_s) if wide else self._measure(per_s, knee.scatter)
 
     # --- the steps -------------------------------------------------------------------------------
 
     def _look(self, per_s: float) -> Step:
         return self._step(per_s, _LOOK_REQUESTS, _LOOK_BOUNDS)
 
-    def _measure(self, per_s: float) -> Step:
-        return self._step(per_s, _MISSES / (1 - self._slo.share), _BOUNDS)
+    def _measure(self, per_s: float, scatter: float = 0.0) -> Step:
+        misses = min(max(scatter, _MISSES), _MISSES_MOST)
+        return self._step(per_s, misses / (1 - self._slo.share), _BOUNDS)
 
     def _step(self, per_s: float, requests: float, bounds: float) -> Step:
         wait_s, life_s = self._wait_s(), self._life_s()
