@@ -96,7 +96,11 @@ class Engine:
         self._end_s = meters[-1].span.end_s
         self._open: dict[int, _Open] = {}
         self._next: Ask | None = None
-        self._nowhere = Part(0.0, 0.0)
+        self._when_ended: Callable[[], None] = lambda: None
+
+    def when_ended(self, tell: Callable[[], None]) -> None:
+        """Calls `tell` once when it has ended."""
+        self._when_ended = tell
 
     def start(self) -> None:
         """From now on calls of the host do it all, until `ending` is set."""
@@ -166,8 +170,7 @@ class Engine:
         for meter in self._meters:
             if (part := meter.part(due_at)) is not None:
                 return part
-        self._nowhere = Part(0.0, 0.0)  # so that nothing adds up there
-        return self._nowhere
+        return Part(0.0, 0.0)  # which nobody looks at
 
     def _done(self, number: int) -> None:
         one = self._open.pop(number)
@@ -193,11 +196,7 @@ class Engine:
         self._time_out(now)
         self._count(now)
         if now >= self._end_s:
-            measured = [
-                one
-                for one in self._open.values()
-                if self._begin_s <= one.record.due_at < self._end_s
-            ]
+            measured = [one for one in self._open.values() if self._measured(one.record.due_at)]
             if not measured:
                 self._finish(Ending.MEASURED)
             elif self._limits.gives_up and all(
@@ -209,9 +208,8 @@ class Engine:
         if self.ending is None:
             self._host.call_at(now + TICK_S, self._tick)
 
-    @property
-    def _begin_s(self) -> float:
-        return self._meters[0].span.begin_s
+    def _measured(self, due_at: float) -> bool:
+        return any(meter.part(due_at) is not None for meter in self._meters)
 
     def _time_out(self, now: float) -> None:
         """Open ones are in the order of their sending, and all have the same time."""
@@ -232,3 +230,5 @@ class Engine:
                 hopeless = one.record.hopeless(self._slo, now)
                 one.record.fail("too_late" if hopeless else "timeout")
         self._open.clear()
+        self._count(now)
+        self._when_ended()

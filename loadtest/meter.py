@@ -55,7 +55,6 @@ class WindowMeter:
         edges = [span.begin_s + width_s * number for number in range(slices)]
         self.parts = [Part(begin_s, begin_s + width_s) for begin_s in edges]
         self.lag = Histogram()
-        self.server: dict[str, Histogram] = {}
         self._width_s = width_s
         self._open = 0
         self._open_s = 0.0  # streams times seconds
@@ -107,7 +106,6 @@ class WindowMeter:
             concurrency=self._open_s / seen_s,
             lag=Counts.of(self.lag),
             late=Counts.of(late),
-            server={name: seen.mean for name, seen in sorted(self.server.items())},
         )
         window.bottleneck = bottleneck_of(window, slo)
         return window
