@@ -57,6 +57,9 @@ class Slice(msgspec.Struct):
 
     due: int  # requests that were due in it
     good: int  # of them, those that ended without an error and within the SLO
+    ended: int = 0  # of them, those that were read to the end
+    ttft_s: float = 0.0  # over those that ended, the sum of TTFT
+    tpot_s: float = 0.0  # and the sum of each one's mean time for a token
 
 
 class Tokens(msgspec.Struct):
