@@ -41,6 +41,7 @@ class Connections:
         self._idle: list[_Wire] = []
         self._addresses = cycle(target.addresses)
         self._loop = gevent.get_hub().loop
+        self._closed = False
         self.encrypted = target.tls is not None
 
     def send(
@@ -52,7 +53,8 @@ class Connections:
         return stream.give_up
 
     def close(self) -> None:
-        """Closes what is idle."""
+        """Closes what is idle, and will be."""
+        self._closed = True
         while self._idle:
             _close(self._idle.pop())
 
@@ -67,7 +69,7 @@ class Connections:
 
     def keep(self, wire: _Wire) -> None:
         """It has read a reply to its end."""
-        if len(self._idle) < _IDLE_MAX:
+        if len(self._idle) < _IDLE_MAX and not self._closed:
             wire.used = True
             self._idle.append(wire)
         else:

@@ -97,10 +97,25 @@ class Engine:
         self._open: dict[int, _Open] = {}
         self._next: Ask | None = None
         self._when_ended: Callable[[], None] = lambda: None
+        self._when_empty: Callable[[], None] = lambda: None
 
     def when_ended(self, tell: Callable[[], None]) -> None:
-        """Calls `tell` once when it has ended."""
+        """Calls `tell` once, when nothing more is sent or measured. Streams may still be open: they
+        are load for what is played next.
+        """
         self._when_ended = tell
+
+    def when_empty(self, tell: Callable[[], None]) -> None:
+        """Calls `tell` once, when it has ended and its last stream too."""
+        self._when_empty = tell
+
+    def give_up(self) -> None:
+        """Ends the streams that are open behind its end."""
+        assert self.ending is not None
+        for one in self._open.values():
+            one.give_up()
+        self._open.clear()
+        self._empty()
 
     def start(self) -> None:
         """From now on calls of the host do it all, until `ending` is set."""
@@ -179,7 +194,8 @@ class Engine:
             one.record.fail(reader.error)
         else:
             one.record.end(self._slo, reader.usage, reader.ended_at)
-            if one.ask.then is not None and (ask := one.ask.then(reader, now)) is not None:
+            then = one.ask.then if self.ending is None else None
+            if then is not None and (ask := then(reader, now)) is not None:
                 self._host.call_at(ask.at_s, lambda: self._send(ask))
         self._count(now)
 
@@ -190,23 +206,25 @@ class Engine:
     # --- ending ----------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        if self.ending is not None:
-            return
         now = self._host.now()
         self._time_out(now)
         self._count(now)
-        if now >= self._end_s:
-            measured = [one for one in self._open.values() if self._measured(one.record.due_at)]
-            if not measured:
-                self._finish(Ending.MEASURED)
-            elif self._limits.gives_up and all(
-                one.record.hopeless(self._slo, now) for one in measured
-            ):
-                self._finish(Ending.HOPELESS)
-            elif now >= self._end_s + self._limits.tail_s:
-                self._finish(Ending.OUT_OF_TIME)
-        if self.ending is None:
+        if self.ending is None and now >= self._end_s:
+            self._look(now)
+        if self.ending is None or self._open:
             self._host.call_at(now + TICK_S, self._tick)
+        else:
+            self._empty()
+
+    def _look(self, now: float) -> None:
+        """Whether what was due in a window has ended, or will be waited for no longer."""
+        measured = [one for one in self._open.values() if self._measured(one.record.due_at)]
+        if not measured:
+            self._finish(Ending.MEASURED)
+        elif self._limits.gives_up and all(one.record.hopeless(self._slo, now) for one in measured):
+            self._finish(Ending.HOPELESS)
+        elif now >= self._end_s + self._limits.tail_s:
+            self._finish(Ending.OUT_OF_TIME)
 
     def _measured(self, due_at: float) -> bool:
         return any(meter.part(due_at) is not None for meter in self._meters)
@@ -224,11 +242,16 @@ class Engine:
     def _finish(self, ending: Ending) -> None:
         now = self._host.now()
         self.ending = ending
-        for one in self._open.values():
-            one.give_up()
-            if ending is not Ending.STOPPED:
-                hopeless = one.record.hopeless(self._slo, now)
-                one.record.fail("too_late" if hopeless else "timeout")
-        self._open.clear()
+        if ending is not Ending.MEASURED:
+            for one in self._open.values():
+                one.give_up()
+                if ending is not Ending.STOPPED:
+                    hopeless = one.record.hopeless(self._slo, now)
+                    one.record.fail("too_late" if hopeless else "timeout")
+            self._open.clear()
         self._count(now)
         self._when_ended()
+
+    def _empty(self) -> None:
+        tell, self._when_empty = self._when_empty, lambda: None
+        tell()

@@ -1,7 +1,6 @@
 """One small request and its whole answer: for what is asked before, and beside, the load."""
 
 import json
-import ssl
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +44,10 @@ def exchange(target: Target, request: bytes, timeout_s: float) -> Answer:
                 sock = target.tls.wrap_socket(sock, server_hostname=target.host)
             sock.sendall(request)
             parts: list[bytes] = []
-            while (part := _received(sock)) and sum(map(len, parts)) < _BYTES_MAX:
+            size = 0
+            while size < _BYTES_MAX and (part := sock.recv(1 << 16)):
                 parts.append(part)
+                size += len(part)
         finally:
             sock.close()
     head, _, body = b"".join(parts).partition(b"\r\n\r\n")
@@ -56,14 +57,6 @@ def exchange(target: Target, request: bytes, timeout_s: float) -> Answer:
     if b"transfer-encoding: chunked" in head.lower():
         body = _dechunked(body)
     return Answer(int(words[1]), body)
-
-
-def _received(sock: Any) -> bytes:
-    try:
-        data: bytes = sock.recv(1 << 16)
-    except ssl.SSLEOFError:
-        return b""
-    return data
 
 
 def _dechunked(body: bytes) -> bytes:

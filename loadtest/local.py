@@ -14,35 +14,40 @@ from loadtest.target import Target
 
 
 class LocalPlayer:
-    """Implements `Player`; of `share` (k, n) the k-th of n shares, from an instant given."""
+    """Implements `Player`; of `share` (k, n) the k-th of n shares."""
 
     def __init__(self, target: Target, load: Load, share: tuple[int, int] = (0, 1)) -> None:
         self._target = target
         self._load = load
-        self._share = share
-        self._engine: Engine | None = None
+        self.share = share
+        self._playing: Engine | None = None
+        self._lingering: list[Engine] = []
 
     def play(self, play: Play, offset_s: float, begin_at: float | None = None) -> Played:
-        """As `Player` has it; second 0 is `begin_at` of `time.monotonic`."""
-        asks = self._load.asks(play.shape, play.first, self._share)
+        """As `Player` has it; second 0 is `begin_at` of `time.monotonic`, or now."""
+        asks = self._load.asks(play.shape, play.first, self.share)
         if play.count is not None:
-            index, shares = self._share
+            index, shares = self.share
             asks = islice(asks, len(range(index, play.count, shares)))
         host = GeventHost(begin_at)
         connections = Connections(self._target, host.now)
         meters = [WindowMeter(span) for span in play.spans]
         engine = Engine(host, connections, play.slo, play.limits, asks, meters)
-        self._engine = engine
         ended = Event()
-        engine.when_ended(ended.set)
-        host.watch_lag(engine.lag)
-        engine.start()
-        try:
-            ended.wait()
-        finally:
-            self._engine = None
+
+        def emptied() -> None:
+            self._lingering.remove(engine)
             host.close()
             connections.close()
+
+        engine.when_ended(ended.set)
+        engine.when_empty(emptied)
+        host.watch_lag(engine.lag)
+        self._playing = engine
+        self._lingering.append(engine)
+        engine.start()
+        ended.wait()
+        self._playing = None
         windows = engine.windows()
         for window in windows:
             window.begin_s += offset_s
@@ -50,10 +55,22 @@ class LocalPlayer:
         assert engine.ending is not None
         return Played(windows, engine.sent, engine.ending.name.lower())
 
+    @property
+    def open_streams(self) -> int:
+        """As `Player` has it."""
+        return sum(engine.open_streams for engine in self._lingering)
+
     def stop(self) -> None:
         """As `Player` has it."""
-        if self._engine is not None:
-            self._engine.stop()
+        if self._playing is not None:
+            self._playing.stop()
+
+    def give_up(self) -> None:
+        """As `Player` has it."""
+        for engine in list(self._lingering):
+            engine.give_up()
 
     def close(self) -> None:
-        """As `Player` has it: nothing is left."""
+        """As `Player` has it."""
+        self.stop()
+        self.give_up()

@@ -15,7 +15,13 @@ def merged(windows: Sequence[Window]) -> Window:
     assert windows
     first = windows[0]
     slices = [
-        Slice(sum(part.due for part in parts), sum(part.good for part in parts))
+        Slice(
+            sum(part.due for part in parts),
+            sum(part.good for part in parts),
+            sum(part.ended for part in parts),
+            sum(part.ttft_s for part in parts),
+            sum(part.tpot_s for part in parts),
+        )
         for parts in zip(*(window.slices for window in windows), strict=False)
     ]
     limits = [window for window in windows if window.bottleneck is not Bottleneck.NONE]

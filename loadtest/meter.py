@@ -20,6 +20,8 @@ class Part:
     due: int = 0
     ended: int = 0
     good: int = 0
+    ttft_s: float = 0.0  # over those that ended
+    tpot_s: float = 0.0
     errors: Counter[str] = field(default_factory=Counter)
     tokens: Tokens = field(default_factory=Tokens)
     late: Histogram = field(default_factory=Histogram)
@@ -102,7 +104,9 @@ class WindowMeter:
             errors=dict(sum((part.errors for part in parts), Counter())),
             latencies={latency: Counts.of(each) for latency, each in latencies.items()},
             tokens=tokens_of([part.tokens for part in parts]),
-            slices=[Slice(part.due, part.good) for part in parts],
+            slices=[
+                Slice(part.due, part.good, part.ended, part.ttft_s, part.tpot_s) for part in parts
+            ],
             concurrency=self._open_s / seen_s,
             lag=Counts.of(self.lag),
             late=Counts.of(late),

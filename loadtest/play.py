@@ -39,6 +39,15 @@ class Player(Protocol):
         """Waits until it has ended. Windows are `offset_s` later than the play has them."""
         ...
 
+    @property
+    def open_streams(self) -> int:
+        """Of plays that have ended: their last requests, which nobody measures."""
+        ...
+
+    def give_up(self) -> None:
+        """Ends those."""
+        ...
+
     def stop(self) -> None:
         """Ends what is played now, with what was measured."""
         ...

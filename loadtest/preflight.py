@@ -1,7 +1,7 @@
 """Looks whether a load would meet what it is meant for, before any of it is sent."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gevent import socket
 from gevent.event import Event
@@ -37,7 +37,7 @@ def resolved(target: Target) -> Target:
             f"--url {target.url}: the name {target.host} has no address: {error.strerror}",
             "look at the URL and at this host's DNS",
         ) from None
-    return replace(target, addresses=tuple(dict.fromkeys(each[4][0] for each in found)))
+    return target.at(tuple(dict.fromkeys(str(each[4][0]) for each in found)))
 
 
 def check_target(target: Target, model: str) -> None:

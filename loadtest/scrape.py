@@ -1,4 +1,4 @@
-"""The server's own figures over the time of a load: its metrics endpoint, looked at now and then."""
+"""The server's own figures over the time of a load: its metrics endpoint, asked now and then."""
 
 import re
 from collections import defaultdict
@@ -14,42 +14,67 @@ from loadtest.target import Target
 EVERY_S = 2.0
 _ANSWER_S = 5.0
 
-# Gauges, by the name they get here: the mean over all samples of a scrape, or their sum.
-# docs/metrics.md has those of r1-serve; the others are vLLM's.
-MEANS: Mapping[str, str] = {
-    "r1_gpu_sm_active_ratio": "gpu_sm_active_ratio",
-    "r1_gpu_tensor_active_ratio": "gpu_tensor_active_ratio",
-    "r1_gpu_dram_active_ratio": "gpu_dram_active_ratio",
-    "r1_gpu_any_kernel_ratio": "gpu_any_kernel_ratio",
-    "r1_rank_kv_ratio": "kv_ratio",
-    "vllm:kv_cache_usage_perc": "vllm_kv_ratio",
-}
-SUMS: Mapping[str, str] = {
-    "r1_gpu_power_watts": "gpu_power_watts",
-    "r1_requests_queued": "requests_queued",
-    "r1_requests_in_flight": "requests_in_flight",
-    "r1_transfers_open": "transfers_open",
-    "r1_pool_gpus": "gpus",
-    "vllm:num_requests_waiting": "vllm_requests_waiting",
-    "vllm:num_requests_running": "vllm_requests_running",
-}
+# Of a scrape's samples of a gauge, the mean; those with a role have one for each role too, as
+# `NAME{role=decode}`. docs/metrics.md has r1-serve's; the others are vLLM's.
+MEANS = frozenset(
+    {
+        "r1_gpu_sm_active_ratio",
+        "r1_gpu_tensor_active_ratio",
+        "r1_gpu_dram_active_ratio",
+        "r1_gpu_any_kernel_ratio",
+        "r1_rank_kv_ratio",
+        "r1_rank_requests",
+        "vllm:kv_cache_usage_perc",
+    }
+)
+# The sum.
+SUMS = frozenset(
+    {
+        "r1_gpu_power_watts",
+        "r1_requests_queued",
+        "r1_requests_in_flight",
+        "r1_transfers_open",
+        "vllm:num_requests_waiting",
+        "vllm:num_requests_running",
+    }
+)
+# The most: each gateway tells the same.
+MOST = frozenset({"r1_pool_gpus", "r1_gpu_hour_price"})
 # The share of these two counters' growth over a window.
 _BUSY, _HELD = "r1_rank_busy_seconds_total", "r1_rank_held_seconds_total"
-_SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{[^}]*\})?\s+(\S+)", re.MULTILINE)
+_SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(\{[^}]*\})?\s+(\S+)", re.MULTILINE)
+_ROLE = re.compile(r'[{,]role="([^"]*)"')
 
 
 def read_metrics(text: str) -> dict[str, float]:
     """The named figures of one scrape; what the server does not have is left out."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for name, value in _SAMPLE.findall(text):
-        if name in MEANS or name in SUMS or name in {_BUSY, _HELD}:
-            try:
-                found[name].append(float(value))
-            except ValueError:
-                continue
-    figures = {MEANS[name]: sum(v) / len(v) for name, v in found.items() if name in MEANS}
-    figures |= {SUMS[name]: sum(v) for name, v in found.items() if name in SUMS}
-    return figures | {name: sum(v) for name, v in found.items() if name in {_BUSY, _HELD}}
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for name, labels, value in _SAMPLE.findall(text):
+        match = _ROLE.search(labels)
+        try:
+            found[name, match[1] if match else ""].append(float(value))
+        except ValueError:
+            continue
+    figures: dict[str, float] = {}
+    for name in {each for each, _ in found}:
+        by_role = {role: values for (each, role), values in found.items() if each == name}
+        values = [value for values in by_role.values() for value in values]
+        if name in MEANS:
+            figures[name] = _mean(values)
+            for role, mine in by_role.items():
+                if role:
+                    figures[f"{name}{{role={role}}}"] = _mean(mine)
+        elif name == "r1_pool_gpus":
+            figures[name] = sum(max(mine) for mine in by_role.values())
+        elif name in MOST:
+            figures[name] = max(values)
+        elif name in SUMS or name in {_BUSY, _HELD}:
+            figures[name] = sum(values)
+    return figures
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 class Scraper:

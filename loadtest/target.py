@@ -1,7 +1,7 @@
 """What is under test: where it is, and what every request to it repeats."""
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +24,10 @@ class Target:
     key: str
     tls: SSLContext | None
 
+    def at(self, addresses: tuple[str, ...]) -> "Target":
+        """The same with its host resolved."""
+        return replace(self, addresses=addresses)
+
     def head(self, method: str, path: str, length: int = 0, *, close: bool = False) -> bytes:
         """A request's head, with its blank line."""
         default = 443 if self.tls is not None else 80
@@ -43,7 +47,9 @@ class Target:
         return self.head("POST", "/chat/completions", len(body)) + body
 
 
-def target_of(url: str, key: str = "", ca: Path | None = None, *, insecure: bool = False) -> Target:
+def target_of(
+    url: str, key: str = "", ca: Path | str | None = None, *, insecure: bool = False
+) -> Target:
     """Reads a URL; raises SpecError if it is none of HTTP."""
     try:
         parts = urlsplit(url)
@@ -66,7 +72,7 @@ def target_of(url: str, key: str = "", ca: Path | None = None, *, insecure: bool
     )
 
 
-def _context(ca: Path | None, *, insecure: bool) -> SSLContext:
+def _context(ca: Path | str | None, *, insecure: bool) -> SSLContext:
     context = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if insecure:
         context.check_hostname = False
