@@ -182,7 +182,6 @@ def _shape(options: argparse.Namespace, load: Load) -> tuple[Shape, int | None]:
 
 
 def _driver(options: argparse.Namespace, argv: list[str], load: Load, target: Target) -> Driver:
-    began_at = time.monotonic()
     result = Result(
         version=VERSION,
         began_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -205,8 +204,8 @@ def _driver(options: argparse.Namespace, argv: list[str], load: Load, target: Ta
         metrics = resolved(
             target_of(options.metrics_url, "", options.ca, insecure=options.insecure)
         )
-        scraper = Scraper(metrics, lambda: time.monotonic() - began_at)
-    return Driver(player, load, result, options.timeout_s, scraper, _say, began_at)
+        scraper = Scraper(metrics, player.now)
+    return Driver(player, load, result, options.timeout_s, scraper, _say)
 
 
 def _driven(options: argparse.Namespace, driver: Driver, do: Callable[[], None]) -> int:

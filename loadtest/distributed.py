@@ -76,6 +76,7 @@ class WorkerPlayers:
         """Starts them; raises StartError if they do not come."""
         environment = Environment(user_classes=[Nobody])
         self._runner: Any = environment.create_master_runner("127.0.0.1", 0)
+        self._began_at = time.monotonic()
         self._played: dict[str, Played] = {}
         self._open: dict[str, int] = {}
         self._ended = Event()
@@ -102,13 +103,21 @@ class WorkerPlayers:
             gevent.sleep(0.05)
         self._workers = sorted(client.id for client in self._runner.clients.ready)
 
-    def play(self, play: Play, offset_s: float) -> Played:
+    def now(self) -> float:
+        """As `Player` has it."""
+        return time.monotonic() - self._began_at
+
+    def wait(self, duration_s: float) -> None:
+        """As `Player` has it."""
+        gevent.sleep(duration_s)
+
+    def play(self, play: Play) -> Played:
         """As `Player` has it."""
         self._played.clear()
         self._ended.clear()
         begin_at = time.monotonic() + _AHEAD_S
         for number, client_id in enumerate(self._workers):
-            told = Told(play, offset_s + _AHEAD_S, begin_at, (number, len(self._workers)))
+            told = Told(play, begin_at - self._began_at, begin_at, (number, len(self._workers)))
             self._runner.send_message(_PLAY, msgspec.json.encode(told), client_id)
         while not self._ended.wait(1.0):
             if any(process.poll() is not None for process in self._processes):
@@ -177,7 +186,7 @@ def _worker(options: argparse.Namespace, argv: list[str]) -> int:
     def on_play(environment: object, msg: Message) -> None:
         told = msgspec.json.decode(msg.data, type=Told)
         player.share = told.share
-        played = player.play(told.play, told.offset_s, told.begin_at)
+        played = player.play_from(told.play, told.begin_at, told.offset_s)
         runner.send_message(_PLAYED, msgspec.json.encode(played))
 
     runner.register_message(_PLAY, on_play, concurrent=True)

@@ -1,10 +1,7 @@
 """A run from its start to its result: one play after another."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import gevent
 
 from loadtest.capacity import Search, Step
 from loadtest.engine import Limits
@@ -33,7 +30,6 @@ class Driver:
     timeout_s: float
     scraper: Scraper | None
     tell: Tell
-    began_at: float  # of `time.monotonic`
     stopped: bool = False
     _sent: int = 0
 
@@ -72,8 +68,7 @@ class Driver:
         return self._play(play).windows
 
     def _play(self, play: Play) -> Played:
-        offset_s = time.monotonic() - self.began_at
-        played = self.player.play(play, offset_s)
+        played = self.player.play(play)
         self._sent += played.sent
         if self.scraper is not None:
             self.scraper.tell(played.windows)
@@ -84,11 +79,11 @@ class Driver:
 
     def _drain(self, life_s: float) -> None:
         """Waits for the streams that are left of the last play."""
-        until = time.monotonic() + _DRAIN_LIVES * life_s
-        while self.player.open_streams and time.monotonic() < until and not self.stopped:
-            gevent.sleep(_LOOK_S)
+        until = self.player.now() + _DRAIN_LIVES * life_s
+        while self.player.open_streams and self.player.now() < until and not self.stopped:
+            self.player.wait(_LOOK_S)
         self.player.give_up()
-        gevent.sleep(_REST_S)
+        self.player.wait(_REST_S)
 
 
 def _line(window: Window, slo: Slo) -> str:

@@ -93,6 +93,7 @@ class Engine:
         self._asks = asks
         self._meters = meters
         self._meter_at = 0  # index of the first window that has not ended
+        self._closed = 0  # windows that are over and resolved
         self._end_s = meters[-1].span.end_s
         self._open: dict[int, _Open] = {}
         self._next: Ask | None = None
@@ -211,6 +212,12 @@ class Engine:
         self._count(now)
         if self.ending is None and now >= self._end_s:
             self._look(now)
+        while self._closed < len(self._meters):
+            meter = self._meters[self._closed]
+            if now < meter.span.end_s + TICK_S or not meter.resolved:
+                break
+            meter.close(self._slo)
+            self._closed += 1
         if self.ending is None or self._open:
             self._host.call_at(now + TICK_S, self._tick)
         else:

@@ -1,7 +1,9 @@
 """Plays with this process alone, on gevent's loop."""
 
+import time
 from itertools import islice
 
+import gevent
 from gevent.event import Event
 
 from loadtest.connections import Connections
@@ -16,15 +18,28 @@ from loadtest.target import Target
 class LocalPlayer:
     """Implements `Player`; of `share` (k, n) the k-th of n shares."""
 
-    def __init__(self, target: Target, load: Load, share: tuple[int, int] = (0, 1)) -> None:
+    def __init__(self, target: Target, load: Load) -> None:
+        self.share = (0, 1)
+        self._began_at = time.monotonic()
         self._target = target
         self._load = load
-        self.share = share
         self._playing: Engine | None = None
         self._lingering: list[Engine] = []
 
-    def play(self, play: Play, offset_s: float, begin_at: float | None = None) -> Played:
-        """As `Player` has it; second 0 is `begin_at` of `time.monotonic`, or now."""
+    def now(self) -> float:
+        """As `Player` has it."""
+        return time.monotonic() - self._began_at
+
+    def wait(self, duration_s: float) -> None:
+        """As `Player` has it."""
+        gevent.sleep(duration_s)
+
+    def play(self, play: Play) -> Played:
+        """As `Player` has it."""
+        return self.play_from(play, time.monotonic(), self.now())
+
+    def play_from(self, play: Play, begin_at: float, offset_s: float) -> Played:
+        """The same from an instant of `time.monotonic` on, which the run calls `offset_s`."""
         asks = self._load.asks(play.shape, play.first, self.share)
         if play.count is not None:
             index, shares = self.share

@@ -61,10 +61,16 @@ class WindowMeter:
         self._open = 0
         self._open_s = 0.0  # streams times seconds
         self._at = span.begin_s
+        self._closed: Window | None = None
+
+    def close(self, slo: Slo) -> None:
+        """Keeps no more than the window, once it is over and resolved."""
+        self._closed = self.window(slo, self.span.end_s)
+        self.parts = []
 
     def part(self, due_at: float) -> Part | None:
         """That of an instant; None outside the window."""
-        if not self.span.begin_s <= due_at < self.span.end_s:
+        if not self.parts or not self.span.begin_s <= due_at < self.span.end_s:
             return None
         number = int((due_at - self.span.begin_s) / self._width_s)
         return self.parts[min(number, len(self.parts) - 1)]
@@ -84,6 +90,8 @@ class WindowMeter:
         """What was measured by now: of a window that was left early, the slices that had ended and
         whose requests have all come to their end; None without such a slice.
         """
+        if self._closed is not None:
+            return self._closed
         self.streams(self._open, now)
         parts = _whole(self.parts, now)
         if not parts:

@@ -35,8 +35,16 @@ class Played(msgspec.Struct, frozen=True):
 class Player(Protocol):
     """Plays with one process or with many."""
 
-    def play(self, play: Play, offset_s: float) -> Played:
-        """Waits until it has ended. Windows are `offset_s` later than the play has them."""
+    def now(self) -> float:
+        """Seconds of the run."""
+        ...
+
+    def wait(self, duration_s: float) -> None:
+        """Lets time pass."""
+        ...
+
+    def play(self, play: Play) -> Played:
+        """Begins now and waits until it has ended; its windows are in seconds of the run."""
         ...
 
     @property

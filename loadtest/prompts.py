@@ -18,7 +18,7 @@ from orchestrator.workload import BLOCK_TOKENS, TraceRequest
 
 _OWN_TOKENS = 64  # of a block that are drawn for its id; the rest is one of `_POOL` texts
 _POOL = 64
-_CACHED_BLOCKS = 4096  # of 3 kB
+_CACHED_BLOCKS = 1024  # of 3 kB
 
 
 @cache
