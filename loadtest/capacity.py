@@ -15,10 +15,12 @@ _LOOK_BOUNDS, _LOOK_REQUESTS = 5.0, 40.0  # of a window that only looks
 _BOUNDS, _MISSES = 40.0, 10.0  # of one that measures: so long that an overload shows, and so many
 #                                requests that at the knee ten may be missed
 _LIVES = 2.0  # mean lives of a request before open streams are those of their load
-_SURE, _SURE_MISSES = 3.0, 5  # a window broke for sure that missed so many times what it may
+_SURE, _SURE_MISSES = 2.5, 5  # a window broke for sure that missed so many times what it may
 _BRACKET = 1.3  # between what held and what broke: wider, windows only look
-_NEAR = 0.15  # of the load: what counts as a repeat at the knee
-_REPEATS = 5
+_DEEP = 1.1  # times a step's load: what the server cannot be rid of while it carries that load
+_REACH = 0.08  # of the load: how far from the likeliest knee is measured
+_NEAR = 0.05  # what counts as a repeat at the knee
+_REPEATS = 8
 _PLACES = (0.5, 0.85, 0.25, 0.7)  # of the interval, in turn
 _CONFIRMED = 2  # windows that measure a load before it is said to hold
 _GENERATOR_TRIES = 3
@@ -27,11 +29,16 @@ _ODD = 3.5  # standard errors by which less load was worse than more
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Offer `per_s`; measure `duration_s` once the server is in its stride, after `settle_s`."""
+    """Offer `per_s`; measure `duration_s` once the server is in its stride, after `settle_s`.
+
+    With `drain` what waits from the step before is to end first. Without, the load goes on from
+    step to step: near its limit an empty server needs long to fill.
+    """
 
     per_s: float
     duration_s: float
     settle_s: float
+    drain: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,8 @@ class Search:
         self, slo: Slo, start_per_s: float | None = None, limits: Limits | None = None
     ) -> None:
         """`start_per_s` saves doublings: a plan's prediction, for instance."""
-        assert 0 < slo.share < 1 and (start_per_s is None or start_per_s > 0)
+        assert 0 < slo.share < 1
+        assert start_per_s is None or start_per_s > 0
         self._slo = slo
         self._limits = limits or Limits()
         self._start_per_s = start_per_s or 1.0
@@ -130,10 +138,12 @@ class Search:
         held = max(w.offered_per_s for w in self._windows if not self._broke(w))
         broke = min(w.offered_per_s for w in self._windows if self._broke(w))
         wide = broke > held * _BRACKET
-        place = 0.5 if wide else _PLACES[self._noted % len(_PLACES)]
-        per_s = knee.low_per_s ** (1 - place) * knee.high_per_s**place
         if wide:
             per_s = math.sqrt(held * broke)
+        else:
+            place = _PLACES[self._noted % len(_PLACES)]
+            per_s = knee.low_per_s ** (1 - place) * knee.high_per_s**place
+            per_s = min(max(per_s, knee.per_s * (1 - _REACH)), knee.per_s * (1 + _REACH))
         if per_s >= self._late_at_per_s:
             if self._late >= _GENERATOR_TRIES:
                 return self._at_least(held, min(knee.low_per_s, held))
@@ -154,7 +164,9 @@ class Search:
         least_s = max(limits.window_s_min, bounds * wait_s, _LIVES * life_s)
         duration_s = max(least_s, min(requests / per_s, limits.window_s_max))
         settle_s = max(limits.window_s_min / 2, bounds / 2 * wait_s, _LIVES * life_s)
-        return Step(per_s, duration_s, settle_s)
+        last = self._windows[-1] if self._windows else None
+        drain = last is not None and self._broke(last) and last.offered_per_s > per_s * _DEEP
+        return Step(per_s, duration_s, settle_s, drain)
 
     def _measures(self, window: Window) -> bool:
         """Whether a window is long enough to judge a load by."""
@@ -187,14 +199,17 @@ class Search:
         return (due - sum(window.good for window in windows)) / due
 
     def _found(self, knee: Knee, verdict: Verdict) -> Capacity:
-        said = {Verdict.FOUND: "the interval is", Verdict.WIDE: "the windows ended; the interval is"}
+        said = {
+            Verdict.FOUND: "the interval is",
+            Verdict.WIDE: "the windows ended; the interval is",
+        }
         why = f"{said[verdict]} within {knee.within:.1%} after {self._noted} windows"
         if odd := odd_windows(self._windows, knee.scatter):
             less, more = odd
             why += (
                 f"; attainment did not fall with load: {less.good / less.due:.1%} at "
                 f"{less.offered_per_s:.3g}/s, {more.good / more.due:.1%} at "
-                f"{more.offered_per_s:.3g}/s: the server changed meanwhile, or does better under load"
+                f"{more.offered_per_s:.3g}/s: the server changed meanwhile, or does better so"
             )
         return Capacity(verdict, knee.per_s, knee.low_per_s, knee.high_per_s, why)
 

@@ -58,7 +58,8 @@ def find_knee(windows: Sequence[Window], share: float) -> Knee:
     The interval is that of the posterior of a flat prior over loads from a quarter to four times
     where windows seem to break: where none broke, or all did, it runs on to there.
     """
-    assert windows and 0 < share < 1
+    assert windows
+    assert 0 < share < 1
     seen = _Seen.of(windows)
     centre, slope, scatter = _first_guess(seen, share), 20.0, _SCATTER
     loads = np.arange(centre - math.log(4), centre + math.log(4), _GRID)
@@ -142,7 +143,7 @@ def _scatter(seen: _Seen, weight: Array, expected: Array, share: float) -> float
     free = int(near.sum()) - 2
     if free < 3:
         return scatter
-    expected = np.maximum(expected, 0.1 * (1 - share))  # far below the knee one miss is no surprise
+    expected = np.clip(expected, 0.1 * (1 - share), 0.99)  # one odd request is no surprise
     chi_by_window = (seen.missed - seen.due * expected) ** 2 / (
         seen.due * expected * (1 - expected)
     )
