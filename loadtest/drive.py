@@ -51,7 +51,7 @@ class Driver:
                 self.result.capacity = step
                 self.tell(f"capacity {step.per_s:.3g} requests/s: {step.reason}")
                 return
-            if getattr(step, "drain", True):
+            if step.drain:
                 self._drain(life_s)
             windows = self._step(step, life_s)
             for window in windows:

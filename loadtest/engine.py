@@ -162,7 +162,9 @@ class Engine:
 
     def _due(self) -> None:
         """Sends all that is due; of a late loop, more than one."""
-        now = self._host.now()
+        if self._next is None:
+            return
+        now = max(self._host.now(), self._next.at_s)  # the clock may have rounded
         while self.ending is None and self._next is not None and self._next.at_s <= now:
             self._send(self._next)
             self._next = next(self._asks, None)
