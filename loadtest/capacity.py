@@ -12,13 +12,12 @@ from loadtest.knee import Knee, find_knee
 from loadtest.result import Bottleneck, Capacity, Latency, Slo, Verdict, Window
 
 _LOOK_BOUNDS, _LOOK_REQUESTS = 5.0, 40.0  # of a window that only looks
-_BOUNDS, _MISSES = 40.0, 10.0  # of one that measures: so long that an overload shows, and so many
+_BOUNDS, _MISSES = 60.0, 20.0  # of one that measures: so long that an overload shows, and so many
 #                                requests that at the knee ten may be missed
 _LIVES = 2.0  # mean lives of a request before open streams are those of their load
 _SURE, _SURE_MISSES = 2.5, 5  # a window broke for sure that missed so many times what it may
-_BRACKET = 1.3  # between what held and what broke: wider, windows only look
-_DEEP = 1.1  # times a step's load: what the server cannot be rid of while it carries that load
-_REACH = 0.08  # of the load: how far from the likeliest knee is measured
+_BRACKET = 1.15  # between what held and what broke: wider, windows only look
+_REACH = 0.03  # of the load: how far beyond what held and what broke is measured
 _NEAR = 0.05  # what counts as a repeat at the knee
 _REPEATS = 8
 _PLACES = (0.5, 0.85, 0.25, 0.7)  # of the interval, in turn
@@ -143,7 +142,8 @@ class Search:
         else:
             place = _PLACES[self._noted % len(_PLACES)]
             per_s = knee.low_per_s ** (1 - place) * knee.high_per_s**place
-            per_s = min(max(per_s, knee.per_s * (1 - _REACH)), knee.per_s * (1 + _REACH))
+            per_s = max(per_s, min(held, broke) * (1 - _REACH))
+            per_s = min(per_s, max(held, broke) * (1 + _REACH))
         if per_s >= self._late_at_per_s:
             if self._late >= _GENERATOR_TRIES:
                 return self._at_least(held, min(knee.low_per_s, held))
@@ -163,9 +163,10 @@ class Search:
         limits = self._limits
         least_s = max(limits.window_s_min, bounds * wait_s, _LIVES * life_s)
         duration_s = max(least_s, min(requests / per_s, limits.window_s_max))
-        settle_s = max(limits.window_s_min / 2, bounds / 2 * wait_s, _LIVES * life_s)
         last = self._windows[-1] if self._windows else None
-        drain = last is not None and self._broke(last) and last.offered_per_s > per_s * _DEEP
+        drain = last is not None and self._broke(last) and last.offered_per_s > per_s
+        fill = 1.0 if drain else 0.5
+        settle_s = max(limits.window_s_min / 2, fill * bounds * wait_s, _LIVES * life_s)
         return Step(per_s, duration_s, settle_s, drain)
 
     def _measures(self, window: Window) -> bool:

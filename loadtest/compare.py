@@ -208,8 +208,8 @@ def _variance(histogram: Histogram) -> float:
     if histogram.count < 2:
         return 0.0
     mean = histogram.mean
-    total = sum(n * (1.01 ** (at + 0.5) - mean) ** 2 for at, n in histogram.buckets.items())
-    return total / histogram.count
+    middles = ((math.exp((at + 0.5) * math.log(1.01)), n) for at, n in histogram.buckets.items())
+    return sum(n * (middle - mean) ** 2 for middle, n in middles) / histogram.count
 
 
 def _two_sided(z: float) -> float:

@@ -22,7 +22,7 @@ _SLOPES = np.geomspace(3.0, 500.0, 24)  # of M/M/k queues at 50 % to 99 % of the
 _NEAR = 0.25  # of the load's logarithm: how far the line is trusted
 _ABOVE = 1.5  # of the odds' logarithm above the knee's: beyond, a window's length decides
 _FAR_WEIGHT = 0.005
-_SCATTER, _SCATTER_SLICES = 6.0, 8.0  # what is assumed before it is seen, as so many slices
+_SCATTER, _SCATTER_SLICES = 25.0, 6.0  # what is assumed before it is seen, as so many slices
 _GRID = 0.004
 _TAIL = 0.025
 _MAX_ODDS = 50.0
@@ -62,7 +62,8 @@ def find_knee(windows: Sequence[Window], share: float) -> Knee:
     assert 0 < share < 1
     seen = _Seen.of(windows)
     centre, slope, scatter = _first_guess(seen, share), 20.0, _SCATTER
-    loads = np.arange(centre - math.log(4), centre + math.log(4), _GRID)
+    grid = np.arange(centre - math.log(4), centre + math.log(4), _GRID)
+    loads = grid.astype(np.float64)
     likelihood, total = _likelihood(seen, loads, share), loads
     for _ in range(4):  # the weights depend on what they yield; more rounds change nothing
         weight = _trust(seen.load - centre, slope)

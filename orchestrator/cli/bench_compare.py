@@ -96,6 +96,6 @@ def _line(one: "Difference") -> str:
     change = f"{one.b / one.a - 1:+.1%}" if one.a else ""
     p = f"{one.p:.3f}" if one.p >= 0.001 else "<0.001"
     return (
-        f"{load:>12}  {name:<{_WIDTH}}{one.a * factor:>12.4g}{one.b * factor:>12.4g}{change:>9}{p:>9}"
-        f"  {one.finding.value}"
+        f"{load:>12}  {name:<{_WIDTH}}{one.a * factor:>12.4g}{one.b * factor:>12.4g}"
+        f"{change:>9}{p:>9}  {one.finding.value}"
     )

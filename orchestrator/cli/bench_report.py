@@ -11,7 +11,7 @@ from orchestrator.core import SpecError
 
 if TYPE_CHECKING:
     from loadtest.result import Result
-    from orchestrator.cli.load_report import LoadReport
+    from orchestrator.cli.load_report import Asked, LoadReport
 
 
 LOAD_REPORT = "r1-serve load report"  # `kind` of its JSON, by which `r1-serve fit` knows it

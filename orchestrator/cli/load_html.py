@@ -70,8 +70,8 @@ def _what(report: LoadReport) -> str:
     seconds = sum(point.seconds for point in report.points)
     return (
         f"{result.workload} at {result.url}, begun {result.began_at}: {requests:,} requests over "
-        f"{seconds / 60:,.0f} minutes of measured windows. SLO: {result.slo.share * 100:g} % of all "
-        f"requests that were due within {bounds_text(result.slo)}. Latencies count from when a "
+        f"{seconds / 60:,.0f} minutes of measured windows. SLO: {result.slo.share * 100:g} % of "
+        f"all requests that were due within {bounds_text(result.slo)}. Latencies count from when a "
         "request was due, so that nothing that waits is left out."
     )
 
@@ -115,7 +115,7 @@ def _best(report: LoadReport) -> Point | None:
     if held and report.capacity is not None:
         below = [p for p in held if p.per_s <= report.capacity.per_s * 1.02]
         return max(below or held, key=lambda point: point.per_s)
-    return max(held, key=lambda p: p.per_s) if held else (report.served or [None])[0]
+    return max(held, key=lambda p: p.per_s) if held else next(iter(report.served), None)
 
 
 def _knee_note(report: LoadReport) -> str:
@@ -125,9 +125,9 @@ def _knee_note(report: LoadReport) -> str:
             "<p>Each dot is a window. No knee: the loads that were tried do not lie round one.</p>"
         )
     return (
-        "<p>Each dot is a window; the line is the fit, the shade the 95 % interval of where it crosses "
-        f"{slo.share * 100:g} %. There 1 % more load makes the odds of a miss {knee.slope:.0f} % "
-        f"larger; windows scatter {knee.scatter:.1f} times as much as independent requests would, "
+        "<p>Each dot is a window; the line is the fit, the shade the 95 % interval of where it "
+        f"crosses {slo.share * 100:g} %. There 1 % more load makes the odds of a miss "
+        f"{knee.slope:.0f} % larger; windows scatter {knee.scatter:.1f} times as much as independent requests would, "
         "which the interval has in it.</p>"
     )
 
@@ -170,12 +170,9 @@ def _nodes(report: LoadReport) -> str:
     need = report.need
     if need is None:
         return "<p>No target was asked for: <code>--target R --nodes N</code>.</p>"
-    exact = "At least one node is sure from above. " if need.low < need.high else ""
-    if report.capacity is not None and report.capacity.high_per_s is not None:
-        exact = ""
     return (
-        f"<p class='now'><b>{need.nodes}</b> for {need.target_per_s:g} requests/s; from the ends of "
-        f"the capacity's interval {need.low} to {need.high}. {exact}</p>"
+        f"<p class='now'><b>{need.nodes}</b> for {need.target_per_s:g} requests/s; from the ends "
+        f"of the capacity's interval {need.low} to {need.high}.</p>"
         f"<p>Assumed: {escape(need.assumption)}. Nodes are whole.</p>"
     )
 
@@ -206,8 +203,8 @@ def _plan(report: LoadReport) -> list[str]:
         per_s = report.capacity.per_s
         off = f", {report.predicted_per_s / per_s - 1:+.0%} of what was measured" if per_s else ""
         said = (
-            f"<p>Most within the SLO by predicted means: {report.predicted_per_s:.3g} requests/s{off}; "
-            "the measured one is of shares of requests, which asks more.</p>"
+            f"<p>Most within the SLO by predicted means: {report.predicted_per_s:.3g} "
+            f"requests/s{off}; what was measured is of shares of requests, which asks more.</p>"
         )
     error = _mean_errors(report)
     return [
@@ -252,8 +249,8 @@ def _phases(report: LoadReport) -> str:
     tokens = best.tokens
     ended = max(best.ended, 1)
     return (
-        f"{shown}<p>At {best.per_s:.4g} requests/s, {best.ended:,} requests. Of a request on average: "
-        f"{tokens.prompt / ended:,.0f} tokens in ({best.cached_share:.0%} cached), "
+        f"{shown}<p>At {best.per_s:.4g} requests/s, {best.ended:,} requests. Of a request on "
+        f"average: {tokens.prompt / ended:,.0f} tokens in ({best.cached_share:.0%} cached), "
         f"{tokens.thinking / ended:,.0f} thought, {tokens.answer / ended:,.0f} answered.</p>"
     )
 
@@ -264,7 +261,7 @@ def _cost(report: LoadReport) -> list[str]:
         return [
             card(
                 "Cost",
-                "<p>No price is known: <code>--price USD --gpus N</code>, or a plan that has one.</p>",
+                "<p>No price is known: <code>--price USD --gpus N</code>, or a plan with one.</p>",
             )
         ]
     note = (

@@ -28,7 +28,6 @@ from orchestrator.sim.planned import Planned
 _STEADY = 0.9  # share of requests that ended, below which a window is no steady state
 _FULL = 1e9
 _STEPS = 400  # of the loads among which the largest within the SLO is looked for
-_BLENDED = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +150,9 @@ class PlannedFleet:
     def rows(self, points: Sequence[Point], name: str) -> list[dict[str, object]]:
         """Own measurements as `r1-serve fit --from` reads them, one a steady load.
 
-        Of a unified fleet `serve` rows; of a disaggregated one `decode` rows, as the time for a token
-        is of its decode gangs alone. TTFT is left out: such rows are of closed loops, whose prompts
-        come bunched, and these loads were open.
+        Of a unified fleet `serve` rows; of a disaggregated one `decode` rows, as the time for a
+        token is of its decode gangs alone. TTFT is left out: such rows are of closed loops, whose
+        prompts come bunched, and these loads were open.
         """
         return [
             {**self._layout(), **self._measured(point), "load": name}

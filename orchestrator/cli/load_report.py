@@ -145,8 +145,8 @@ def _need(
                 return fleet.most_per_s(slo.ttft_s, slo.itl_s, times) / base
 
             said = (
-                f"gangs are added {unit} nodes at a time, in the plan's proportion, and capacity "
-                "grows as the plan predicts for such fleets"
+                f"gangs are added in the plan's proportion, {unit} node{'s' * (unit > 1)} at a "
+                "time, and capacity grows as the plan predicts for such fleets"
             )
     return nodes_needed(
         capacity, nodes, asked.target_per_s, unit_nodes=unit, growth=growth, assumption=said

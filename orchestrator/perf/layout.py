@@ -86,7 +86,7 @@ class LayoutGrid:
             each.name: np.array([getattr(layout, each.name) for layout in layouts], dtype=float)
             for each in fields(Layout)
         }
-        return cls(model, hardware, precision, engine, fabric, **arrays)
+        return cls(model, hardware, precision, engine, fabric, factors=None, **arrays)
 
     def _each(self, change: Callable[[Array], Array]) -> "LayoutGrid":
         return replace(
