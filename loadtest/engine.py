@@ -93,10 +93,30 @@ class Engine:
         self._asks = asks
         self._meters = meters
         self._meter_at = 0  # index of the first window that has not ended
+        self._closed = 0  # windows that are over and resolved
         self._end_s = meters[-1].span.end_s
         self._open: dict[int, _Open] = {}
         self._next: Ask | None = None
-        self._nowhere = Part(0.0, 0.0)
+        self._when_ended: Callable[[], None] = lambda: None
+        self._when_empty: Callable[[], None] = lambda: None
+
+    def when_ended(self, tell: Callable[[], None]) -> None:
+        """Calls `tell` once, when nothing more is sent or measured. Streams may still be open: they
+        are load for what is played next.
+        """
+        self._when_ended = tell
+
+    def when_empty(self, tell: Callable[[], None]) -> None:
+        """Calls `tell` once, when it has ended and its last stream too."""
+        self._when_empty = tell
+
+    def give_up(self) -> None:
+        """Ends the streams that are open behind its end."""
+        assert self.ending is not None
+        for one in self._open.values():
+            one.give_up()
+        self._open.clear()
+        self._empty()
 
     def start(self) -> None:
         """From now on calls of the host do it all, until `ending` is set."""
@@ -142,7 +162,9 @@ class Engine:
 
     def _due(self) -> None:
         """Sends all that is due; of a late loop, more than one."""
-        now = self._host.now()
+        if self._next is None:
+            return
+        now = max(self._host.now(), self._next.at_s)  # the clock may have rounded
         while self.ending is None and self._next is not None and self._next.at_s <= now:
             self._send(self._next)
             self._next = next(self._asks, None)
@@ -166,8 +188,7 @@ class Engine:
         for meter in self._meters:
             if (part := meter.part(due_at)) is not None:
                 return part
-        self._nowhere = Part(0.0, 0.0)  # so that nothing adds up there
-        return self._nowhere
+        return Part(0.0, 0.0)  # which nobody looks at
 
     def _done(self, number: int) -> None:
         one = self._open.pop(number)
@@ -176,7 +197,8 @@ class Engine:
             one.record.fail(reader.error)
         else:
             one.record.end(self._slo, reader.usage, reader.ended_at)
-            if one.ask.then is not None and (ask := one.ask.then(reader, now)) is not None:
+            then = one.ask.then if self.ending is None else None
+            if then is not None and (ask := then(reader, now)) is not None:
                 self._host.call_at(ask.at_s, lambda: self._send(ask))
         self._count(now)
 
@@ -187,31 +209,34 @@ class Engine:
     # --- ending ----------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        if self.ending is not None:
-            return
         now = self._host.now()
         self._time_out(now)
         self._count(now)
-        if now >= self._end_s:
-            measured = [
-                one
-                for one in self._open.values()
-                if self._begin_s <= one.record.due_at < self._end_s
-            ]
-            if not measured:
-                self._finish(Ending.MEASURED)
-            elif self._limits.gives_up and all(
-                one.record.hopeless(self._slo, now) for one in measured
-            ):
-                self._finish(Ending.HOPELESS)
-            elif now >= self._end_s + self._limits.tail_s:
-                self._finish(Ending.OUT_OF_TIME)
-        if self.ending is None:
+        if self.ending is None and now >= self._end_s:
+            self._look(now)
+        while self._closed < len(self._meters):
+            meter = self._meters[self._closed]
+            if now < meter.span.end_s + TICK_S or not meter.resolved:
+                break
+            meter.close(self._slo)
+            self._closed += 1
+        if self.ending is None or self._open:
             self._host.call_at(now + TICK_S, self._tick)
+        else:
+            self._empty()
 
-    @property
-    def _begin_s(self) -> float:
-        return self._meters[0].span.begin_s
+    def _look(self, now: float) -> None:
+        """Whether what was due in a window has ended, or will be waited for no longer."""
+        measured = [one for one in self._open.values() if self._measured(one.record.due_at)]
+        if not measured:
+            self._finish(Ending.MEASURED)
+        elif self._limits.gives_up and all(one.record.hopeless(self._slo, now) for one in measured):
+            self._finish(Ending.HOPELESS)
+        elif now >= self._end_s + self._limits.tail_s:
+            self._finish(Ending.OUT_OF_TIME)
+
+    def _measured(self, due_at: float) -> bool:
+        return any(meter.part(due_at) is not None for meter in self._meters)
 
     def _time_out(self, now: float) -> None:
         """Open ones are in the order of their sending, and all have the same time."""
@@ -226,9 +251,16 @@ class Engine:
     def _finish(self, ending: Ending) -> None:
         now = self._host.now()
         self.ending = ending
-        for one in self._open.values():
-            one.give_up()
-            if ending is not Ending.STOPPED:
-                hopeless = one.record.hopeless(self._slo, now)
-                one.record.fail("too_late" if hopeless else "timeout")
-        self._open.clear()
+        if ending is not Ending.MEASURED:
+            for one in self._open.values():
+                one.give_up()
+                if ending is not Ending.STOPPED:
+                    hopeless = one.record.hopeless(self._slo, now)
+                    one.record.fail("too_late" if hopeless else "timeout")
+            self._open.clear()
+        self._count(now)
+        self._when_ended()
+
+    def _empty(self) -> None:
+        tell, self._when_empty = self._when_empty, lambda: None
+        tell()

@@ -20,6 +20,8 @@ class Part:
     due: int = 0
     ended: int = 0
     good: int = 0
+    ttft_s: float = 0.0  # over those that ended
+    tpot_s: float = 0.0
     errors: Counter[str] = field(default_factory=Counter)
     tokens: Tokens = field(default_factory=Tokens)
     late: Histogram = field(default_factory=Histogram)
@@ -55,15 +57,20 @@ class WindowMeter:
         edges = [span.begin_s + width_s * number for number in range(slices)]
         self.parts = [Part(begin_s, begin_s + width_s) for begin_s in edges]
         self.lag = Histogram()
-        self.server: dict[str, Histogram] = {}
         self._width_s = width_s
         self._open = 0
         self._open_s = 0.0  # streams times seconds
         self._at = span.begin_s
+        self._closed: Window | None = None
+
+    def close(self, slo: Slo) -> None:
+        """Keeps no more than the window, once it is over and resolved."""
+        self._closed = self.window(slo, self.span.end_s)
+        self.parts = []
 
     def part(self, due_at: float) -> Part | None:
         """That of an instant; None outside the window."""
-        if not self.span.begin_s <= due_at < self.span.end_s:
+        if not self.parts or not self.span.begin_s <= due_at < self.span.end_s:
             return None
         number = int((due_at - self.span.begin_s) / self._width_s)
         return self.parts[min(number, len(self.parts) - 1)]
@@ -83,6 +90,8 @@ class WindowMeter:
         """What was measured by now: of a window that was left early, the slices that had ended and
         whose requests have all come to their end; None without such a slice.
         """
+        if self._closed is not None:
+            return self._closed
         self.streams(self._open, now)
         parts = _whole(self.parts, now)
         if not parts:
@@ -103,11 +112,12 @@ class WindowMeter:
             errors=dict(sum((part.errors for part in parts), Counter())),
             latencies={latency: Counts.of(each) for latency, each in latencies.items()},
             tokens=tokens_of([part.tokens for part in parts]),
-            slices=[Slice(part.due, part.good) for part in parts],
+            slices=[
+                Slice(part.due, part.good, part.ended, part.ttft_s, part.tpot_s) for part in parts
+            ],
             concurrency=self._open_s / seen_s,
             lag=Counts.of(self.lag),
             late=Counts.of(late),
-            server={name: seen.mean for name, seen in sorted(self.server.items())},
         )
         window.bottleneck = bottleneck_of(window, slo)
         return window

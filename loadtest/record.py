@@ -85,7 +85,14 @@ class Record:
         tokens.thinking += usage.thinking
         tokens.answer += usage.answer
         tokens.asked_prompt += self.asked_prompt_tokens
-        if self._keeps(slo, usage.thinking + usage.answer, e2e_s):
+        ttft_s, tpot_s = self.first_at - self.due_at, self._token_s(usage.thinking + usage.answer)
+        part.ttft_s += ttft_s
+        part.tpot_s += tpot_s
+        if (
+            (slo.ttft_s is None or ttft_s <= slo.ttft_s)
+            and (slo.itl_s is None or tpot_s <= slo.itl_s)
+            and (slo.e2e_s is None or e2e_s <= slo.e2e_s)
+        ):
             part.good += 1
 
     def fail(self, error: str) -> None:
@@ -98,11 +105,7 @@ class Record:
             self.first_at = now
             self.part.ttft.add(now - self.due_at)
 
-    def _keeps(self, slo: Slo, tokens: int, e2e_s: float) -> bool:
+    def _token_s(self, tokens: int) -> float:
+        """Mean time for a token, without the first."""
         last_at = max(self.thinking_last_at, self.answer_last_at)
-        token_s = (last_at - self.first_at) / (tokens - 1) if tokens > 1 else 0.0
-        return (
-            (slo.ttft_s is None or self.first_at - self.due_at <= slo.ttft_s)
-            and (slo.itl_s is None or token_s <= slo.itl_s)
-            and (slo.e2e_s is None or e2e_s <= slo.e2e_s)
-        )
+        return (last_at - self.first_at) / (tokens - 1) if tokens > 1 else 0.0

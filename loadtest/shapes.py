@@ -21,7 +21,8 @@ class Shape:
     edges: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        assert self.knots and self.knots[0][0] == 0.0
+        assert self.knots
+        assert self.knots[0][0] == 0.0
         assert all(early[0] <= late[0] for early, late in pairwise(self.knots))
         assert self.knots[-1][1] > 0
 

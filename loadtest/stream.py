@@ -21,6 +21,7 @@ _ALIAS = b'"reasoning":"'  # vLLM's word
 _ANSWER = b'"content":"'
 _CALLS = b'"tool_calls":[{'
 _ENDED = frozenset({"stop", "length", "tool_calls", "function_call", "content_filter"})
+_NO_ERROR = msgspec.Raw(b"null")
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -87,7 +88,7 @@ class _Choice(msgspec.Struct):
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] = []
     usage: _Usage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = _NO_ERROR
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
@@ -285,7 +286,7 @@ class StreamReader:
         except msgspec.MsgspecError as error:
             self._broken(f"an event that is no chunk of a completion: {error}")
             return
-        if chunk.error is not None and bytes(chunk.error) != b"null":
+        if bytes(chunk.error) != bytes(_NO_ERROR):
             self._failed("stream_error", bytes(chunk.error).decode("utf-8", "replace"))
         for choice in chunk.choices[:1]:
             if choice.delta is not None:

@@ -30,9 +30,9 @@ def chunked(body: bytes, size: int = 10_000) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (*parts, b""))
 
 
-def reply(shape: ReplyShape = ReplyShape(), end: FinishReason = FinishReason.STOP) -> bytes:
+def reply(shape: ReplyShape | None = None, end: FinishReason = FinishReason.STOP) -> bytes:
     """A stream of our gateway: three thoughts, two pieces of answer, a call in two parts."""
-    wire = StreamReply(ReplyHead("an-id", 1, "deepseek-reasoner", "fp"), shape)
+    wire = StreamReply(ReplyHead("an-id", 1, "deepseek-reasoner", "fp"), shape or ReplyShape())
     pushed = [
         wire.push(()),
         wire.push([ReasoningText('"content":"not one"'), ReasoningText("b\n")]),
