@@ -1,8 +1,8 @@
 """The search and `r1-serve simulate` agree on what a plan's fleet takes, within 10 %.
 
-The fleet is the same: the gateway's own service in front of simulated engines with the step times of
-the plan. The search sees windows of minutes, as it does of a real deployment; `simulate` plays long
-runs at two rates, a tenth below what was found and a tenth above, and the share must lie between.
+The fleet is the same: the gateway's own service in front of simulated engines with the step times
+of the plan. The search sees windows of minutes, as it does of a real deployment; `simulate` plays
+long runs at two rates, a tenth below what was found and a tenth above: the share must lie between.
 """
 
 import json
@@ -38,7 +38,7 @@ from orchestrator.workload import drawn_requests
 SLO = Slo(ttft_s=1.0, itl_s=0.05, share=0.95)
 WORKLOAD = "input=1000,output=100"
 _SLICES = 12
-_LONG_S = 300.0
+_LONG_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def _window(step: Step, calls: list[Call]) -> Window:
 
 def _searched(plan: Planned, seed: int) -> tuple[Capacity, int]:
     fleet = _Fleet(plan, seed)
-    search = Search(SLO, 4.0, Limits(window_s_min=20.0, windows_max=16))
+    search = Search(SLO, 4.0, Limits(window_s_max=150.0, windows_max=22))
     number = 0
     while isinstance(step := search.next(), Step):
         search.note(fleet.window(step, number))

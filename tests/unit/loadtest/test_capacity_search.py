@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from queue_world import (
+
+from loadtest.capacity import Limits, Search, Step, odd_windows
+from loadtest.knee import find_knee
+from loadtest.result import Bottleneck, Capacity, Slo, Verdict
+from tests.known_queues import (
     DeterministicQueue,
     GeneralQueue,
     deterministic_capacity,
@@ -16,10 +20,6 @@ from queue_world import (
     searched,
     window_of,
 )
-
-from loadtest.capacity import Limits, Search, Step, odd_windows
-from loadtest.knee import find_knee
-from loadtest.result import Bottleneck, Capacity, Slo, Verdict
 
 SLO = Slo(ttft_s=0.5, itl_s=None, share=0.95)
 
@@ -104,7 +104,7 @@ def made(search: Search, rate_of_misses: float, seed: int = 0) -> Capacity:
         if isinstance(step, Capacity):
             return step
         at = np.linspace(0, step.duration_s * 0.999, 200)
-        kept: NDArray[np.float64] = draw.random(200) >= rate_of_misses
+        kept: NDArray[np.bool_] = draw.random(200) >= rate_of_misses
         search.note(window_of(step, kept, at, Bottleneck.NONE))
     raise AssertionError("the search did not end")
 
@@ -121,7 +121,7 @@ def test_attainment_that_rises_with_load_is_named() -> None:
     at = np.linspace(0, 99.9, 4000)
     bad = window_of(step, np.arange(4000) % 5 != 0, at, Bottleneck.NONE)
     more = Step(8.0, 100.0, 0.0, drain=False)
-    good = window_of(more, np.ones(4000), at, Bottleneck.NONE)
+    good = window_of(more, np.ones(4000, dtype=bool), at, Bottleneck.NONE)
     assert odd_windows([good, bad], 10.0) == (bad, good)
     assert odd_windows([good, bad], 1000.0) is None
 

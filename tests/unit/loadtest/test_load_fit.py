@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from made_result import made_result, slower
 
 from orchestrator.cli import main
+from tests.made_result import made_result, slower
 
 
 def _plan(path: Path, gpus: str) -> Path:
@@ -20,7 +20,7 @@ def _plan(path: Path, gpus: str) -> Path:
 def _error(report: Path) -> float:
     compared = json.loads(report.read_text())["plan"]["compared"]
     assert len(compared) >= 3
-    return sum(abs(row["tpot_error"]) for row in compared) / len(compared)
+    return float(sum(abs(row["tpot_error"]) for row in compared) / len(compared))
 
 
 @pytest.mark.parametrize("pace", [0.8, 1.25])

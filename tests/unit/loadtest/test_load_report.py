@@ -6,12 +6,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from made_result import SLO, made_result, slower
 
 from loadtest.reading import Point, points
 from loadtest.result import Bottleneck, Capacity, Result, Verdict
 from loadtest.sizing import limit_of, nodes_needed
 from orchestrator.cli import main
+from tests.made_result import SLO, made_result, slower
 
 LOADS = (1.0, 2.0, 3.0, 4.0, 4.4, 4.7, 5.0, 5.4, 6.0)
 
