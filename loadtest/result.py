@@ -8,6 +8,8 @@ import enum
 
 import msgspec
 
+from orchestrator.core import Histogram
+
 VERSION = 1
 
 
@@ -40,21 +42,34 @@ class Counts(msgspec.Struct):
     most: float
     buckets: dict[int, int]
 
+    @staticmethod
+    def of(histogram: Histogram) -> "Counts":
+        """A copy of what it holds now."""
+        return Counts(histogram.count, histogram.total, histogram.most, dict(histogram.buckets))
+
+    def histogram(self) -> Histogram:
+        """What it was made of."""
+        return Histogram(self.count, self.total, self.most, dict(self.buckets))
+
 
 class Slice(msgspec.Struct):
     """A part of a window, for intervals: neighbours in time are not independent, slices nearly."""
 
     due: int  # requests that were due in it
     good: int  # of them, those that ended without an error and within the SLO
+    ended: int = 0  # of them, those that were read to the end
+    ttft_s: float = 0.0  # over those that ended, the sum of TTFT
+    tpot_s: float = 0.0  # and the sum of each one's mean time for a token
 
 
 class Tokens(msgspec.Struct):
     """As the server's `usage` says."""
 
     prompt: int = 0
-    cached: int = 0
+    cached: int = 0  # of the prompt
     thinking: int = 0
     answer: int = 0
+    asked_prompt: int = 0  # of the same requests, what they should have had; 0: not known
 
 
 class Window(msgspec.Struct):
@@ -86,12 +101,22 @@ class Slo(msgspec.Struct):
     share: float = 0.99
 
 
+class Verdict(enum.StrEnum):
+    """What a search for the capacity came to."""
+
+    FOUND = "found"  # the interval is as narrow as was asked for
+    WIDE = "wide"  # it is not: the windows ended first
+    AT_LEAST = "at_least"  # nothing broke: the generator or the search's own limit came first
+    NOTHING_HOLDS = "nothing_holds"  # attainment is below its share at the least load too
+
+
 class Capacity(msgspec.Struct):
     """What `find-capacity` concludes, in requests per second at the run's mix."""
 
-    per_s: float
+    verdict: Verdict
+    per_s: float  # 0 if nothing holds
     low_per_s: float  # 95 % interval
-    high_per_s: float
+    high_per_s: float | None  # None: not reached
     reason: str  # why the search stopped
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from orchestrator.cli.bench_compare import add_compare
+from orchestrator.cli.bench_report import add_report
 from orchestrator.cli.numbers import not_negative, positive, share
-from orchestrator.cli.trace_files import open_trace
 from orchestrator.core import SpecError
 from orchestrator.sim import (
     POLICIES,
@@ -19,7 +20,7 @@ from orchestrator.sim import (
     play,
     scores,
 )
-from orchestrator.workload import TraceRequest
+from orchestrator.workload import TraceRequest, open_trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,13 @@ _COLUMNS = (
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.description = "Measures one part of r1-serve; prints a table."
+    parser.description = (
+        "Measures one part of r1-serve, or all of it by load, and says what that means."
+    )
     what = parser.add_subparsers(required=True, metavar="WHAT")
     _add_routing(what.add_parser("routing", help="routing policies on a trace, in virtual time"))
+    add_report(what.add_parser("report", help="what a load test means, as a page"))
+    add_compare(what.add_parser("compare", help="two load tests, with significance"))
 
 
 def _add_routing(parser: argparse.ArgumentParser) -> None:

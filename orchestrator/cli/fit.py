@@ -2,12 +2,14 @@
 
 import argparse
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
 from orchestrator import __version__
+from orchestrator.cli.bench_report import LOAD_REPORT
 from orchestrator.cli.figures_text import PUBLISHED, published_text, read_text
 from orchestrator.core import SpecError
 
@@ -31,6 +33,8 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         "  serve     concurrency (of one gang), isl, osl, and ttft_ms, tpot_ms, output_tok_s_gpu\n"
         "  decode    batch_per_rank, context_tokens, step_ms\n"
         "  prefill   tokens_per_rank, isl, step_ms\n"
+        "or the JSON of a load test's report that was made with its plan: each load that was\n"
+        "steady becomes a row.\n"
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--figures", type=Path, metavar="FILE", help="rows as the published ones")
@@ -62,6 +66,23 @@ def factors_text(found: "Fit", source: str, text: str, *, own: bool) -> str:
     return head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
+def _lines(text: str, source: str) -> str:
+    """The rows of a load test's report as JSON lines; other texts as they are."""
+    try:
+        tree = json.loads(text)
+    except ValueError:
+        return text
+    if not isinstance(tree, dict) or tree.get("kind") != LOAD_REPORT:
+        return text
+    rows = tree.get("fit_rows")
+    if not isinstance(rows, list) or not rows:
+        raise SpecError(
+            f"{source} is a report without rows to fit: it has no plan, or no load was steady",
+            "make it anew with `r1-serve bench report RESULT --plan VALUES`",
+        )
+    return "\n".join(json.dumps(row) for row in rows)
+
+
 def _run(options: argparse.Namespace) -> int:
     from orchestrator.perf import shipped_factors
     from orchestrator.perf.cases import cases_of
@@ -72,7 +93,7 @@ def _run(options: argparse.Namespace) -> int:
     own = options.own is not None
     path = options.own if own else options.figures
     text, source = (read_text(path), path.name) if path else (published_text(), PUBLISHED)
-    rows = yaml.safe_dump({"measurements": own_rows(text, source)}) if own else text
+    rows = yaml.safe_dump({"measurements": own_rows(_lines(text, source), source)}) if own else text
     found = fit(list(cases_of(read_figures(rows))), shipped_factors() if own else None)
     try:
         options.out.write_text(factors_text(found, source, text, own=own), encoding="utf-8")

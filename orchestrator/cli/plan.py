@@ -40,6 +40,7 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
         metavar="REASON",
         help="tensor-across-nodes, stages-with-rdma, fp8-kv",
     )
+    add("--factors", type=Path, metavar="FILE", help="what `r1-serve fit` wrote (default shipped)")
     add("--explain", action="store_true", help="every layout, and why it is not the plan")
     add("--engine", default="vllm", choices=("vllm", "sglang"), help="sglang: you start it")
     add("--format", default="table", choices=("table", "json", "values", "html", "commands"))
@@ -93,7 +94,7 @@ def _command(options: argparse.Namespace) -> str:
     """The command that makes this plan again; where it is written to is left out."""
     words = ["r1-serve", "plan"]
     flags = ("gpus", "inventory", "model", "workload", "slo", "objective", "fabric", "weights")
-    for name in (*flags, "context", "price"):
+    for name in (*flags, "context", "price", "factors"):
         if (value := getattr(options, name)) is not None:
             words += [f"--{name}", str(value)]
     if options.engine != "vllm":

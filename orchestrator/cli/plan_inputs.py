@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
+from orchestrator.cli.figures_text import read_text
 from orchestrator.core import SpecError
-from orchestrator.perf import ARCHITECTURES, HARDWARE, EngineFamily, Gpu, Weight
+from orchestrator.perf import ARCHITECTURES, HARDWARE, EngineFamily, Gpu, Weight, read_factors
 from orchestrator.placement import OF_CHOICE, Asked, Node, Objective, Reason, Slo
 from orchestrator.spec import Fabric, load_inventory, parse_mapping
 from orchestrator.workload import (
@@ -52,6 +53,7 @@ def asked_for(options: argparse.Namespace) -> Asked:
         price_per_hour=options.price,
         allowed=_allowed(options.allow),
         engine=EngineFamily(options.engine),
+        factors=read_factors(read_text(options.factors)) if options.factors else None,
     )
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from orchestrator.cli import simulate_html, simulate_table
 from orchestrator.cli.plan_inputs import read_slo, read_workload
-from orchestrator.cli.trace_files import open_trace
 from orchestrator.core import SpecError
 from orchestrator.sim.call import Call
 from orchestrator.sim.chance import Chance
@@ -26,7 +25,7 @@ from orchestrator.sim.planned import Planned, planned
 from orchestrator.sim.sources import ClosedLoop, OpenLoop
 from orchestrator.sim.world import Scenario, World
 from orchestrator.spec import parse_mapping, parse_plan, read_text
-from orchestrator.workload import TraceRequest, Workload, drawn_requests
+from orchestrator.workload import TraceRequest, Workload, drawn_requests, open_trace
 
 _DURATION_S = 600.0  # of a workload that has no end of its own
 _CURE = "write one with `r1-serve plan --format values`"

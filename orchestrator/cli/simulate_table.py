@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from orchestrator.core import Histogram
 from orchestrator.sim.call import Outcome
-from orchestrator.sim.histogram import Histogram
 
 if TYPE_CHECKING:
     from orchestrator.cli.simulate_run import Result

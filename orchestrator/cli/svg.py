@@ -12,12 +12,16 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 14, 44
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A series; `style` is a CSS class, `band` the relative half-width of a shade around it."""
+    """A series; `style` is a CSS class, `band` the relative half-width of a shade around it.
+
+    With `dots` each point is a dot and no line joins them.
+    """
 
     name: str
     points: Points
     style: str
     band: float = 0.0
+    dots: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +47,16 @@ class Chart:
     log_y: bool = False
     x_most: float | None = None  # where the axis ends; None: at the largest value
     y_most: float | None = None
+    y_least: float | None = None  # None: 0, or just below the least where logarithmic
+    span: tuple[float, float] | None = None  # of x, shaded
 
 
 def chart(asked: Chart) -> str:
     """The SVG element."""
     frame = _frame(asked)
     parts = [*_grid(asked, frame)]
+    if asked.span is not None:
+        parts.append(_span(asked.span, frame))
     for line in asked.lines:
         parts += _line(line, frame)
     for mark in asked.marks:
@@ -134,7 +142,7 @@ def _frame(asked: Chart) -> _Frame:
     ys = [y for line in asked.lines for _, y in line.points if math.isfinite(y)]
     x_most = asked.x_most or max(xs) * 1.04
     y_most = asked.y_most or max(ys) * 1.08
-    y_least = min(y for y in ys if y > 0) * 0.9 if asked.log_y else 0.0
+    y_least = asked.y_least or (min(y for y in ys if y > 0) * 0.9 if asked.log_y else 0.0)
     y_ticks = log_ticks(y_least, y_most) if asked.log_y else ticks(y_least, y_most)
     return _Frame(
         asked.width, asked.height, x_most, y_least, y_most, asked.log_y, ticks(0.0, x_most), y_ticks
@@ -168,6 +176,11 @@ def _line(line: Line, frame: _Frame) -> Iterator[str]:
     ]
     if not seen:
         return
+    if line.dots:
+        for x, y in seen:
+            at = f'cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}"'
+            yield f'<circle {at} r="3.5" class="{line.style} dot"/>'
+        return
     if line.band:
         above = [(frame.x(x), frame.y(y * (1 + line.band))) for x, y in seen]
         below = [(frame.x(x), frame.y(y * (1 - line.band))) for x, y in reversed(seen)]
@@ -191,6 +204,13 @@ def _mark(mark: Mark, frame: _Frame) -> Iterator[str]:
     anchor, beside = ("end", -9) if x > 2 * _LEFT else ("start", 9)
     yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" class="mark"/>'
     yield _text(x + beside, y - 9, mark.text, anchor, "mark-text")
+
+
+def _span(span: tuple[float, float], frame: _Frame) -> str:
+    left, right = (frame.x(value) for value in span)
+    tall = frame.height - _TOP - _BOTTOM
+    at = f'x="{left:.1f}" y="{_TOP}" width="{max(right - left, 1):.1f}" height="{tall}"'
+    return f'<rect {at} class="span"/>'
 
 
 def _joined(points: Points) -> str:

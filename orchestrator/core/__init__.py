@@ -9,6 +9,7 @@ from orchestrator.core.errors import (
     StartError,
 )
 from orchestrator.core.generation import Finish, KvParams, KvSource, TokenLogprob
+from orchestrator.core.histogram import Histogram
 from orchestrator.core.ids import GangId, NodeId, RankId, RequestId
 from orchestrator.core.request import Request, Role
 from orchestrator.core.token_ids import TokenIds, token_ids
@@ -20,6 +21,7 @@ __all__ = [
     "Finish",
     "FleetView",
     "GangId",
+    "Histogram",
     "KvParams",
     "KvSource",
     "LayoutError",

@@ -52,6 +52,7 @@ class Case:
     requests: int = 0  # of the whole run; 0: not stated
     random_lengths: bool = False  # uniform between 0.8 and 1.0 of the nominal ones
     tail_tokens: int = 0  # lengths of a data set, of which the row has the means: the longest
+    prefix_hit: float = 0.0  # share of the input that is cached where it is computed
     source: str = ""  # the row's own name of where it comes from
     extrapolated: str = ""
     notes: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from orchestrator.perf.architecture import Architecture
 from orchestrator.perf.hardware import Gpu
 from orchestrator.perf.precision import Precision
 from orchestrator.spec import Fabric
+
+if TYPE_CHECKING:
+    from orchestrator.perf.factors import Factors
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -65,6 +69,7 @@ class LayoutGrid:
     mtp_drafts: Array
     overlap: Array  # 0 or 1
     chunk_tokens: Array
+    factors: "Factors | None" = None  # that hold for it; None: the shipped ones
 
     @classmethod
     def of(
@@ -81,7 +86,7 @@ class LayoutGrid:
             each.name: np.array([getattr(layout, each.name) for layout in layouts], dtype=float)
             for each in fields(Layout)
         }
-        return cls(model, hardware, precision, engine, fabric, **arrays)
+        return cls(model, hardware, precision, engine, fabric, factors=None, **arrays)
 
     def _each(self, change: Callable[[Array], Array]) -> "LayoutGrid":
         return replace(

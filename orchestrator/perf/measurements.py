@@ -89,6 +89,7 @@ def measurement(row: Row) -> Case:
         requests=int(_figure(work, "requests") or 0),
         random_lengths=spread,
         tail_tokens=_tail_tokens(work),
+        prefix_hit=float(_figure(work, "cached_share") or 0.0),
         source=str(row.get("source", "")),
         extrapolated=why or odd or extrapolated(gpu, isl + osl, side, prefill),
         notes=(*notes, *more, *drafts.notes),

@@ -8,7 +8,8 @@ concurrency), `decode` or `prefill` (one engine step, from an engine's log). Nee
     decode   batch_per_rank, context_tokens, step_ms
     prefill  tokens_per_rank, isl, step_ms
 
-`precision` (fp8 if left out), `mtp_drafts`, `accept_len` and `redundant_experts` may stand too.
+`precision` (fp8 if left out), `mtp_drafts`, `accept_len`, `redundant_experts` and, to serve,
+`cached_share` (of the prompts) may stand too.
 Sizes are per gang: divide the concurrency of several gangs.
 """
 
@@ -69,6 +70,7 @@ def _row(given: Mapping[str, Any]) -> dict[str, Any]:
     phase = given["phase"]
     if phase == "serve":
         work = {key: float(given[key]) for key in ("concurrency", "isl", "osl")}
+        work["cached_share"] = float(given.get("cached_share", 0.0))
         names = ("ttft_ms", "tpot_ms", "output_tok_s_gpu", "total_tok_s_gpu")
         metrics = {key: float(given[key]) for key in names if key in given}
     elif phase == "decode":

@@ -70,6 +70,7 @@ def _stack(mode: Mode, cases: list[Case], index: tuple[int, ...]) -> Stack:
         traffic=Traffic(
             input_tokens=np.array([case.input_tokens for case in cases]),
             output_tokens=np.array([case.output_tokens for case in cases]),
+            prefix_hit=np.array([case.prefix_hit for case in cases]),
             accept_tokens=_accepted(cases),
         ),
         load=np.array([case.concurrency for case in cases]),

@@ -26,8 +26,8 @@ _BUSY_MAX = 0.999  # of prefill, where an open loop's queue is still finite
 
 
 def efficiency(grid: LayoutGrid, factors: Factors | None = None) -> Efficiency:
-    """The factors that hold for a grid."""
-    factors = factors or shipped_factors()
+    """The factors that hold for a grid: those given, else its own, else the shipped ones."""
+    factors = factors or grid.factors or shipped_factors()
     return factors.of(grid.hardware.generation, grid.engine, grid.precision.experts.value)
 
 

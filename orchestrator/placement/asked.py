@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from orchestrator.perf import Architecture, EngineFamily, Gpu, Kv, Precision, Weight
+from orchestrator.perf import Architecture, EngineFamily, Factors, Gpu, Kv, Precision, Weight
 from orchestrator.placement.nodes import Node
 from orchestrator.placement.reasons import Reason
 from orchestrator.spec import Fabric
@@ -47,6 +47,7 @@ class Asked:
     price_per_hour: float | None = None  # US dollars a GPU; None: as the catalogue has it
     allowed: frozenset[Reason] = frozenset()  # reasons of choice that do not refuse
     engine: EngineFamily = EngineFamily.VLLM
+    factors: Factors | None = None  # of the predictions; None: the shipped ones
 
     @property
     def gpus_per_node(self) -> int:

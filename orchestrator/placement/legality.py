@@ -1,6 +1,7 @@
 """Which shapes are legal, and the first constraint that the others violate."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,7 +21,7 @@ def grid_of(asked: Asked, shapes: Sequence[Shape]) -> LayoutGrid:
     """The shapes as arrays; all must have the same KV format."""
     kvs = {shape.kv for shape in shapes}
     assert len(kvs) <= 1, "one KV format a grid"
-    return LayoutGrid.of(
+    grid = LayoutGrid.of(
         [shape.layout for shape in shapes],
         asked.model,
         asked.gpu,
@@ -28,6 +29,7 @@ def grid_of(asked: Asked, shapes: Sequence[Shape]) -> LayoutGrid:
         asked.engine,
         asked.fabric,
     )
+    return replace(grid, factors=asked.factors)
 
 
 def judge(asked: Asked, shapes: Sequence[Shape]) -> list[Violation | None]:

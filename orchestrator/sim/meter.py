@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.core import Histogram
 from orchestrator.sim.call import Call, Outcome
-from orchestrator.sim.histogram import Histogram
 
 _BUCKETS_MAX = 240  # of the timeline; then two become one
 

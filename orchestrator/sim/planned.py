@@ -45,6 +45,7 @@ class Planned:
     overhead_s: float
     workload: str  # as the plan's command named it, or ""
     requests_per_s: float | None
+    grids: tuple[LayoutGrid, ...]  # of one layout, a pool
 
     @property
     def gpus(self) -> int:
@@ -75,8 +76,7 @@ def planned(
         )
     weight = Weight(str(asked.get("weights", Weight.FP8)))
     fabric = Fabric(str(asked.get("fabric", Fabric.RDMA)))
-    pools = []
-    grid = None
+    pools, grids = [], []
     for pool in model.pools:
         grid, sequences = _grid(pool, model.name, gpu, weight, fabric, engine)
         if not bool(ledger(grid).fits.all()):
@@ -93,7 +93,7 @@ def planned(
             pool.role, grid, sequences_max=sequences, start_s=start_s, luck=luck
         )
         pools.append(SimPool(found, pool.replicas))
-    assert grid is not None
+        grids.append(grid)
     slo = asked.get("slo")
     slo = slo if isinstance(slo, Mapping) else {}
     workload = asked.get("workload")
@@ -104,9 +104,10 @@ def planned(
         Bounds(_number(slo.get("ttft_s")), _number(slo.get("itl_s"))),
         _number(asked.get("usd_per_gpu_hour")),
         gpu.name,
-        first_token_s(efficiency(grid, shipped_factors())),
+        first_token_s(efficiency(grids[-1], shipped_factors())),
         str(workload.get("name", "")),
         _number(workload.get("requests_per_s")),
+        tuple(grids),
     )
 
 

@@ -17,6 +17,7 @@ from orchestrator.workload.profiles import (
 )
 from orchestrator.workload.servegen import is_servegen, read_servegen, servegen_requests
 from orchestrator.workload.trace import read_trace, trace_requests
+from orchestrator.workload.trace_files import open_trace
 from orchestrator.workload.workload import (
     BLOCK_TOKENS,
     Arrivals,
@@ -47,6 +48,7 @@ __all__ = [
     "drawn_requests",
     "from_numbers",
     "is_servegen",
+    "open_trace",
     "read_numbers",
     "read_servegen",
     "read_trace",

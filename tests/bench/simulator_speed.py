@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.cli.trace_files import open_trace
 from orchestrator.core import Role
 from orchestrator.perf import ARCHITECTURES, HARDWARE, Layout, LayoutGrid, Precision
 from orchestrator.sim.call import Call
@@ -24,6 +23,7 @@ from orchestrator.sim.models import gang_model
 from orchestrator.sim.pools import SimPool
 from orchestrator.sim.sources import OpenLoop
 from orchestrator.sim.world import Scenario, World
+from orchestrator.workload import open_trace
 
 HOUR = Path("../shared/traces/servegen_r1_1h.jsonl.gz")
 

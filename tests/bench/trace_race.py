@@ -22,10 +22,9 @@ from pathlib import Path
 
 import uvloop
 
-from orchestrator.cli.trace_files import open_trace
 from orchestrator.codec import Tokenizer
 from orchestrator.engines.tiny_checkpoint import published_tokenizer
-from orchestrator.workload import TraceRequest
+from orchestrator.workload import TraceRequest, open_trace
 from tests.bench.contenders import Contender, Missing, contender, engines
 from tests.bench.http_load import Ask, cpu_s, open_loop, percentile
 

@@ -1,30 +1,10 @@
 """Figures that are added up as they come."""
 
-import random
-
 import pytest
 
 from orchestrator.sim.call import Call, Outcome
 from orchestrator.sim.chance import Chance
-from orchestrator.sim.histogram import Histogram
 from orchestrator.sim.meter import Bounds, Meter, Timeline
-
-
-def test_quantiles_are_right_to_half_a_percent() -> None:
-    chance = random.Random(1)
-    values = sorted(chance.lognormvariate(0, 2) for _ in range(20_000))
-    histogram = Histogram()
-    for value in values:
-        histogram.add(value)
-    for share in (0.01, 0.5, 0.9, 0.99):
-        exact = values[int(share * len(values))]
-        assert histogram.quantile(share) == pytest.approx(exact, rel=0.02)
-    assert histogram.mean == pytest.approx(sum(values) / len(values))
-    assert histogram.quantile(1.0) <= histogram.most
-
-
-def test_nothing_has_no_mean_and_no_quantile() -> None:
-    assert (Histogram().mean, Histogram().quantile(0.5)) == (0.0, 0.0)
 
 
 def test_a_timeline_widens_and_loses_nothing() -> None:

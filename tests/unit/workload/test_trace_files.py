@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.trace_files import open_trace
 from orchestrator.core import SpecError
 from orchestrator.sim import prompt_ids
 from orchestrator.sim.chance import Chance
-from orchestrator.workload import TraceRequest
+from orchestrator.workload import TraceRequest, open_trace
 
 
 def read(path: Path) -> list[TraceRequest]:

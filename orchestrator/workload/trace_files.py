@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from orchestrator.core import SpecError
-from orchestrator.workload import TraceRequest, is_servegen, servegen_requests, trace_requests
+from orchestrator.workload.servegen import is_servegen, servegen_requests
+from orchestrator.workload.trace import trace_requests
+from orchestrator.workload.workload import TraceRequest
 
 _CURE = "give a trace, plain or gzip: Mooncake's JSON lines, CSV, or an archive of ServeGen's files"
 
