@@ -42,9 +42,7 @@ def chunk(data: bytes) -> bytes:
 
 
 WHOLE = HEAD + chunk(PIECE) + chunk(PIECE) + chunk(ANSWER + ANSWER) + chunk(END) + chunk(b"")
-Talk = Callable[
-    [socket, int], bool | None
-]  # the socket and the number of its request; ends or returns
+Talk = Callable[[socket, int], bool | None]  # false: the connection ends
 
 
 class Scripted:
