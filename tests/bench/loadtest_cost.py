@@ -1,6 +1,6 @@
 """What the load test itself costs: many streams at once in one process, and how late it gets.
 
-`python -m tests.bench.loadtest_cost`: a line of JSON for each number of streams. A process of its own
+`python -m tests.bench.loadtest_cost`: a line of JSON for each number of streams. Another process
 sends constant chunks, as our gateway frames them, to all of them at one pace.
 """
 
