@@ -8,12 +8,10 @@ from typing import ClassVar
 
 from locust import LoadTestShape
 
-from loadtest import shapes
-from loadtest.shapes import Passage, Shape
+from loadtest.shapes import made
 
 _DEFAULT_S = 600.0
 _DEFAULT_USERS = 50
-_STEP_S = 1.0
 
 
 class _Shaped(LoadTestShape):  # type: ignore[misc]  # Locust has no types
@@ -21,7 +19,7 @@ class _Shaped(LoadTestShape):  # type: ignore[misc]  # Locust has no types
 
     abstract = True
     use_common_options = True
-    made: ClassVar[str]
+    shape: ClassVar[str]
 
     def tick(self) -> tuple[int, float] | None:
         """How many users there are to be, and how fast they may come; None at the end."""
@@ -31,52 +29,35 @@ class _Shaped(LoadTestShape):  # type: ignore[misc]  # Locust has no types
         now = self.get_run_time()
         if now >= duration_s:
             return None
-        users = users_at(self.made, most, duration_s, now)
+        users = made(self.shape, most / 5, most, duration_s).at(now)
         return max(1, round(users)), float(max(1, most))
-
-
-def users_at(made: str, most: float, duration_s: float, at_s: float) -> float:
-    """The users of a shape at an instant."""
-    least = most / 5
-    shape: Shape = (
-        {
-            "ramp": shapes.ramp,
-            "step": shapes.step,
-            "spike": shapes.spike,
-            "day": shapes.day,
-        }[made](least, most, duration_s)
-        if made != "soak"
-        else shapes.soak(most, duration_s)
-    )
-    passage = Passage(shape)
-    return (passage.expected(at_s + _STEP_S) - passage.expected(at_s)) / _STEP_S
 
 
 class Ramp(_Shaped):
     """From a fifth to all, straight."""
 
-    made = "ramp"
+    shape = "ramp"
 
 
 class Steps(_Shaped):
     """Five equal steps."""
 
-    made = "step"
+    shape = "step"
 
 
 class Spike(_Shaped):
     """All, for the middle fifth of the time."""
 
-    made = "spike"
+    shape = "spike"
 
 
 class Soak(_Shaped):
     """All, all the time."""
 
-    made = "soak"
+    shape = "soak"
 
 
 class Day(_Shaped):
     """A night, a noon and a night."""
 
-    made = "day"
+    shape = "day"
