@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help up capacity cluster e2e-k8s e2e-k8s-operator e2e-k8s-scale test test-layouts test-long check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling drills-streams docs docs-simulator docs-scaling chart format lock venv clients boards alerts-day telemetry
+.PHONY: help up cluster e2e-k8s e2e-k8s-operator e2e-k8s-scale test test-layouts test-long check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling bench-capacity capacity drills-streams docs docs-simulator docs-scaling chart format lock venv clients boards alerts-day telemetry
 
 help: ## what there is to make
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -70,6 +70,9 @@ bench-simulator: venv ## how fast the simulator is on one core, and what it hold
 
 bench-scaling: venv ## a day of scaling beside fixed fleets, utilisation and hindsight: DAY=sine-0, a quarter of an hour
 	$(BIN)/python -m tests.bench.scaling_day $${DAY:-sine-0}
+
+bench-capacity: venv ## how good the search for a capacity is, on exact queues: SEEDS=200, some ten minutes
+	$(BIN)/python -m tests.bench.capacity_coverage --seeds $${SEEDS:-200}
 
 cluster: venv ## a Kubernetes of one node on this machine until Ctrl-C; needs root
 	$(BIN)/python -m deploy.cluster .r1-serve/cluster

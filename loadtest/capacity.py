@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from loadtest.knee import Knee, find_knee
 from loadtest.result import Bottleneck, Capacity, Latency, Slo, Verdict, Window
 
-_LOOK_BOUNDS, _LOOK_REQUESTS = 5.0, 40.0  # of a window that only looks
-_BOUNDS, _MISSES = 60.0, 20.0  # of one that measures: so long that an overload shows, and so many
-#                                requests that at the knee ten may be missed
-_LIVES = 2.0  # mean lives of a request before open streams are those of their load
+# How long a window lasts: times the bound of a wait, so that an overload shows; times a request's
+# mean life, so that its streams are those of its load; and in requests. First of one that looks.
+_LOOK_BOUNDS, _LOOK_LIVES, _LOOK_REQUESTS = 5.0, 2.0, 40.0
+_BOUNDS, _LIVES = 60.0, 5.0
+_MISSES, _MISSES_MOST = 20.0, 200.0  # that there may be at the knee: as many as they scatter
 _SURE, _SURE_MISSES = 2.5, 5  # a window broke for sure that missed so many times what it may
 _BRACKET = 1.15  # between what held and what broke: wider, windows only look
 _REACH = 0.03  # of the load: how far beyond what held and what broke is measured
@@ -46,7 +47,7 @@ class Limits:
 
     least_per_s: float = 0.02
     most_per_s: float = 5000.0
-    within: float = 0.03
+    within: float = 0.04
     windows_max: int = 40
     window_s_min: float = 10.0
     window_s_max: float = 600.0
@@ -148,25 +149,24 @@ class Search:
             if self._late >= _GENERATOR_TRIES:
                 return self._at_least(held, min(knee.low_per_s, held))
             per_s = math.sqrt(min(held, self._late_at_per_s) * self._late_at_per_s)
-        return self._look(per_s) if wide else self._measure(per_s)
+        return self._look(per_s) if wide else self._measure(per_s, knee.scatter)
 
     # --- the steps -------------------------------------------------------------------------------
 
     def _look(self, per_s: float) -> Step:
-        return self._step(per_s, _LOOK_REQUESTS, _LOOK_BOUNDS)
+        return self._step(per_s, _LOOK_REQUESTS, _LOOK_BOUNDS, _LOOK_LIVES)
 
-    def _measure(self, per_s: float) -> Step:
-        return self._step(per_s, _MISSES / (1 - self._slo.share), _BOUNDS)
+    def _measure(self, per_s: float, scatter: float = 0.0) -> Step:
+        misses = min(max(scatter, _MISSES), _MISSES_MOST)
+        return self._step(per_s, misses / (1 - self._slo.share), _BOUNDS, _LIVES)
 
-    def _step(self, per_s: float, requests: float, bounds: float) -> Step:
-        wait_s, life_s = self._wait_s(), self._life_s()
+    def _step(self, per_s: float, requests: float, bounds: float, lives: float) -> Step:
         limits = self._limits
-        least_s = max(limits.window_s_min, bounds * wait_s, _LIVES * life_s)
-        duration_s = max(least_s, min(requests / per_s, limits.window_s_max))
+        least_s = max(bounds * self._wait_s(), lives * self._life_s())
+        duration_s = max(limits.window_s_min, least_s, min(requests / per_s, limits.window_s_max))
         last = self._windows[-1] if self._windows else None
         drain = last is not None and self._broke(last) and last.offered_per_s > per_s
-        fill = 1.0 if drain else 0.5
-        settle_s = max(limits.window_s_min / 2, fill * bounds * wait_s, _LIVES * life_s)
+        settle_s = max(limits.window_s_min / 2, least_s if drain else least_s / 2)
         return Step(per_s, duration_s, settle_s, drain)
 
     def _measures(self, window: Window) -> bool:

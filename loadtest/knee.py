@@ -18,12 +18,15 @@ from loadtest.result import Window
 
 Array = NDArray[np.float64]
 
-_SLOPES = np.geomspace(3.0, 500.0, 24)  # of M/M/k queues at 50 % to 99 % of their throughput
+_SLOPES = np.geomspace(3.0, 500.0, 18)  # of M/M/k queues at 50 % to 99 % of their throughput
 _NEAR = 0.25  # of the load's logarithm: how far the line is trusted
 _ABOVE = 1.5  # of the odds' logarithm above the knee's: beyond, a window's length decides
 _FAR_WEIGHT = 0.005
 _SCATTER, _SCATTER_SLICES = 25.0, 6.0  # what is assumed before it is seen, as so many slices
-_GRID = 0.004
+_MODEL_ERROR = 0.03  # half of an interval with any number of windows, of the load's logarithm:
+# minutes are not the steady state. So that intervals cover exact queues' capacities, as
+# tests/bench/capacity_coverage.py shows.
+_GRID, _REACH = 0.005, math.log(3)
 _TAIL = 0.025
 _MAX_ODDS = 50.0
 
@@ -55,14 +58,14 @@ class Knee:
 def find_knee(windows: Sequence[Window], share: float) -> Knee:
     """Of windows that the server answers for, none of them empty; in any order.
 
-    The interval is that of the posterior of a flat prior over loads from a quarter to four times
+    The interval is that of the posterior of a flat prior over loads from a third to three times
     where windows seem to break: where none broke, or all did, it runs on to there.
     """
     assert windows
     assert 0 < share < 1
     seen = _Seen.of(windows)
     centre, slope, scatter = _first_guess(seen, share), 20.0, _SCATTER
-    grid = np.arange(centre - math.log(4), centre + math.log(4), _GRID)
+    grid = np.arange(centre - _REACH, centre + _REACH, _GRID)
     loads = grid.astype(np.float64)
     likelihood, total = _likelihood(seen, loads, share), loads
     for _ in range(4):  # the weights depend on what they yield; more rounds change nothing
@@ -73,11 +76,13 @@ def find_knee(windows: Sequence[Window], share: float) -> Knee:
         centre = _quantile(loads, total, 0.5)
         slope = math.exp(float(np.sum(at_slope * np.log(_SLOPES))))
     widen = _widening(seen.load, centre)
-    low, high = (
-        math.exp(centre + widen * (_quantile(loads, total, at) - centre))
+    below, above = (
+        math.hypot(widen * (_quantile(loads, total, at) - centre), _MODEL_ERROR)
         for at in (_TAIL, 1 - _TAIL)
     )
-    return Knee(math.exp(centre), low, high, slope, scatter)
+    return Knee(
+        math.exp(centre), math.exp(centre - below), math.exp(centre + above), slope, scatter
+    )
 
 
 @dataclass(frozen=True, slots=True)

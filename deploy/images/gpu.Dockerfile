@@ -6,9 +6,10 @@ FROM vllm/vllm-openai:${VLLM}
 
 COPY requirements/gpu.lock pyproject.toml README.md LICENSE /src/
 COPY orchestrator /src/orchestrator
+COPY loadtest /src/loadtest
 # What the image has is kept: only what is missing comes, in the versions of the lock.
 RUN cd /src && pip freeze --exclude-editable | grep -viE '^(ray|r1-serve)\b' > /tmp/there.txt \
- && pip install --no-cache-dir --constraint /tmp/there.txt . \
+ && pip install --no-cache-dir --constraint /tmp/there.txt '.[loadtest]' \
  && pip install --no-cache-dir --no-deps $(grep -oE "^(nixl|mooncake-transfer-engine)==[^ ]+" gpu.lock) \
  && python3 -c 'import ray, vllm, orchestrator' \
  && rm -rf /src /tmp/there.txt

@@ -32,7 +32,8 @@ def attainment(report: LoadReport) -> str:
         loads = [right * (at + 1) / _DRAWN for at in range(_DRAWN)]
         fitted = [(load, knee.attainment(load, slo.share) * 100) for load in loads]
         lines.append(Line("fit", [(x, y) for x, y in fitted if y >= floor], "s1"))
-        marks.append(Mark(knee.per_s, slo.share * 100, f"{knee.per_s:.3g} requests/s"))
+        marks.append(Mark(knee.per_s, slo.share * 100, ""))
+        marks.append(Mark(knee.per_s, 0.0, f"{knee.per_s:.3g} requests/s", upright=True))
         span = (knee.low_per_s, min(knee.high_per_s, right))
     lines.append(Line("windows", [(x, max(y, floor)) for x, y in seen], "s0", dots=True))
     return chart(
@@ -57,7 +58,7 @@ def ttft(report: LoadReport) -> str:
         ("median", "s0", _quantiles(Latency.TTFT, 0.5)),
         ("p99", "s1", _quantiles(Latency.TTFT, 0.99)),
     ]
-    return _latency(report, "TTFT, s", series, report.result.slo.ttft_s, 1.0)
+    return _latency(report, "TTFT, s", series, report.result.slo.ttft_s, 1.0, log_y=True)
 
 
 def token_times(report: LoadReport) -> str:
@@ -68,7 +69,7 @@ def token_times(report: LoadReport) -> str:
         ("answers, median", "s2", _quantiles(Latency.TPOT_ANSWER, 0.5)),
         ("answers, p99", "s3", _quantiles(Latency.TPOT_ANSWER, 0.99)),
     ]
-    return _latency(report, "TPOT, ms", series, report.result.slo.itl_s, 1e3)
+    return _latency(report, "TPOT, ms", series, report.result.slo.itl_s, 1e3, log_y=False)
 
 
 Measure = Callable[[Point], float]
@@ -84,6 +85,8 @@ def _latency(
     series: Sequence[tuple[str, str, Measure]],
     bound: float | None,
     factor: float,
+    *,
+    log_y: bool,
 ) -> str:
     right = _right(report)
     lines = []
@@ -101,7 +104,7 @@ def _latency(
         lines.append(Line("SLO", [(0, bound * factor), (right, bound * factor)], "slo"))
     lines.reverse()
     return chart(
-        Chart("requests/s", title, lines, _knee(report), 470, 280, log_y=True, x_most=right)
+        Chart("requests/s", title, lines, _knee(report), 470, 280, log_y=log_y, x_most=right)
     )
 
 

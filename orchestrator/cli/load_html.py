@@ -127,8 +127,8 @@ def _knee_note(report: LoadReport) -> str:
     return (
         "<p>Each dot is a window; the line is the fit, the shade the 95 % interval of where it "
         f"crosses {slo.share * 100:g} %. There 1 % more load makes the odds of a miss "
-        f"{knee.slope:.0f} % larger; windows scatter {knee.scatter:.1f} times as much as independent requests would, "
-        "which the interval has in it.</p>"
+        f"{knee.slope:.0f} % larger; windows scatter {knee.scatter:.1f} times as much as "
+        "independent requests would, which the interval has in it.</p>"
     )
 
 

@@ -75,6 +75,8 @@ class LoadReport:
 
 def load_report(result: Result, asked: Asked) -> LoadReport:
     """Raises SpecError where the plan, or what is asked, does not belong to the result."""
+    if asked.factors is not None and asked.plan is None:
+        raise SpecError("--factors without --plan predicts nothing", "give --plan VALUES too")
     found = points(result.windows)
     factors = read_factors(read_text(asked.factors)) if asked.factors else None
     fleet = _fleet(result, asked, [p for p in found if not p.generator_bound] or found, factors)
@@ -106,11 +108,7 @@ def load_report(result: Result, asked: Asked) -> LoadReport:
 def _fleet(
     result: Result, asked: Asked, found: list[Point], factors: Factors | None
 ) -> PlannedFleet | None:
-    if asked.plan is None:
-        if asked.factors is not None:
-            raise SpecError("--factors without --plan predicts nothing", "give --plan VALUES too")
-        return None
-    return PlannedFleet(asked.plan, result, found, factors)
+    return None if asked.plan is None else PlannedFleet(asked.plan, result, found, factors)
 
 
 def _capacity_of(knee: Knee | None, found: list[Point]) -> Capacity | None:

@@ -270,6 +270,19 @@ class Monitoring:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadTest:
+    """A Job that sends load to the fleet; other values start another one."""
+
+    enabled: bool = False
+    # Of `r1-serve bench`, without --url, --out and the key.
+    args: tuple[str, ...] = ("find-capacity", "--workload=chat", "--ttft-s=2", "--itl-s=0.05")
+    key_secret: str = ""  # its key `key`: an API key in clear; empty: the API is open
+    claim: str = ""  # a PersistentVolumeClaim for the result; empty: it is in the log alone
+    cpu: Quantity = "2"
+    memory: Quantity = "2Gi"
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceAccount:
     """Of all pods; the chart binds no rights to it."""
 
@@ -314,6 +327,7 @@ class ChartValues:
     network_policies: NetworkPolicies = field(default_factory=NetworkPolicies)
     disruption_budgets: bool = True
     monitoring: Monitoring = field(default_factory=Monitoring)
+    load_test: LoadTest = field(default_factory=LoadTest)
     service_account: ServiceAccount = field(default_factory=ServiceAccount)
     security: Security = field(default_factory=Security)
     extra_objects: Mapping[str, Anything] = field(default_factory=dict)

@@ -1,21 +1,18 @@
 """How good the search for a capacity is, on exact queues whose capacity is known.
 
-    python tests/bench/capacity_coverage.py [--seeds 200]
+    python -m tests.bench.capacity_coverage [--seeds 200]
 
-Prints for each queue the error of the estimate, how often its interval has the truth in it, and what
-it cost in windows and requests. Poisson arrivals; k servers; the SLO bounds the wait.
+Prints for each queue the error of the estimate, how often its interval has the truth in it, and
+what it cost in windows and requests. Poisson arrivals; k servers; the SLO bounds the wait.
 """
 
 import argparse
 import random
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "unit/loadtest")]
-
-from queue_world import (
+from loadtest.result import Slo, Verdict
+from tests.known_queues import (
     DeterministicQueue,
     GeneralQueue,
     Queue,
@@ -23,8 +20,6 @@ from queue_world import (
     erlang_capacity,
     searched,
 )
-
-from loadtest.result import Slo, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "weights.hubTokenSecret": ("hub",),
     "weights.bucketSecret": ("bucket",),
     "keys": ({"secret": "keys"}, {"secret": "keys", "testSecret": "key"}),
+    "loadTest": ({"enabled": True}, {"enabled": True, "keySecret": "key", "claim": "results"}),
     "service": ({"type": "LoadBalancer"}, {"annotations": {"a": "b"}}),
     "ingress": ({"enabled": True, "className": "nginx", "host": "r1.example", "tlsSecret": "t"},),
     "networkPolicies": (

@@ -426,3 +426,26 @@ def test_pods_that_are_monitored_tell_of_their_gateways_engines_and_gpus() -> No
         gpus = "nvidia.com/gpu" in ray["resources"]["limits"]
         assert f"--gpus={'nvml' if gpus else 'none'}" in container["command"]
     assert "telemetry" not in str(pods(objects("h200-1x8")))
+
+
+def test_a_load_test_is_a_job_that_asks_the_gateways_with_a_key_of_a_secret() -> None:
+    assert not any(key.startswith("Job/") for key in objects("h200-1x8"))
+    values: dict[str, Any] = {"enabled": True, "keySecret": "load-key", "claim": "results"}
+    rendered = objects("h200-1x8", {"loadTest": values})
+    [name] = [key for key in rendered if key.startswith("Job/")]
+    job = rendered[name]["spec"]
+    assert job["backoffLimit"] == 0
+    spec = job["template"]["spec"]
+    [container] = spec["containers"]
+    assert container["args"][0] == "find-capacity"
+    assert "--key-env=R1_KEY" in container["args"]
+    service = next(key for key in rendered if key.startswith("RayService/")).split("/")[1]
+    assert any(word.startswith(f"--url=http://{service}-serve-svc.") for word in container["args"])
+    [env] = container["env"]
+    assert env["valueFrom"]["secretKeyRef"] == {"name": "load-key", "key": "key"}
+    [results] = [volume for volume in spec["volumes"] if volume["name"] == "results"]
+    assert results["persistentVolumeClaim"] == {"claimName": "results"}
+    same = objects("h200-1x8", {"loadTest": values, "commonLabels": {"a": "b"}})
+    assert name in same
+    other = objects("h200-1x8", {"loadTest": values | {"args": ["run", "--rate=2"]}})
+    assert name not in other

@@ -13,6 +13,7 @@ from loadtest.capacity import Limits, Search, Step
 from loadtest.result import Bottleneck, Capacity, Counts, Slice, Slo, Tokens, Window
 
 Array = NDArray[np.float64]
+Kept = NDArray[np.bool_]
 _NOTHING = Counts(0, 0.0, 0.0, {})
 _SLICES = 12
 
@@ -74,7 +75,7 @@ class GeneralQueue:
         return np.array(arrivals), np.array(waits)
 
 
-def window_of(step: Step, kept: Array, at: Array, bottleneck: Bottleneck) -> Window:
+def window_of(step: Step, kept: Kept, at: Array, bottleneck: Bottleneck) -> Window:
     """Of requests that were due at `at` after the settling, of which `kept` kept the SLO."""
     places = np.minimum((at / step.duration_s * _SLICES).astype(int), _SLICES - 1)
     due = np.bincount(places, minlength=_SLICES)
