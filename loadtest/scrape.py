@@ -1,5 +1,6 @@
 """The server's own figures over the time of a load: its metrics endpoint, asked now and then."""
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -52,9 +53,11 @@ def read_metrics(text: str) -> dict[str, float]:
     for name, labels, value in _SAMPLE.findall(text):
         match = _ROLE.search(labels)
         try:
-            found[name, match[1] if match else ""].append(float(value))
+            number = float(value)
         except ValueError:
             continue
+        if math.isfinite(number):
+            found[name, match[1] if match else ""].append(number)
     figures: dict[str, float] = {}
     for name in {each for each, _ in found}:
         by_role = {role: values for (each, role), values in found.items() if each == name}
