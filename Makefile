@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help up cluster e2e-k8s e2e-k8s-operator e2e-k8s-scale test test-layouts test-long check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling bench-capacity drills-streams docs docs-simulator docs-scaling chart format lock venv clients boards alerts-day telemetry
+.PHONY: help up cluster e2e-k8s e2e-k8s-operator e2e-k8s-scale test test-layouts test-long check conformance nano nano-accuracy soak bench bench-peers bench-simulator bench-scaling bench-capacity capacity drills-streams docs docs-simulator docs-scaling chart format lock venv clients boards alerts-day telemetry
 
 help: ## what there is to make
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -16,6 +16,7 @@ test: venv ## everything: checks, unit, conformance, contract and live tests
 	@$(MAKE) --no-print-directory conformance
 	$(BIN)/python -m pytest -n 2 --dist load --durations=3 tests/sim
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=3 tests/chart
+	$(BIN)/python -m pytest --durations=3 -m "not long" tests/loadtest
 	# Apart: vLLM in the contract tests' own process changes its environment, which `up` would inherit.
 	$(BIN)/python -m pytest --durations=5 tests/contract
 	$(BIN)/python -m pytest --durations=20 -m "not long" tests/live
@@ -36,6 +37,9 @@ test-layouts: venv ## every layout on real vLLM across network namespaces; needs
 
 test-long: venv ## what `make test` has no time for: a fleet that scales itself under a real controller
 	$(BIN)/python -m pytest -v -m long tests/live
+
+capacity: venv ## find-capacity against a real gateway over fake engines, three seeds: a quarter of an hour
+	$(BIN)/python -m pytest -v -s -m long tests/loadtest
 
 soak: venv ## seeds of the simulator by the thousand, with faults: SEEDS=2000 FIRST=0
 	SIM_SEEDS=$${SEEDS:-2000} SIM_FIRST=$${FIRST:-0} $(BIN)/python -m pytest -n 2 --dist load -q \

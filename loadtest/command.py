@@ -13,7 +13,6 @@ from pathlib import Path
 import gevent
 import msgspec
 
-from loadtest import shapes
 from loadtest.capacity import Limits as SearchLimits
 from loadtest.capacity import Search
 from loadtest.distributed import WorkerPlayers, add_worker
@@ -25,7 +24,7 @@ from loadtest.play import Player
 from loadtest.preflight import check_target, overhead_tokens, probe, resolved
 from loadtest.result import VERSION, Result, Slo
 from loadtest.scrape import Scraper
-from loadtest.shapes import Shape
+from loadtest.shapes import Shape, made
 from loadtest.target import Target, target_of
 from orchestrator.core import R1ServeError, SpecError
 
@@ -164,18 +163,7 @@ def _shape(options: argparse.Namespace, load: Load) -> tuple[Shape, int | None]:
         duration_s = count / rate
     duration_s = duration_s or 60.0
     low = options.low_rate or rate / 5
-    match options.shape:
-        case "ramp":
-            shape = shapes.ramp(low, rate, duration_s)
-        case "step":
-            shape = shapes.step(low, rate, duration_s)
-        case "spike":
-            shape = shapes.spike(low, rate, duration_s)
-        case "day":
-            shape = shapes.day(low, rate, duration_s)
-        case _:
-            shape = shapes.soak(rate, duration_s)
-    return shape, count
+    return made(options.shape, low, rate, duration_s), count
 
 
 # --- the run -------------------------------------------------------------------------------------

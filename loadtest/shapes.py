@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_right
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -34,6 +35,12 @@ class Shape:
     def expected(self, at_s: float) -> float:
         """Requests until an instant, on average."""
         return Passage(self).expected(at_s)
+
+    def at(self, at_s: float) -> float:
+        """The rate at an instant; at a jump, the later one."""
+        at = bisect_right(self.knots, at_s, key=lambda knot: knot[0]) - 1
+        (begin_s, low), (end_s, high) = self.knots[at], self.knots[min(at + 1, len(self.knots) - 1)]
+        return low + (high - low) * (at_s - begin_s) / (end_s - begin_s) if end_s > begin_s else low
 
     def mean_per_s(self, begin_s: float, end_s: float) -> float:
         """Requests per second between two instants, on average."""
@@ -133,3 +140,18 @@ def day(low_per_s: float, high_per_s: float, duration_s: float) -> Shape:
             for number in range(_DAY_KNOTS + 1)
         )
     )
+
+
+def made(name: str, low_per_s: float, high_per_s: float, duration_s: float) -> Shape:
+    """The shape of a name: soak, ramp, step, spike or day."""
+    if name == "soak":
+        return soak(high_per_s, duration_s)
+    return _BY_NAME[name](low_per_s, high_per_s, duration_s)
+
+
+_BY_NAME: Mapping[str, Callable[[float, float, float], Shape]] = {
+    "ramp": ramp,
+    "step": step,
+    "spike": spike,
+    "day": day,
+}

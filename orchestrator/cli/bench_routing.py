@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from orchestrator.cli.bench_compare import add_compare
+from orchestrator.cli.bench_load import add_load_capacity, add_load_run
 from orchestrator.cli.bench_report import add_report
 from orchestrator.cli.numbers import not_negative, positive, share
 from orchestrator.core import SpecError
@@ -50,6 +51,10 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     )
     what = parser.add_subparsers(required=True, metavar="WHAT")
     _add_routing(what.add_parser("routing", help="routing policies on a trace, in virtual time"))
+    add_load_run(what.add_parser("run", help="a load on a real deployment, measured"))
+    add_load_capacity(
+        what.add_parser("find-capacity", help="the highest load that a deployment takes")
+    )
     add_report(what.add_parser("report", help="what a load test means, as a page"))
     add_compare(what.add_parser("compare", help="two load tests, with significance"))
 

@@ -1,6 +1,6 @@
 """What the load test itself costs: many streams at once in one process, and how late it gets.
 
-`python -m tests.bench.loadtest_cost`: a line of JSON for each number of streams. A process of its own
+`python -m tests.bench.loadtest_cost`: a line of JSON for each number of streams. Another process
 sends constant chunks, as our gateway frames them, to all of them at one pace.
 """
 
@@ -10,6 +10,8 @@ import json
 import subprocess
 import sys
 import time
+
+from typing_extensions import override
 
 STEP_S = 0.045  # between two tokens of a stream: 22 a second, as R1 has at a full batch
 STREAMS = (500, 2_000)
@@ -31,10 +33,12 @@ class _Session(asyncio.Protocol):
         self._ready = ready
         self._head = b""
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
+    @override
     def data_received(self, data: bytes) -> None:
         if not self._head:
             self._head = data
@@ -62,16 +66,16 @@ async def _serve() -> None:
 
 def _load(port: int, count: int) -> dict[str, float]:
     """So many streams for a while, from the code that a load test runs."""
-    from loadtest.engine import Engine, Limits
+    import gevent
+
     from loadtest.connections import Connections
+    from loadtest.engine import Engine, Limits
     from loadtest.gevent_host import GeventHost
     from loadtest.load import LoadSpec, read_load
     from loadtest.meter import Span, WindowMeter
-    from loadtest.result import Latency, Slo
+    from loadtest.result import Slo
     from loadtest.shapes import soak
     from loadtest.target import target_of
-
-    import gevent
 
     opening_s = count / 400
     load = read_load(LoadSpec("input=100,output=100000", "", None, None, 0, "s", "m"))

@@ -20,6 +20,7 @@ from orchestrator.engines.tiny_checkpoint import published_tokenizer
 from orchestrator.gateway.wire import FinishReason, ReplyHead, StreamReply, Usage
 from orchestrator.spec import SystemPrompt, TemplateKind
 from tests.bench import (
+    loadtest_cost,
     placing,
     plan_speed,
     rank_cost,
@@ -411,6 +412,35 @@ def telemetry_section(_: int = 0) -> list[str]:
     ]
 
 
+def loadtest_section(_: int = 0) -> list[str]:
+    """What the load test's generator costs."""
+    rows = []
+    for streams in loadtest_cost.STREAMS:
+        runs = [loadtest_cost.measure(streams) for _ in range(ROUNDS)]
+        told = (
+            ("events_per_s", 0),
+            ("cpu_us_per_event", 1),
+            ("core", 2),
+            ("lag_ms_p50", 1),
+            ("lag_ms_p99", 1),
+        )
+        cells = [spread([run[key] for run in runs], digits) for key, digits in told]
+        rows.append(f"| {streams:,} | {' | '.join(cells)} |")
+    return [
+        "## The load test's generator",
+        "",
+        f"Streams at once in one process, each with an event every {1e3 * loadtest_cost.STEP_S:.0f}"
+        " ms, read, told apart by phase and measured; a process of its own sends constant chunks. "
+        "CPU is the generator's, user and system; lag is how late its loop is, evenly in time, and "
+        "has in it what the server's process and the machine take from it.",
+        "",
+        "| streams | events/s | CPU µs an event | of a core | lag ms p50 | lag ms p99 |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
 def gang_section(_: int = 0) -> list[str]:
     """What a gang of real vLLM takes here."""
     return [
@@ -453,6 +483,7 @@ SECTIONS: Mapping[str, Callable[[int], list[str]]] = {  # in the report's order
     "plan": plan_section,
     "simulator": simulator_section,
     "telemetry": telemetry_section,
+    "loadtest": loadtest_section,
     "gang": gang_section,
     "up": up_section,
 }
@@ -494,8 +525,8 @@ def _place(title: str) -> int:
     """Where a section stands; one that is no longer measured stands last."""
     titles = [
         "Token channel", "Codec", "Streamed", "Passed through", "A prefix-heavy", "Where",
-        "A routing", "`r1-serve plan`", "`r1-serve simulate`", "Telemetry", "A gang",
-        "`r1-serve up`",
+        "A routing", "`r1-serve plan`", "`r1-serve simulate`", "Telemetry",
+        "The load test", "A gang", "`r1-serve up`",
     ]  # fmt: skip
     found = [at for at, start in enumerate(titles) if title.startswith(f"## {start}")]
     return found[0] if found else len(titles)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.arrivals import Trace, bent, drawn_unit, whole_trace
-from loadtest.shapes import Passage, Shape, day, ramp, soak, spike, step
+from loadtest.shapes import Passage, Shape, day, made, ramp, soak, spike, step
 from orchestrator.core import SpecError
 from orchestrator.workload import (
     Arrivals,
@@ -143,3 +143,12 @@ def test_windows_end_at_the_edges_and_know_what_is_asked_in_them() -> None:
     assert [span.offered_per_s for span in spans] == pytest.approx([10, 10, 60, 10, 10])
     (first, *_), last = ramp(0.0, 10.0, 100.0).spans(50.0), ramp(0.0, 10.0, 100.0).spans(50.0)[-1]
     assert (first.offered_per_s, last.offered_per_s) == pytest.approx((2.5, 7.5))
+
+
+@pytest.mark.parametrize(
+    ("name", "at_s", "per_s"),
+    [("ramp", 0, 20), ("ramp", 99, 99), ("spike", 10, 20), ("spike", 50, 100), ("soak", 50, 100),
+     ("step", 5, 20), ("step", 95, 100), ("day", 0, 20), ("day", 50, 100), ("ramp", 300, 100)],
+)  # fmt: skip
+def test_a_shape_has_a_rate_at_each_instant(name: str, at_s: float, per_s: float) -> None:
+    assert made(name, 20.0, 100.0, 100.0).at(at_s) == pytest.approx(per_s, abs=1)
