@@ -47,7 +47,7 @@ class Limits:
 
     least_per_s: float = 0.02
     most_per_s: float = 5000.0
-    within: float = 0.04
+    within: float = 0.045
     windows_max: int = 40
     window_s_min: float = 10.0
     window_s_max: float = 600.0

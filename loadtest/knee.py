@@ -23,7 +23,7 @@ _NEAR = 0.25  # of the load's logarithm: how far the line is trusted
 _ABOVE = 1.5  # of the odds' logarithm above the knee's: beyond, a window's length decides
 _FAR_WEIGHT = 0.005
 _SCATTER, _SCATTER_SLICES = 25.0, 6.0  # what is assumed before it is seen, as so many slices
-_MODEL_ERROR = 0.03  # half of an interval with any number of windows, of the load's logarithm:
+_MODEL_ERROR = 0.035  # half of an interval with any number of windows, of the load's logarithm:
 # minutes are not the steady state. So that intervals cover exact queues' capacities, as
 # tests/bench/capacity_coverage.py shows.
 _GRID, _REACH = 0.005, math.log(3)

@@ -144,7 +144,7 @@ def add_find_capacity(parser: argparse.ArgumentParser) -> None:
         "--within",
         type=fraction,
         metavar="X",
-        help="half the interval's width at which it is enough (default 0.03)",
+        help="half the interval's width at which it is enough (default 0.045)",
     )
     one("--windows-most", type=whole, metavar="N", help="measurements (default 40)")
     add_bounds(parser)

@@ -66,6 +66,11 @@ class Player(Protocol):
 
 
 def played_together(parts: list[Played]) -> Played:
-    """One play of which each part played its share."""
-    windows = [merged(list(each)) for each in zip(*(part.windows for part in parts), strict=False)]
-    return Played(windows, sum(part.sent for part in parts), parts[0].ending)
+    """One play of which each part played its share: the windows that all of them have."""
+    windows = [{window.begin_s: window for window in part.windows} for part in parts]
+    begins = set(windows[0]).intersection(*windows[1:])
+    return Played(
+        [merged([each[begin_s] for each in windows]) for begin_s in sorted(begins)],
+        sum(part.sent for part in parts),
+        parts[0].ending,
+    )

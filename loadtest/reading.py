@@ -32,7 +32,7 @@ def read_result(path: Path) -> Result:
         result = msgspec.json.decode(text, type=Result)
     except msgspec.DecodeError as error:
         raise SpecError(f"{path} is no result: {error}", _CURE) from error
-    if not any(window.due for window in result.windows):
+    if not points(result.windows):
         raise SpecError(
             f"{path} has no window with a request in it", "let the run last longer, or offer more"
         )
@@ -118,7 +118,7 @@ class Point:
 def points(windows: Sequence[Window]) -> list[Point]:
     """By load. Windows that the generator was the bottleneck of are kept apart from others."""
     groups: list[list[Window]] = []
-    kept = [window for window in windows if window.due and window.end_s > window.begin_s]
+    kept = [w for w in windows if w.due and w.offered_per_s > 0 and w.end_s > w.begin_s]
     for window in sorted(kept, key=lambda w: (w.bottleneck, w.offered_per_s)):
         last = groups[-1] if groups else None
         if (
@@ -152,7 +152,12 @@ def knee_of(result: Result) -> Knee | None:
 
     None where they do not: nothing broke, nothing held, or all was the generator's.
     """
-    windows = [w for w in result.windows if w.due and w.bottleneck is not Bottleneck.GENERATOR]
+    windows = [
+        window
+        for point in points(result.windows)
+        for window in point.windows
+        if not point.generator_bound
+    ]
     capacity, share = result.capacity, result.slo.share
     if capacity is not None and capacity.verdict not in {Verdict.FOUND, Verdict.WIDE}:
         return None

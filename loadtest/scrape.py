@@ -1,5 +1,6 @@
 """The server's own figures over the time of a load: its metrics endpoint, asked now and then."""
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -48,17 +49,9 @@ _ROLE = re.compile(r'[{,]role="([^"]*)"')
 
 def read_metrics(text: str) -> dict[str, float]:
     """The named figures of one scrape; what the server does not have is left out."""
-    found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for name, labels, value in _SAMPLE.findall(text):
-        match = _ROLE.search(labels)
-        try:
-            found[name, match[1] if match else ""].append(float(value))
-        except ValueError:
-            continue
     figures: dict[str, float] = {}
-    for name in {each for each, _ in found}:
-        by_role = {role: values for (each, role), values in found.items() if each == name}
-        values = [value for values in by_role.values() for value in values]
+    for name, by_role in _samples(text).items():
+        values = [value for mine in by_role.values() for value in mine]
         if name in MEANS:
             figures[name] = _mean(values)
             for role, mine in by_role.items():
@@ -71,6 +64,20 @@ def read_metrics(text: str) -> dict[str, float]:
         elif name in SUMS or name in {_BUSY, _HELD}:
             figures[name] = sum(values)
     return figures
+
+
+def _samples(text: str) -> dict[str, dict[str, list[float]]]:
+    """The finite values of each metric, by the role that their labels name."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for name, labels, value in _SAMPLE.findall(text):
+        match = _ROLE.search(labels)
+        try:
+            number = float(value)
+        except ValueError:
+            continue
+        if math.isfinite(number):
+            found[name][match[1] if match else ""].append(number)
+    return found
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -30,10 +30,11 @@ def first_token_waits_s(
 
 
 def capacity_per_s(
-    *, slots: int, step_s: float, tokens: int, ttft_s: float, share: float, requests: int = 60_000
+    *, slots: int, step_s: float, tokens: int, ttft_s: float, share: float, requests: int = 800_000
 ) -> float:
-    """The Poisson load at which just that share has its first token in time; by bisection, on the
-    same unit arrivals throughout.
+    """The Poisson load at which just that share has its first token in time, if that is more than
+    half of all that the slots can do; by bisection, on the same unit arrivals throughout, so many
+    that chance leaves half a percent.
     """
     chance = random.Random("exact")
     unit: list[float] = []
@@ -42,8 +43,8 @@ def capacity_per_s(
         at += chance.expovariate(1.0)
         unit.append(at)
     most = slots / (tokens * step_s)
-    low, high = 0.0, most
-    while high - low > 0.001 * most:
+    low, high = 0.5 * most, most
+    while high - low > 0.002 * most:
         rate = (low + high) / 2
         waits = first_token_waits_s(
             [each / rate for each in unit], slots=slots, step_s=step_s, tokens=tokens

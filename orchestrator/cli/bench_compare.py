@@ -38,7 +38,8 @@ def _run(options: argparse.Namespace) -> int:
     found = compare(a, b)
     if not found.differences:
         raise SpecError(
-            f"{options.a} and {options.b} have no load in common, and not both a capacity",
+            f"{options.a} and {options.b} have no load in common that the generator kept up with, "
+            "and not both a capacity",
             "run both with the same loads, or find-capacity on both",
         )
     if options.format == "json":

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from loadtest.reading import Point
 from loadtest.result import Latency
@@ -103,9 +104,9 @@ def _latency(
     if bound is not None:
         lines.append(Line("SLO", [(0, bound * factor), (right, bound * factor)], "slo"))
     lines.reverse()
-    return chart(
-        Chart("requests/s", title, lines, _knee(report), 470, 280, log_y=log_y, x_most=right)
-    )
+    top = max(y for line in lines for _, y in line.points) * (1.6 if log_y else 1.15)
+    asked = Chart("requests/s", title, lines, _knee(report), 470, 280, log_y=log_y, x_most=right)
+    return chart(replace(asked, y_most=top))  # room for the knee's word above the SLO's line
 
 
 def goodput(report: LoadReport) -> str:

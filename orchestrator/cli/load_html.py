@@ -32,6 +32,7 @@ _GPU = (
     ("r1_gpu_sm_active_ratio", "SMs at work"),
     ("r1_gpu_dram_active_ratio", "memory bandwidth in use"),
     ("r1_rank_kv_ratio", "KV blocks in use"),
+    ("ranks_busy_ratio", "ranks with a request"),
 )
 
 

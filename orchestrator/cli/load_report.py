@@ -1,6 +1,5 @@
 """What every format of a load test's report shows, computed once."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from orchestrator.core import SpecError
 from orchestrator.perf import Factors, read_factors
 from orchestrator.placement import per_million
 
-_SHARE_LEAST = 1e-9
+_TOKENS_LEAST = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Money:
 
     def per_million(self, point: Point) -> float:
         """Of a million tokens, input and output alike, at a load that was measured."""
-        return per_million(self.gpus, self.price, max(point.tokens_per_s, _SHARE_LEAST))
+        return per_million(self.gpus, self.price, max(point.tokens_per_s, _TOKENS_LEAST))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +66,6 @@ class LoadReport:
         """The points that the server answers for."""
         return [point for point in self.points if not point.generator_bound]
 
-    def at(self, per_s: float) -> Point | None:
-        """The point nearest to a load, of those that the server answers for."""
-        near = [(abs(math.log(point.per_s / per_s)), point) for point in self.served]
-        return min(near, key=lambda pair: pair[0])[1] if near else None
-
 
 def load_report(result: Result, asked: Asked) -> LoadReport:
     """Raises SpecError where the plan, or what is asked, does not belong to the result."""
@@ -86,7 +80,7 @@ def load_report(result: Result, asked: Asked) -> LoadReport:
     compared = tuple(fleet.compare(found)) if fleet else ()
     predicted = fleet.most_per_s(result.slo.ttft_s, result.slo.itl_s) if fleet else None
     need = _need(asked, capacity, fleet, result)
-    name = Path(asked.command.split()[3]).name if asked.command else result.workload
+    name = f"{result.workload}, {result.began_at}"
     return LoadReport(
         result,
         asked,
@@ -100,7 +94,7 @@ def load_report(result: Result, asked: Asked) -> LoadReport:
         need,
         _money(asked, fleet, found),
         tuple(fleet.rows(found, name)) if fleet else (),
-        _answer(result, capacity, limit, need),
+        _answer(result, found, capacity, limit, need),
         tuple(_notes(result, found, capacity)),
     )
 
@@ -167,10 +161,19 @@ def _money(asked: Asked, fleet: PlannedFleet | None, found: list[Point]) -> Mone
 
 
 def _answer(
-    result: Result, capacity: Capacity | None, limit: Limit | None, need: Need | None
+    result: Result,
+    found: list[Point],
+    capacity: Capacity | None,
+    limit: Limit | None,
+    need: Need | None,
 ) -> str:
     share = f"{result.slo.share:.4g}"
     slo = f"{float(share) * 100:g} % of requests within {bounds_text(result.slo)}"
+    if all(point.generator_bound for point in found):
+        return (
+            "This run tells nothing of the server: the generator was late at every load. Give it "
+            "more workers, or a machine of its own."
+        )
     parts = [_takes(capacity, slo)]
     if limit is not None:
         parts.append(f"What gives way first is {limit.word}.")

@@ -32,11 +32,11 @@ def answer(url: str, **form: object) -> dict[str, object]:
 
 
 @contextmanager
-def locust(api: Api, *arguments: str) -> Iterator[str]:
+def locust(api: Api, *arguments: str, file: str = "locustfile.py") -> Iterator[str]:
     """Locust with its web UI; its address."""
     port = free_port()
     command = [
-        *(sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", *arguments),
+        *(sys.executable, "-m", "locust", "-f", f"loadtest/{file}", *arguments),
         *("--host", api.url, "--web-host", "127.0.0.1", "--web-port", str(port)),
     ]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
@@ -58,14 +58,14 @@ def locust(api: Api, *arguments: str) -> Iterator[str]:
 
 
 def test_the_page_starts_users_counts_their_streams_and_stops_them() -> None:
-    with paced_api("--step-s", "0.0002") as api, locust(api, "ChatUser", "BatchUser") as url:
+    with paced_api("--step-s", "0.0002") as api, locust(api, "ChatUser", "AgentUser") as url:
         started = answer(f"{url}/swarm", user_count=6, spawn_rate=6, host=api.url)
         assert started["success"] is True
         until = time.monotonic() + 60
         names: set[tuple[object, object]] = set()
         wanted = {
             (kind, name)
-            for kind in ("chat", "batch")
+            for kind in ("chat", "agent")
             for name in ("ttft", "first answer", "tpot thinking", "tpot answer", "e2e")
         }
         while not wanted <= names and time.monotonic() < until:
@@ -77,6 +77,7 @@ def test_the_page_starts_users_counts_their_streams_and_stops_them() -> None:
         assert wanted <= names
         assert stats["user_count"] == 6
         assert stats["fail_ratio"] == 0
+        assert answer(f"{url}/exceptions")["exceptions"] == []
         assert answer(f"{url}/stop", confirm="yes")["success"] is True
         while answer(f"{url}/stats/requests")["user_count"]:
             assert time.monotonic() < until + 30
@@ -94,3 +95,15 @@ def test_failures_are_counted_by_their_class() -> None:
             assert isinstance(found, list)
             errors = found
         assert "http_401" in str(errors[0]["error"])
+
+
+def test_a_schedule_is_sent_whatever_is_answered() -> None:
+    with (
+        paced_api("--first-s", "100") as api,
+        locust(api, "--user-rate", "20", file="locust_schedule.py") as url,
+    ):
+        answer(f"{url}/swarm", user_count=1, spawn_rate=1, host=api.url)
+        until = time.monotonic() + 60
+        while api.completions() < 40:  # of which none is answered
+            assert time.monotonic() < until
+            time.sleep(0.2)

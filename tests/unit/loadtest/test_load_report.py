@@ -153,3 +153,14 @@ def test_each_mistake_is_one_message_with_its_cure(
     broken.write_text(text)
     refused(capsys, str(path), "--plan", str(broken), *out)
     assert "--plan VALUES too" in refused(capsys, str(path), "--factors", str(broken), *out)
+
+
+def test_a_run_whose_generator_was_always_late_tells_nothing_of_the_server(
+    plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = made_result(plan, (1.0, 2.0))
+    for window in result.windows:
+        window.bottleneck = Bottleneck.GENERATOR
+    path = written(tmp_path / "r.json", result)
+    assert main(["bench", "report", str(path), "--out", str(tmp_path / "r.html")]) == 0
+    assert "tells nothing of the server" in capsys.readouterr().out
