@@ -174,7 +174,7 @@ def _answer(
             "This run tells nothing of the server: the generator was late at every load. Give it "
             "more workers, or a machine of its own."
         )
-    parts = [_takes(capacity, slo)]
+    parts = [_tried(found, result, slo) if capacity is None else _takes(capacity, slo)]
     if limit is not None:
         parts.append(f"What gives way first is {limit.word}.")
     if need is not None:
@@ -183,9 +183,16 @@ def _answer(
     return " ".join(parts)
 
 
-def _takes(capacity: Capacity | None, slo: str) -> str:
-    if capacity is None:
-        return f"This run does not tell how much it takes with {slo}: its loads all held, or none."
+def _tried(found: list[Point], result: Result, slo: str) -> str:
+    """Of a run whose loads do not lie round a knee."""
+    loads = [point.per_s for point in found if not point.generator_bound]
+    held = [p.per_s for p in found if not p.generator_bound and p.attainment >= result.slo.share]
+    if held:
+        return f"All loads up to {max(held):.3g} requests/s kept {slo}; what more does is not told."
+    return f"No load that was tried kept {slo}, the least {min(loads):.3g} requests/s."
+
+
+def _takes(capacity: Capacity, slo: str) -> str:
     match capacity.verdict:
         case Verdict.FOUND | Verdict.WIDE:
             high = "more" if capacity.high_per_s is None else f"{capacity.high_per_s:.3g}"
