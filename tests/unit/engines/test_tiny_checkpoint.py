@@ -87,7 +87,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_others(tmp_path: Path) -
     pytest.importorskip("torch", reason="torch is not installed: install r1-serve[cpu] or [gpu]")
     from orchestrator.engines.tiny_checkpoint import CheckpointKind, write_tiny_checkpoint
 
-    for kind in sorted(set(CheckpointKind) - {CheckpointKind.NANO}):
+    # The others are made as one of these is, from another script or of other sizes.
+    for kind in (CheckpointKind.RANDOM, CheckpointKind.SCRIPTED, CheckpointKind.LLAMA):
         first = write_tiny_checkpoint(tmp_path / "first", kind)
         again = write_tiny_checkpoint(tmp_path / "again", kind)
         assert first.weights_sha256 == again.weights_sha256
