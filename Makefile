@@ -71,7 +71,7 @@ bench-simulator: venv ## how fast the simulator is on one core, and what it hold
 bench-scaling: venv ## a day of scaling beside fixed fleets, utilisation and hindsight: DAY=sine-0, a quarter of an hour
 	$(BIN)/python -m tests.bench.scaling_day $${DAY:-sine-0}
 
-bench-capacity: venv ## how good the search for a capacity is, on exact queues: SEEDS=200, some ten minutes
+bench-capacity: venv ## how good the search for a capacity is, on exact queues: SEEDS=200, some four minutes
 	$(BIN)/python -m tests.bench.capacity_coverage --seeds $${SEEDS:-200}
 
 cluster: venv ## a Kubernetes of one node on this machine until Ctrl-C; needs root
