@@ -91,7 +91,7 @@ class Seen:
     poisoned: int = 0  # poisonous requests that were told an error, which is right
     deaths: int = 0  # gangs that died
     aborted: bool = False
-    held: int = 0  # streams that may break: those of the gateway that was killed, as far as known
+    held: int = 0  # requests that may break: those of the gateway that was killed, as far as known
 
 
 @dataclass(frozen=True, slots=True)

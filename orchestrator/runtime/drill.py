@@ -170,7 +170,7 @@ class Live:
                 blows.kill(gang.pids)
                 self._told(f"{len(gang.pids)} processes of {gang.engine_id}")
             case Drill.KILL_GATEWAY:
-                self.held = len([asker for asker in self._askers if asker.streaming])
+                self.held = len([asker for asker in self._askers if asker.asking])
                 pids = fleet.gateways()[:1]
                 blows.kill(pids)
                 self._told(f"gateway process {pids[0]}")

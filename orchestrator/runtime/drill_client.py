@@ -76,7 +76,7 @@ class Asker(threading.Thread):
         self._on_end = on_end
         self._now = now
         self._over = threading.Event()
-        self.streaming = False
+        self.asking = False  # a request of it is with a gateway
 
     def stop(self) -> None:
         """No more after the one that is under way."""
@@ -104,16 +104,16 @@ class Asker(threading.Thread):
             head = {**target.head, "Content-Type": "application/json"}
             if self._session:
                 head["X-Session-Id"] = self._session
+            self.asking = True
             connection.request("POST", "/chat/completions", json.dumps(body), head)
             response = connection.getresponse()
             if response.status != 200:
                 return reading.refused(response)
-            self.streaming = True
             return reading.whole(response)
         except (OSError, HTTPException, ValueError) as error:
             return reading.ends(Outcome.BROKEN, str(error) or type(error).__name__)
         finally:
-            self.streaming = False
+            self.asking = False
             connection.close()
 
 
