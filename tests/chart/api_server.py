@@ -61,6 +61,7 @@ class ApiServer:
 
 
 PLURALS = {
+    "Job": "jobs",
     "ConfigMap": "configmaps",
     "DaemonSet": "daemonsets",
     "Ingress": "ingresses",
