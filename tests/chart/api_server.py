@@ -61,10 +61,10 @@ class ApiServer:
 
 
 PLURALS = {
-    "Job": "jobs",
     "ConfigMap": "configmaps",
     "DaemonSet": "daemonsets",
     "Ingress": "ingresses",
+    "Job": "jobs",
     "NetworkPolicy": "networkpolicies",
     "PersistentVolumeClaim": "persistentvolumeclaims",
     "Pod": "pods",
