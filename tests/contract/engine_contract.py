@@ -350,7 +350,8 @@ class EngineContract:
             ids, last = await rig.ended(pulled)
             assert ids == local
             assert last.finish is Finish.LENGTH
-            assert last.cached_tokens == len(asked) - 1
+            # An engine may compute the last token again, to have what to draw from.
+            assert last.cached_tokens in {len(asked) - 1, len(asked)}
 
         rig.play(scene())
 
