@@ -1,8 +1,9 @@
 """What a load test can be told: the same words for `python -m loadtest` and `r1-serve bench`."""
 
 import argparse
-import math
 from pathlib import Path
+
+from orchestrator.core.arguments import count, fraction, not_negative, positive
 
 SHAPES = ("soak", "ramp", "step", "spike", "day")
 
@@ -39,7 +40,7 @@ def add_load(add: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--trace", metavar="FILE", help="Mooncake's, CSV or ServeGen's; plain or gzip"
     )
-    one("--limit", type=whole, metavar="N", help="requests of the trace")
+    one("--limit", type=count, metavar="N", help="requests of the trace")
     one("--gap-cv", type=positive, metavar="X", help="burstiness of drawn arrivals: 1 is Poisson")
     one("--seed", type=int, default=0, help="of lengths and arrivals (default 0)")
     one(
@@ -77,7 +78,7 @@ def add_rest(add: argparse.ArgumentParser) -> None:
     """How it is done."""
     add.add_argument(
         "--workers",
-        type=whole,
+        type=count,
         default=1,
         metavar="N",
         help="processes that send; more than one are Locust workers of this machine",
@@ -146,40 +147,6 @@ def add_find_capacity(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="half the interval's width at which it is enough (default 0.045)",
     )
-    one("--windows-most", type=whole, metavar="N", help="measurements (default 40)")
+    one("--windows-most", type=count, metavar="N", help="measurements (default 40)")
     add_bounds(parser)
     add_rest(parser)
-
-
-def positive(text: str) -> float:
-    """A number above 0."""
-    value = not_negative(text)
-    if not value:
-        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
-    return value
-
-
-def not_negative(text: str) -> float:
-    """A number of at least 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-    if not math.isfinite(value) or value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is below 0, or endless")
-    return value
-
-
-def fraction(text: str) -> float:
-    """A number above 0 and below 1."""
-    value = positive(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not below 1")
-    return value
-
-
-def whole(text: str) -> int:
-    """A whole number above 0."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)

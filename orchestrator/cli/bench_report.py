@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.numbers import count, positive
 from orchestrator.core import SpecError
+from orchestrator.core.arguments import count, positive
 
 if TYPE_CHECKING:
     from loadtest.result import Result

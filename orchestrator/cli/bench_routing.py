@@ -9,8 +9,8 @@ from pathlib import Path
 from orchestrator.cli.bench_compare import add_compare
 from orchestrator.cli.bench_load import add_load_capacity, add_load_run
 from orchestrator.cli.bench_report import add_report
-from orchestrator.cli.numbers import not_negative, positive, share
 from orchestrator.core import SpecError
+from orchestrator.core.arguments import not_negative, positive, share
 from orchestrator.sim import (
     POLICIES,
     EngineModel,

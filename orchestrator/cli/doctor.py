@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import cast
 from uuid import uuid4
 
-from orchestrator.cli.numbers import positive
 from orchestrator.cli.operator_client import LOCAL_URL, Asked, add_asking, ask_each
 from orchestrator.core import R1ServeError
+from orchestrator.core.arguments import positive
 
 _WIDTH = 100
 _MARKS = {"ok": "ok", "off": "off", "unknown": "?", "fault": "FAULT"}

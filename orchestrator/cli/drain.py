@@ -2,7 +2,7 @@
 
 import argparse
 
-from orchestrator.cli.numbers import not_negative
+from orchestrator.core.arguments import not_negative
 
 
 def add_drain(parser: argparse.ArgumentParser) -> None:

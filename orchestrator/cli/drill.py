@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.numbers import count, positive
 from orchestrator.cli.operator_client import LOCAL_URL
 from orchestrator.core import R1ServeError
+from orchestrator.core.arguments import count, positive
 from orchestrator.fleet.drill import Drill, Verdict
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import SplitResult, urlsplit
 
-from orchestrator.cli.numbers import positive
 from orchestrator.core import R1ServeError, SpecError
+from orchestrator.core.arguments import positive
 
 LOCAL_URL = "http://127.0.0.1:8000"
 _GATEWAY = "x-r1-gateway"

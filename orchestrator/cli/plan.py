@@ -6,8 +6,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from orchestrator.cli.numbers import count
 from orchestrator.core import SpecError
+from orchestrator.core.arguments import count
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from orchestrator.cli.numbers import count, not_negative, positive, share
+from orchestrator.core.arguments import count, not_negative, positive, share
 
 
 def add_simulate(parser: argparse.ArgumentParser) -> None:

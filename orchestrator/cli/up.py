@@ -10,8 +10,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.cli.numbers import count
 from orchestrator.core import SpecError
+from orchestrator.core.arguments import count
 from orchestrator.spec import (
     EngineKind,
     SourceKind,

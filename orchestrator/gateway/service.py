@@ -110,6 +110,8 @@ class Service:
             self._ended,
         )
         self._slots = 0
+        slo = model.scaling
+        self._bounds = None if slo is None else routing.Bounds(slo.ttft_s, slo.tpot_s)
         self._changed = False
         decisions.info(
             "admission_opened",
@@ -307,9 +309,7 @@ class Service:
         self, view: FleetView, prompt: routing.Prompt
     ) -> tuple[handoff.PathChoice, routing.Prices | None]:
         """How the prompt's KV would come to the rank that decodes, and at what prices."""
-        slo = self.model.scaling
-        bounds = None if slo is None else routing.Bounds(slo.ttft_s, slo.tpot_s)
-        prices = self.ranks.price(self._decoder, prompt, bounds)
+        prices = self.ranks.price(self._decoder, prompt, self._bounds)
         tokens = len(prompt.ids)
         return handoff.choose_path(self.spec.handoff, view, self._decoder, tokens, prices), prices
 

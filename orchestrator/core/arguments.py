@@ -32,6 +32,13 @@ def share(text: str) -> float:
     return value
 
 
+def fraction(text: str) -> float:
+    """Above 0 and below 1."""
+    if not 0 < (value := number(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1, both left out")
+    return value
+
+
 def count(text: str) -> int:
     """A whole number above 0."""
     if not text.isdecimal() or not (value := int(text)):
