@@ -16,7 +16,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 
 from orchestrator.engines.tiny_checkpoint import (
@@ -111,6 +112,16 @@ SETTINGS = {
         ),
     ),
 }
+
+
+def setting_of(kind: EngineKind, drill: str) -> Setting:
+    """What a drill runs on. An upgrade starts every gang anew, while the others serve: on two cores
+    vLLM has one decode gang, and clients who pause for longer.
+    """
+    setting = SETTINGS[kind]
+    if kind is EngineKind.VLLM and drill == "upgrade":
+        return replace(setting, decode=1, nodes=3, pause_s=4.0)
+    return setting
 
 
 class Fleet:
@@ -216,18 +227,17 @@ def fleet_of(setting: Setting, folder: Path) -> Iterator[Fleet]:
             yield Fleet(setting, stack, checkpoint)
 
 
-def run_drill(name: str, fleet: Fleet, runs: int) -> tuple[int, Tally]:
+def run_drill(name: str, fleet: Fleet, runs: int) -> Iterator[tuple[int, Tally]]:
     """The drill again and again under streams that never cease, until one is not as it should be;
-    how often it ran, and what became of the streams.
+    after each, how often it ran, and what became of all streams.
     """
     traffic = fleet.traffic()
     traffic.start()
-    total, ran = Tally(), 0
-    for run in range(runs):
-        ran += 1
+    total = Tally()
+    for ran in range(1, runs + 1):
         time.sleep(UNDER_WAY_S)
         began_at = time.monotonic()
-        DRILLS[name](fleet, run)
+        DRILLS[name](fleet, ran - 1)
         fleet.await_whole()
         ended_at = time.monotonic()
         if ran < runs:
@@ -237,17 +247,17 @@ def run_drill(name: str, fleet: Fleet, runs: int) -> tuple[int, Tally]:
         tally = traffic.tally(began_at, ended_at)
         total.add(tally)
         print(
-            f"  {name} {run + 1}/{runs}: {ended_at - began_at:.1f} s, {tally.streams} streams, "
+            f"  {name} {ran}/{runs}: {ended_at - began_at:.1f} s, {tally.streams} streams, "
             f"{len(tally.broken)} broken, {len(tally.different)} different, "
             f"longest pause {tally.pause_s:.1f} s",
             *tally.broken[:3],
             *tally.different[:3],
             flush=True,
         )
+        yield ran, total
         if tally.broken or tally.different:
             break  # the rest would say the same
     traffic.stop()
-    return ran, total
 
 
 @dataclass(frozen=True)
@@ -263,6 +273,18 @@ class Result:
     pause_s: float
 
 
+def of_drill(name: str, fleet: Fleet, runs: int, keeps: Callable[[Result], None] | None) -> Result:
+    """What the drill came to. Kept after each run: what ran is not lost if the rest does not."""
+    result = Result(fleet.setting.kind, name, 0, 0, 0, 0, 0.0)
+    for ran, tally in run_drill(name, fleet, runs):
+        broken, different = len(tally.broken), len(tally.different)
+        pause_s = round(tally.pause_s, 1)
+        result = Result(result.engine, name, ran, tally.streams, broken, different, pause_s)
+        if keeps is not None:
+            keeps(result)
+    return result
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs what is asked for, keeps the results; 1 if a stream was broken or different."""
     parser = argparse.ArgumentParser(prog="python -m tests.live.drills", description=__doc__)
@@ -271,27 +293,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="the results, and write the page")
     parser.add_argument("--drill", action="append", choices=list(DRILLS), help="default: all")
     options = parser.parse_args(argv)
-    setting = SETTINGS[options.engine]
     failed = False
-    with (
-        tempfile.TemporaryDirectory(prefix="drills-") as folder,
-        fleet_of(setting, Path(folder)) as fleet,
-    ):
-        for name in options.drill or DRILLS:
-            runs, tally = run_drill(name, fleet, options.runs)
-            result = Result(
-                options.engine,
-                name,
-                runs,
-                tally.streams,
-                len(tally.broken),
-                len(tally.different),
-                round(tally.pause_s, 1),
-            )
-            print(result, flush=True)
-            failed = failed or bool(tally.broken or tally.different) or not tally.streams
-            if options.keep:
-                keep(result)
+    drills = options.drill or list(DRILLS)
+    for setting, names in groupby(drills, lambda name: setting_of(options.engine, name)):
+        with (
+            tempfile.TemporaryDirectory(prefix="drills-") as folder,
+            fleet_of(setting, Path(folder)) as fleet,
+        ):
+            for name in names:
+                result = of_drill(name, fleet, options.runs, keep if options.keep else None)
+                print(result, flush=True)
+                failed = failed or bool(result.broken or result.different) or not result.streams
     return 1 if failed else 0
 
 
@@ -336,7 +348,8 @@ processes: ten that never pause with fake engines, three that pause for a second
 with vLLM and r1-nano. Every stream that ran at any time during a run is counted. *Broken*: it did
 not end as a stream does. *Different*: its text, its finish or its usage was not, to the byte, that
 of an undisturbed stream of the same question. The pause is the longest between two pieces of any
-stream.
+stream. The fleet is a prefill gang and three decode gangs with fake engines, two with vLLM; for its
+upgrades, which start all of them on the cores that serve, one, and clients pause for four seconds.
 
 * **drain**: an operator drains a decode gang; what does not end within 2 s is moved; Serve starts
   its successor.
