@@ -38,11 +38,17 @@ class _Sent:
     prompt_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Prefill:
+    work_s: float  # predicted
+    sent_at: float
+
+
 @dataclass(slots=True)
 class _Rank:
     member: Member
     requests: dict[str, _Sent] = field(default_factory=dict)
-    prefills: OrderedDict[str, float] = field(default_factory=OrderedDict)  # -> predicted work
+    prefills: OrderedDict[str, _Prefill] = field(default_factory=OrderedDict)
     busy_from: float = 0.0  # when the first of those is believed to have begun
     tokens: int = 0
     decoding: int = 0
@@ -134,7 +140,7 @@ class Ledger:
         rank.tokens += prompt_tokens + max_tokens
         if not rank.prefills:
             rank.busy_from = now
-        rank.prefills[submission] = work_s
+        rank.prefills[submission] = _Prefill(work_s, now)
         if work_s:
             self._work_s += (work_s - self._work_s) * (
                 1 / ARRIVALS_HALF_LIFE if self._work_s else 1
@@ -197,8 +203,10 @@ class Ledger:
 
 
 def _view(rank: _Rank) -> RankView:
-    works = list(rank.prefills.values())
-    total_s = sum(works)
+    prefills = list(rank.prefills.values())
+    total_s = sum(each.work_s for each in prefills)
+    # What was there when the pass under way began is in it; the others wait for the next one.
+    waits = [each.sent_at for each in prefills if each.sent_at > rank.busy_from]
     others = rank.others
     member = rank.member
     return RankView(
@@ -209,8 +217,9 @@ def _view(rank: _Rank) -> RankView:
         member.requests_max,
         rank.running,
         rank.waiting,
-        rank.busy_from + total_s if works else 0.0,
-        total_s - works[0] if works else 0.0,
+        rank.busy_from + total_s if prefills else 0.0,
+        total_s - prefills[0].work_s if prefills else 0.0,
+        waits[0] if waits else 0.0,
         rank.decoding,
         rank.decoding_tokens,
         others.requests,

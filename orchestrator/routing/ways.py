@@ -65,8 +65,10 @@ def price_ways(
         if bounds is not None:
             moved_s = costs[decoder].transfer_s(question.prompt_tokens - decode.hit_tokens)
             elsewhere_s = prefill.wait_s + prefill.work_s + moved_s
+            # What waits there already gets this prompt into its pass, and its first token with it.
+            first_s = elsewhere_s + _waited_s(view, prefill)
             here_s = whole.wait_s + whole.work_s
-            if here_s <= _SURE * bounds.ttft_s < elsewhere_s and _bears(
+            if here_s <= _SURE * bounds.ttft_s < first_s and _bears(
                 view, decoder, whole, question, costs[decoder], bounds
             ):
                 way = Way.IN_TIME
@@ -74,6 +76,12 @@ def price_ways(
 
 
 _SURE = 0.8  # of the bound: a prediction within is sure to keep it; passes that run are not known
+
+
+def _waited_s(view: FleetView, prefill: Choice) -> float:
+    """How long the first prompt that waits at the rank has waited."""
+    rank = next(each for each in view.of(Role.PREFILL) if each.rank_id == prefill.rank_id)
+    return view.seen_at - rank.prefill_waits_from if rank.prefill_waits_from else 0.0
 
 
 def _bears(

@@ -116,7 +116,9 @@ def _stalled(facts: PoolFacts, seen: Observation, per_s: float, ranks: int) -> f
 def prefill_gangs(
     facts: PoolFacts, slo: Slo, seen: Observation, per_s: float, gangs_min: int = 1
 ) -> int:
-    """Gangs at which the share of prompts that wait too long for their first token is bounded."""
+    """Gangs at which the share of prompts that wait too long for their first token is bounded: by
+    the SLO, and where they are decoded elsewhere by `_LATE`.
+    """
     if per_s <= 0 or seen.prefill_s <= 0:
         return 0
     work = per_s * seen.prefill_s  # seconds of a rank, each second
@@ -142,9 +144,16 @@ def _keeps_ttft(facts: PoolFacts, slo: Slo, seen: Observation, work: float, rank
     chance = delayed(busy, ranks)
     varies = max(1.0, seen.prefill_s2 / seen.prefill_s**2)  # M/G/c beside M/D/c: 1 + cv^2
     waits_s = mean_wait(busy, ranks) * seen.prefill_s * varies / chance  # of those who wait
-    return chance * math.exp(-room_s / waits_s) <= 1 - slo.attainment
+    late = 1 - slo.attainment
+    if facts.role is Role.PREFILL:
+        late = max(late, _LATE)
+    return chance * math.exp(-room_s / waits_s) <= late
 
 
+# Of the prompts, those that may be late at the prefill pool: routing has them prefilled where they
+# are decoded (routing/ways.py). Decode gangs need no more room for it: it is done where there is
+# some, and a prompt is lost only if it would be late and all of them are full besides.
+_LATE = 0.05
 _BUSY_LEAST = 1e-6  # nobody waits
 _BUSY_UNKEPT = 0.8  # of prefill, where no fleet keeps the SLO: the queue stays short all the same
 

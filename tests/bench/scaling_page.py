@@ -237,8 +237,9 @@ a gang comes now and then that was not needed, and stays for a dwell of one star
 A day that is played in a few hours is harder, and one in an hour asks another question: starts and thoughts do not shrink with it, and each step
 down costs ten minutes.
 
-At night there is one prefill gang, and a burst of prompts is more than it can prefill in time. Those that would be late there are prefilled
-where they are decoded, if the thoughts there keep their pace (`routing/ways.py`): without that 20 of 12,305 requests were lost so.
+Prefill and decode are sized together: at the prefill pool a twentieth of the prompts may come late, five times what the SLO lets, since a
+burst that is more than it can prefill in time goes elsewhere. A prompt that would be late there, or would lengthen the pass for which another
+waits already so that this one is late, is prefilled where it is decoded, if the thoughts there keep their pace (`routing/ways.py`).
 
 Where the load doubles within the time that a gang takes to start (`servegen`), no policy without headroom keeps the SLO. `scaling` learns
 some from being short, and a calendar may say what it cannot know.

@@ -36,6 +36,17 @@ def test_a_first_token_corrects_the_prediction() -> None:
     assert (view.decoding_requests, view.decoding_tokens) == (1, 100)
 
 
+def test_what_came_after_a_pass_began_waits_for_the_next() -> None:
+    made = ledger()
+    made.sent(A, "1", 100, 10, work_s=2.0, now=10.0)
+    assert made.view(A).prefill_waits_from == 0.0, "it is in the pass under way"
+    made.sent(A, "2", 100, 10, work_s=3.0, now=11.0)
+    made.sent(A, "3", 100, 10, work_s=1.0, now=11.5)
+    assert made.view(A).prefill_waits_from == 11.0
+    made.prefilled(A, "1", now=12.0)  # the two others begin together
+    assert made.view(A).prefill_waits_from == 0.0
+
+
 def test_a_view_is_one_object_until_something_changes() -> None:
     made = ledger()
     before = made.view(A)

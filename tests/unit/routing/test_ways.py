@@ -81,6 +81,25 @@ def test_a_dearer_way_is_taken_where_it_alone_keeps_what_was_promised(
     assert prices.in_place_s > prices.transfer_s
 
 
+@pytest.mark.parametrize(
+    ("waits_from", "way"),
+    [
+        (0.0, Way.REMOTE),  # nothing waits: this prompt has its first token in 0.7 s
+        (9.95, Way.REMOTE),  # what has waited for 50 ms has it with this one, in time
+        (9.5, Way.IN_TIME),  # after 0.5 s that is late
+    ],
+)
+def test_a_prompt_goes_elsewhere_before_it_makes_one_late_that_waits(
+    waits_from: float, way: Way
+) -> None:
+    prefill = replace(P, prefill_free_at=10.3, prefill_waits_from=waits_from)
+    view = FleetView((CALM, prefill), 10.0)
+    question = Question(Leg.WHOLE, 4_000, 500, {})
+    prices = price_ways(view, Role.DECODE, question, SLOW, Bounds(ttft_s=1.0, tpot_s=0.05))
+    assert prices is not None
+    assert prices.way is way
+
+
 @given(
     free_at=st.floats(0, 20),
     running=st.integers(0, 40),

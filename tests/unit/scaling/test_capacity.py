@@ -62,6 +62,14 @@ def test_prefill_gangs_are_never_fewer_than_the_work_and_more_if_the_slo_is_tigh
     assert 4 <= easy < tight
 
 
+def test_a_prefill_pool_may_be_late_oftener_than_the_slo_says_since_others_can_prefill() -> None:
+    tight = replace(SLO, ttft_s=3.0)
+    strict = prefill_gangs(UNIFIED, tight, SEEN, 8.0)
+    assert prefill_gangs(PREFILL, tight, SEEN, 8.0) < strict
+    easy = replace(tight, attainment=0.9)  # an SLO that lets more be late than that
+    assert prefill_gangs(PREFILL, easy, SEEN, 8.0) == prefill_gangs(UNIFIED, easy, SEEN, 8.0)
+
+
 def test_prompts_that_vary_more_need_more_prefill() -> None:
     tight = replace(SLO, ttft_s=3.0)
     vary = replace(SEEN, prefill_s2=8.0)
