@@ -170,6 +170,7 @@ def up(folder: Path, arguments: Sequence[str]) -> str:
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> dict[str, str]:
     """What was said in each case, two at a time: each waits for its own imports, mostly."""
+    tmp_path_factory.getbasetemp()  # two threads that come first would each make one
     tokenizer = (tokenizer_dir / "tokenizer.json").read_bytes()
 
     def one(case: Case) -> str:
