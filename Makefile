@@ -38,7 +38,7 @@ test-layouts: venv ## every layout on real vLLM across network namespaces; needs
 test-long: venv ## what `make test` has no time for: a fleet that scales itself under a real controller
 	$(BIN)/python -m pytest -v -m long tests/live
 
-capacity: venv ## find-capacity against a real gateway over fake engines, three seeds: half an hour each, on a quiet machine
+capacity: venv ## find-capacity against a real gateway over fake engines, three seeds: more than half an hour each, on a quiet machine
 	$(BIN)/python -m pytest -v -s -m long tests/loadtest
 
 soak: venv ## seeds of the simulator by the thousand, with faults: SEEDS=2000 FIRST=0

@@ -234,8 +234,7 @@ ten minutes, which double within one of them, with the requests of the same flee
 Of what lies between, most is chance that hindsight knows. With some 200 thoughts in decode their number swings by 10 %, and a batch has to have
 room for that: the perfect forecast pays it too. The rest is that the rate has to be estimated from a request every two seconds, so that
 a gang comes now and then that was not needed, and stays for a dwell of one start. A larger fleet swings less: both shrink with the root of its size.
-A day that is played in a few hours is harder, and one in an hour asks another question: starts and thoughts do not shrink with it, and each step
-down costs ten minutes.
+A day that is played in an hour asks another question: starts and thoughts do not shrink with it, and each step down costs ten minutes.
 
 Prefill and decode are sized together: at the prefill pool a twentieth of the prompts may come late, five times what the SLO lets, since a
 burst that is more than it can prefill in time goes elsewhere. A prompt that would be late there, or would lengthen the pass for which another
