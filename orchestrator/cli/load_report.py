@@ -185,11 +185,12 @@ def _answer(
 
 def _tried(found: list[Point], result: Result, slo: str) -> str:
     """Of a run whose loads do not lie round a knee."""
-    loads = [point.per_s for point in found if not point.generator_bound]
-    held = [p.per_s for p in found if not p.generator_bound and p.attainment >= result.slo.share]
+    told = [point for point in found if not point.generator_bound]
+    held = [point.per_s for point in told if point.attainment >= result.slo.share]
     if held:
         return f"All loads up to {max(held):.3g} requests/s kept {slo}; what more does is not told."
-    return f"No load that was tried kept {slo}, the least {min(loads):.3g} requests/s."
+    least = min(point.per_s for point in told)
+    return f"No load that was tried kept {slo}, the least {least:.3g} requests/s."
 
 
 def _takes(capacity: Capacity, slo: str) -> str:

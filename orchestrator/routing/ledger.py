@@ -206,7 +206,7 @@ def _view(rank: _Rank) -> RankView:
     prefills = list(rank.prefills.values())
     total_s = sum(each.work_s for each in prefills)
     # What was there when the pass under way began is in it; the others wait for the next one.
-    waits = [each.sent_at for each in prefills if each.sent_at > rank.busy_from]
+    waits_from = next((each.sent_at for each in prefills if each.sent_at > rank.busy_from), 0.0)
     others = rank.others
     member = rank.member
     return RankView(
@@ -219,7 +219,7 @@ def _view(rank: _Rank) -> RankView:
         rank.waiting,
         rank.busy_from + total_s if prefills else 0.0,
         total_s - prefills[0].work_s if prefills else 0.0,
-        waits[0] if waits else 0.0,
+        waits_from,
         rank.decoding,
         rank.decoding_tokens,
         others.requests,

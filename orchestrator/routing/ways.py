@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from orchestrator.core import FleetView, Role
+from orchestrator.core import FleetView, RankView, Role
 from orchestrator.routing.candidates import OUTPUT_TOKENS, Leg, Question
 from orchestrator.routing.choose import Choice, choose_rank
 from orchestrator.routing.default_costs import Costs
@@ -69,7 +69,7 @@ def price_ways(
             first_s = elsewhere_s + _waited_s(view, prefill)
             here_s = whole.wait_s + whole.work_s
             if here_s <= _SURE * bounds.ttft_s < first_s and _bears(
-                view, decoder, whole, question, costs[decoder], bounds
+                view, whole, question, costs[decoder], bounds
             ):
                 way = Way.IN_TIME
     return Prices(way, whole.cost_s, transfer_s)
@@ -78,15 +78,18 @@ def price_ways(
 _SURE = 0.8  # of the bound: a prediction within is sure to keep it; passes that run are not known
 
 
+def _rank(view: FleetView, choice: Choice) -> RankView:
+    return next(rank for rank in view.ranks if rank.rank_id == choice.rank_id)
+
+
 def _waited_s(view: FleetView, prefill: Choice) -> float:
     """How long the first prompt that waits at the rank has waited."""
-    rank = next(each for each in view.of(Role.PREFILL) if each.rank_id == prefill.rank_id)
-    return view.seen_at - rank.prefill_waits_from if rank.prefill_waits_from else 0.0
+    waits_from = _rank(view, prefill).prefill_waits_from
+    return view.seen_at - waits_from if waits_from else 0.0
 
 
 def _bears(
     view: FleetView,
-    decoder: Role,
     whole: Choice,
     question: Question,
     costs: StepCosts,
@@ -95,7 +98,7 @@ def _bears(
     """Whether the rank's decodes keep their pace although they stand still for this prefill and
     those before it.
     """
-    rank = next(each for each in view.of(decoder) if each.rank_id == whole.rank_id)
+    rank = _rank(view, whole)
     output_tokens = view.output_tokens or OUTPUT_TOKENS
     step_s = costs.step_s(
         rank.in_flight_requests + rank.others_requests + 1,

@@ -14,11 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
-from deploy.cluster.able import why_not
 from deploy.cluster.cluster import Cluster, cluster, leftovers, programs
 from deploy.cluster.images import write_image, write_layer
 from deploy.cluster.operators import base_images, install_kuberay
 from tests.chart.rendering import CHART
+from tests.k8s.marks import ON_A_CLUSTER
 from tests.k8s.observing import (
     NAME,
     NAMESPACE,
@@ -32,13 +32,7 @@ from tests.k8s.observing import (
     uids,
 )
 
-WHY_NOT = why_not()
-
-pytestmark = [
-    pytest.mark.node,
-    pytest.mark.timeout(3_600),
-    pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)),
-]
+pytestmark = ON_A_CLUSTER
 
 IMAGE = "r1-serve.test/stub"
 SMALL = {"memory": "64Mi"}

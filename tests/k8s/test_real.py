@@ -12,11 +12,11 @@ import httpx
 import openai
 import pytest
 
-from deploy.cluster.able import why_not
 from deploy.cluster.cluster import Cluster, cluster, leftovers, programs
 from deploy.cluster.images import write_image
 from deploy.cluster.operators import base_images, install_kuberay
 from tests.chart.rendering import CHART
+from tests.k8s.marks import ON_A_CLUSTER
 from tests.k8s.observing import (
     NAMESPACE,
     RELEASE,
@@ -29,14 +29,7 @@ from tests.k8s.observing import (
 )
 from tests.live.traffic import Traffic
 
-WHY_NOT = why_not()
-
-pytestmark = [
-    pytest.mark.node,
-    pytest.mark.timeout(3_600),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)),
-]
+pytestmark = [*ON_A_CLUSTER, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 IMAGE = "r1-serve.test/cpu"
 ENVIRONMENT = {

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.cluster.able import why_not
 from deploy.cluster.cluster import Cluster, cluster, leftovers, programs
 from deploy.cluster.images import write_image, write_layer
 from deploy.cluster.operators import (
@@ -26,15 +25,10 @@ from deploy.cluster.operators import (
     program_image,
 )
 from tests.chart.rendering import CHART
+from tests.k8s.marks import ON_A_CLUSTER
 from tests.k8s.observing import NAMESPACE, eventually, items
 
-WHY_NOT = why_not()
-
-pytestmark = [
-    pytest.mark.node,
-    pytest.mark.timeout(3_600),
-    pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)),
-]
+pytestmark = ON_A_CLUSTER
 
 LEAVES, HOSTS_PER_LEAF, GPUS = 8, 8, 8
 LEAF = "topology.r1-serve.test/leaf"
