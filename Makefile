@@ -38,7 +38,7 @@ test-layouts: venv ## every layout on real vLLM across network namespaces; needs
 test-long: venv ## what `make test` has no time for: a fleet that scales itself under a real controller
 	$(BIN)/python -m pytest -v -m long tests/live
 
-capacity: venv ## find-capacity against a real gateway over fake engines, three seeds: more than half an hour each, on a quiet machine
+capacity: venv ## find-capacity against a real gateway over fake engines, three seeds: a quarter of an hour each, on a quiet machine
 	$(BIN)/python -m pytest -v -s -m long tests/loadtest
 
 soak: venv ## seeds of the simulator by the thousand, with faults: SEEDS=2000 FIRST=0
@@ -114,7 +114,7 @@ docs: venv ## write what is generated: docs/accuracy.md and the error bands of p
 docs-simulator: venv ## write docs/accuracy-simulator.md: every validate row played, ten minutes of one core
 	$(BIN)/r1-serve accuracy --model simulator --write docs/accuracy-simulator.md
 
-docs-scaling: venv ## write docs/scaling.md: days of scaling, 2,000 seeds, overload: DAYS=sine-1,..., ten minutes of one core each
+docs-scaling: venv ## write docs/scaling.md: days of scaling, 2,000 seeds, overload: DAYS=sine-1,sine-2-8h-2x,..., ten minutes of one core each and more
 	$(BIN)/python -m tests.bench.scaling_page --folder .r1-serve/scaling $${DAYS:+--days $$DAYS} docs/scaling.md
 
 format: venv ## rewrite the code in the one format

@@ -94,6 +94,7 @@ class FakeEngine:
         self._waiting: deque[_Request] = deque()
         self._running: dict[str, _Request] = {}
         self._stepping: asyncio.Handle | None = None
+        self._due = 0.0  # by the loop's clock: when the step under way is to end, or the last was
         self._steps = 0
         self._prompt_tokens = 0
         self._tokens = 0
@@ -277,8 +278,8 @@ class FakeEngine:
             self._waiting.append(request)
             self._step_soon()
 
-    def _step_soon(self) -> None:
-        """Begins a step unless one is under way."""
+    def _step_soon(self, since: float | None = None) -> None:
+        """Begins a step unless one is under way: now, or as if it had begun at such a time."""
         if self._stepping is not None or self._stopped or not self._alive():
             return
         loop = asyncio.get_running_loop()
@@ -287,8 +288,9 @@ class FakeEngine:
         step_s = self._step_s + prefill_tokens * self._spec.prefill_s_per_token
         if not self._running:
             step_s = max(step_s, _BLOCKED_S)
+        self._due = (loop.time() if since is None else since) + step_s
         self._stepping = (
-            loop.call_later(step_s, self._step) if step_s > 0 else loop.call_soon(self._step)
+            loop.call_at(self._due, self._step) if step_s > 0 else loop.call_soon(self._step)
         )
 
     def _let_in(self) -> int:
@@ -330,7 +332,9 @@ class FakeEngine:
             if self._alive():
                 self._advance(request)
         if self._alive() and self._open:
-            self._step_soon()
+            # A host works beside its GPU: what it took to hand on these tokens does not lengthen
+            # the next step. What it took beyond a step is lost.
+            self._step_soon(max(self._due, asyncio.get_running_loop().time() - self._step_s))
 
     def _advance(self, request: _Request) -> None:
         """Gives a running request its next token, its end, or both."""

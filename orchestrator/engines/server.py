@@ -13,6 +13,7 @@ A node rank above 0 serves no channel: it is "headless", never "ready".
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -256,6 +257,9 @@ async def _live(
     if info is None:
         return None
     await server.listen(sock)
+    # Torch and the tokenizer stay. A collection that walks them holds up every token of the rank.
+    gc.collect()
+    gc.freeze()
     on_ready(ReadyEngine(server.address, info))
     cause = await stop.unless(server.watch())
     if cause is None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from orchestrator.core import Role
 from orchestrator.scaling import plan_of
-from orchestrator.sim.day import DAY_S, DAYS, Day
+from orchestrator.sim.day import DAYS, Day
 from orchestrator.sim.hindsight import filled, foreseen, rate_known
 from orchestrator.sim.scaling_day import Score, needed, play, spec_of
 from orchestrator.sim.utilisation import Utilisation
@@ -39,7 +39,10 @@ class Row:
 def main() -> int:
     """Prints the table; 0 if every target is reached."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("day", help=f"{' | '.join(DAYS)}-SEED, or -SEED-HOURSh for a shorter one")
+    parser.add_argument(
+        "day",
+        help=f"{' | '.join(DAYS)}-SEED; -SEED-HOURSh for a shorter one, -Nx for N times the load",
+    )
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     day = day_of(options.day)
@@ -56,10 +59,20 @@ def main() -> int:
 
 
 def day_of(text: str) -> Day:
-    """`sine-0`: the day of that name and seed; `sine-0-8h`: in so many hours."""
-    name, seed, *hours = text.split("-")
-    lasts_s = float(hours[0].removesuffix("h")) * 3_600 if hours else DAY_S
-    return replace(DAYS[name], seed=int(seed), lasts_s=lasts_s)
+    """`sine-0`: the day of that name and seed; `sine-0-8h`: in so many hours; `sine-0-2x`: with so
+    many times the load.
+    """
+    name, seed, *more = text.split("-")
+    day = replace(DAYS[name], seed=int(seed))
+    for part in more:
+        much = float(part[:-1])
+        if part.endswith("h"):
+            day = replace(day, lasts_s=much * 3_600)
+        elif part.endswith("x"):
+            day = replace(day, least=much * day.least, most=much * day.most)
+        else:
+            raise ValueError(f"{text}: {part} is neither hours, as 8h, nor a load, as 2x")
+    return day
 
 
 class Scores:
@@ -105,14 +118,28 @@ def hindsight(day: Day, scores: Scores) -> Iterator[Row]:
 
 
 def fixed(day: Day, scores: Scores) -> Iterator[Row]:
-    """The smallest fleet that keeps the SLO, and the one below it."""
-    most = needed(spec_of(), day.most)
-    for decode in range(most[Role.DECODE] - 1, most[Role.DECODE] + 1):
-        gangs = {**most, Role.DECODE: decode}
-        score = scores.of(f"fixed-{decode}", partial(play, day, fixed=gangs))
-        yield Row(f"fixed, {gangs[Role.PREFILL]} + {decode} gangs", "fixed", score)
-        if score.attainment >= KEEPS:
-            break
+    """Fleets that stay as they are, down to the smallest that keeps the SLO: with a gang less of
+    either role it is kept no longer.
+    """
+    gangs = needed(spec_of(), day.most)
+
+    def row(gangs: dict[Role, int]) -> Row:
+        prefill, decode = gangs[Role.PREFILL], gangs[Role.DECODE]
+        score = scores.of(f"fixed-{prefill}-{decode}", partial(play, day, fixed=gangs))
+        return Row(f"fixed, {prefill} + {decode} gangs", "fixed", score)
+
+    while (last := row(gangs)).score.attainment < KEEPS:
+        yield last
+        gangs = {**gangs, Role.DECODE: gangs[Role.DECODE] + 1}
+    yield last
+    for role in (Role.DECODE, Role.PREFILL):
+        while gangs[role] > 1:
+            less = {**gangs, role: gangs[role] - 1}
+            last = row(less)
+            yield last
+            if last.score.attainment < KEEPS:
+                break
+            gangs = less
 
 
 def utilisation(day: Day, scores: Scores) -> Iterator[Row]:

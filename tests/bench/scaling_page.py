@@ -15,6 +15,7 @@ from pathlib import Path
 
 from orchestrator.core import Role
 from orchestrator.scaling import Gangs, Observation, Plan, Seen, State, decide, plan_of
+from orchestrator.sim.day import DAY_S, DAYS
 from orchestrator.sim.scaling_day import needed, spec_of
 from tests.bench.scaling_day import (
     CONTENDERS,
@@ -97,9 +98,12 @@ def day_part(day: str, rows: list[Row]) -> str:
         f"- {'reached' if kept else '**missed**'}: {target}"
         for target, kept in targets(rows).items()
     ]
-    name, seed, *hours = day.split("-")
-    lasts = f", in {hours[0].removesuffix('h')} hours" if hours else ""
-    head = f"### {name}, seed {seed}{lasts}: {best.requests:,} requests"
+    name, seed, *_ = day.split("-")
+    played = day_of(day)
+    lasts = "" if played.lasts_s == DAY_S else f", in {played.lasts_s / 3_600:g} hours"
+    times = played.most / DAYS[name].most
+    load = "" if times == 1 else f", {times:g} times the load"
+    head = f"### {name}, seed {seed}{lasts}{load}: {best.requests:,} requests"
     return "\n".join(
         [head, "", *table, "", f"{saved:.0%} fewer GPU-hours than the best fixed fleet.", *reached]
     )
@@ -220,10 +224,11 @@ A fleet of one-node gangs, prefill and decode apart; a decode gang holds 28 thou
   fullest schedule that still keeps the SLO *when it is played on the same simulator*. A bound that is not played is none: a schedule that fills
   every batch to the limit keeps the SLO for a few per cent of the requests.
 * **The expected rate known** is what a perfect forecast would come to: how many requests are to be expected at each moment, not which.
-* **The best fixed fleet** is the smallest that keeps the SLO over the day; beside it the next smaller one.
+* **The best fixed fleet** is the smallest that keeps the SLO over the day: with a prefill or a decode gang less it is kept no longer.
 * **By utilisation** is Kubernetes' or Serve's own way: each pool by itself, up at once, down by the most of the last five minutes.
 
-The days are those of `sim/day.py` that the command names (`DAYS=`); one in fewer hours than 24 is as much steeper. `sine` and `office` are
+The days are those of `sim/day.py` that the command names (`DAYS=`); one in fewer hours than 24 is as much steeper, and
+one with more load has a larger fleet. `sine` and `office` are
 curves, with other seeds than those that the policy was developed on. `servegen` has the rates of a production DeepSeek-R1 service in windows of
 ten minutes, which double within one of them, with the requests of the same fleet.
 

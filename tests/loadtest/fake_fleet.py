@@ -1,12 +1,13 @@
 """The real gateway over one fake engine whose capacity is its slots and its step, as a process.
 
 `python -m tests.loadtest.fake_fleet --slots N --step-s S --logs DIR` prints its URL when it is
-ready, and ends with its standard input; each line of that is answered with the steps that the
-engine has taken since the last, and the seconds in which it had a request.
+ready, and ends with its standard input; each line of that is answered with the seconds that the
+engine's steps have taken so far while it was busy, in order, as a JSON list.
 """
 
 import argparse
 import asyncio
+import json
 import sys
 import time
 from pathlib import Path
@@ -15,8 +16,11 @@ from orchestrator.codec import Tokenizer
 from orchestrator.core import Role
 from orchestrator.engines import FakeEngineSpec
 from orchestrator.engines.tiny_checkpoint import published_tokenizer
+from orchestrator.gateway import settle
 from orchestrator.spec import EngineKind, EngineSpec, GatewaySpec, ModelSpec, PoolSpec, Spec
 from tests.gateway_stack import Rank, gateway_stack
+
+_LOOK_S = 0.05
 
 
 async def main() -> None:
@@ -48,33 +52,37 @@ async def main() -> None:
     tokenizer = Tokenizer.load(published_tokenizer())
     tokenizers = {model.name: tokenizer for model in spec.models}
     async with gateway_stack(spec, tokenizers, [rank], options.logs) as running:
+        settle()  # as a gateway's process does: a collection took half a second
         _say(running.url)
-        watch = Busy(rank)
+        watch = Busy(rank, options.slots)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(watch.keep())
             while await asyncio.to_thread(sys.stdin.readline):
-                _say(f"{watch.steps} {watch.busy_s}")
+                _say(json.dumps(watch.steps_s))
             task.cancel()
 
 
 class Busy:
-    """How many steps an engine takes while it always has something to do."""
+    """How long an engine's steps take while half of its slots or more are taken."""
 
-    def __init__(self, rank: Rank) -> None:
-        self.steps = 0
-        self.busy_s = 0.0
+    def __init__(self, rank: Rank, slots: int) -> None:
+        self.steps_s: list[float] = []
         self._engine = rank.engine
+        self._half = slots // 2
 
     async def keep(self) -> None:
-        """Looks often; a span counts if there were requests at both of its ends."""
+        """Looks about once a step, and shares out what passed between two looks among the steps of
+        that time: a stall of the machine makes the steps long that it fell into, and no others.
+        """
         at, steps, busy = time.monotonic(), self._engine.load().steps, False
         while True:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(_LOOK_S)
             now, load = time.monotonic(), self._engine.load()
-            if busy and load.running > 0:
-                self.steps += load.steps - steps
-                self.busy_s += now - at
-            at, steps, busy = now, load.steps, load.running > 0
+            taken = load.steps - steps
+            if taken or not busy:
+                if busy and load.running >= self._half:
+                    self.steps_s += [(now - at) / taken] * taken
+                at, steps, busy = now, load.steps, load.running >= self._half
 
 
 def _say(what: object) -> None:

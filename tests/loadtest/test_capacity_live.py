@@ -1,9 +1,11 @@
 """`r1-serve bench find-capacity` on a real gateway over a fake engine of known capacity."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,8 @@ import pytest
 from tests.exact_queue import capacity_per_s
 from tests.loadtest.api_process import result_in
 
-SLOTS, STEP_S, TOKENS = 16, 0.04, 16
-TTFT_S, SHARE = 0.5, 0.95
+SLOTS, STEP_S, TOKENS = 32, 0.04, 16  # 50/s at most: a window near the knee takes a minute
+TTFT_S, SHARE = 0.5, 0.9
 
 
 @contextmanager
@@ -43,20 +45,20 @@ def test_the_capacity_of_a_real_gateway_over_a_fake_engine_is_recovered(
         command = [
             *(sys.executable, "-m", "orchestrator.cli", "bench", "find-capacity", "--url", url),
             *("--workload", f"input=100,output={TOKENS}", "--ttft-s", str(TTFT_S)),
-            *("--share", str(SHARE), "--start-rate", "5", "--seed", str(seed)),
-            *("--window-s", "30", "--windows-most", "20", "--out", str(tmp_path / "out")),
+            *("--share", str(SHARE), "--start-rate", "40", "--seed", str(seed)),
+            *("--window-s", "30", "--windows-most", "16", "--out", str(tmp_path / "out")),
         ]
         assert subprocess.run(command, check=False).returncode == 0
         fleet.stdin.write("\n")
         fleet.stdin.flush()
-        steps, busy_s = fleet.stdout.readline().split()
-    # A step takes what it should and the machine's own delay; the truth is by what it took.
-    step_s = float(busy_s) / int(steps)
-    true_per_s = capacity_per_s(
-        slots=SLOTS, step_s=step_s, tokens=TOKENS, ttft_s=TTFT_S, share=SHARE
-    )
+        steps_s = json.loads(fleet.stdout.readline())
+    # A step takes what it should and the machine's own delay, and now and then a stall makes a
+    # queue: the truth is by what each step took.
+    truth = partial(capacity_per_s, slots=SLOTS, tokens=TOKENS, ttft_s=TTFT_S, share=SHARE)
+    true_per_s, mean_s = truth(steps_s=steps_s), sum(steps_s) / len(steps_s)
     found = result_in(tmp_path / "out").capacity
-    print(f"step {1e3 * step_s:.2f} ms, true {true_per_s:.3f}/s, {found}")
+    print(f"{len(steps_s)} steps of {1e3 * mean_s:.2f} ms, the longest {max(steps_s):.2f} s")
+    print(f"true {true_per_s:.3f}/s; without stalls {truth(steps_s=[mean_s]):.3f}/s; {found}")
     assert found is not None
     assert found.high_per_s is not None
     assert found.per_s == pytest.approx(true_per_s, rel=0.05)

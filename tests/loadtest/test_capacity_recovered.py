@@ -20,7 +20,7 @@ SLO = Slo(ttft_s=0.5, itl_s=0.2, share=0.95)
 def true_per_s() -> float:
     assert SLO.ttft_s is not None
     return capacity_per_s(
-        slots=SLOTS, step_s=STEP_S, tokens=TOKENS, ttft_s=SLO.ttft_s, share=SLO.share
+        slots=SLOTS, steps_s=[STEP_S], tokens=TOKENS, ttft_s=SLO.ttft_s, share=SLO.share
     )
 
 

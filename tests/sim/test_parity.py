@@ -6,7 +6,6 @@ same requests against ranks with the fake engine's arithmetic.
 """
 
 import asyncio
-import selectors
 from collections.abc import Callable
 
 import pytest
@@ -34,6 +33,7 @@ from orchestrator.sim.sources import OpenLoop
 from orchestrator.sim.world import Scenario, World
 from orchestrator.spec import AdmissionSpec, ChannelSpec, HandoffSpec, ModelSpec, PoolSpec, Spec
 from orchestrator.telemetry import Metrics
+from tests.virtual_loop import VirtualLoop
 
 STEP_S, TOKEN_S, BLOCK = 0.02, 0.0003, 64
 RANKS = 3
@@ -85,31 +85,6 @@ class Kept:
 # --- production ----------------------------------------------------------------------------------
 
 
-class _Jumping(selectors.SelectSelector):
-    """Waits for nothing: when no socket is ready, the time that was to be waited has passed."""
-
-    passed_s = 0.0
-
-    @override
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
-        if not ready and timeout:
-            self.passed_s += timeout
-        return ready
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock begins at 0 and jumps."""
-
-    def __init__(self) -> None:
-        self._jumping = _Jumping()
-        super().__init__(self._jumping)
-
-    @override
-    def time(self) -> float:
-        return self._jumping.passed_s
-
-
 class _Fake(FakeEngine):
     """Takes up what it has pulled as an engine's scheduler does: it looks when a step begins, and
     what came in the meantime is in the step behind that. Without work it takes no step.
@@ -123,9 +98,9 @@ class _Fake(FakeEngine):
         await asyncio.Event().wait()
 
     @override
-    def _step_soon(self) -> None:
+    def _step_soon(self, since: float | None = None) -> None:
         if self._running or self._waiting or self._seen:
-            super()._step_soon()
+            super()._step_soon(since)
 
     @override
     def _pulled(self, request: _Request, cause: str) -> None:
