@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from orchestrator.core import token_ids
 from orchestrator.engines import End, FakeEngine, FakeEngineSpec, Sampling, Submit, TokenLogprob
 from tests.virtual_loop import VirtualLoop
 
@@ -39,7 +40,7 @@ def steps_of(takes_s: float) -> list[float]:
         spec = FakeEngineSpec(step_s=STEP_S, prefill_s_per_token=0.0, thought_tokens=100)
         engine, busy = FakeEngine(spec), Busy(loop, takes_s)
         await engine.start(busy)
-        engine.submit(Submit("one", (1, 2, 3), Sampling(10)))
+        engine.submit(Submit("one", token_ids((1, 2, 3)), Sampling(10)))
         await busy.ended.wait()
         await engine.stop()
         return [after - before for before, after in pairwise(busy.came_at)]
