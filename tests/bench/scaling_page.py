@@ -105,7 +105,7 @@ def day_part(day: str, rows: list[Row]) -> str:
     load = "" if times == 1 else f", {times:g} times the load"
     head = f"### {name}, seed {seed}{lasts}{load}: {best.requests:,} requests"
     return "\n".join(
-        [head, "", *table, "", f"{saved:.0%} fewer GPU-hours than the best fixed fleet.", *reached]
+        [head, "", *table, "", f"{saved:.1%} fewer GPU-hours than the best fixed fleet.", *reached]
     )
 
 
@@ -227,18 +227,18 @@ A fleet of one-node gangs, prefill and decode apart; a decode gang holds 28 thou
 * **The best fixed fleet** is the smallest that keeps the SLO over the day: with a prefill or a decode gang less it is kept no longer.
 * **By utilisation** is Kubernetes' or Serve's own way: each pool by itself, up at once, down by the most of the last five minutes.
 
-The days are those of `sim/day.py` that the command names (`DAYS=`); one in fewer hours than 24 is as much steeper, and
-one with more load has a larger fleet. `sine` and `office` are
-curves, with other seeds than those that the policy was developed on. `servegen` has the rates of a production DeepSeek-R1 service in windows of
-ten minutes, which double within one of them, with the requests of the same fleet.
+The days are those of `sim/day.py` that the command names (`DAYS=`); one in fewer hours than 24 is as much steeper, and one with more load has a
+larger fleet. `sine` and `office` are curves, with other seeds than those that the policy was developed on. `servegen` has the rates of a production
+DeepSeek-R1 service in windows of ten minutes, which double within one of them, with the requests of the same fleet.
 
 {{days}}
 
 ## Why it is not nearer to hindsight
 
-Of what lies between, most is chance that hindsight knows. With some 200 thoughts in decode their number swings by 10 %, and a batch has to have
-room for that: the perfect forecast pays it too. The rest is that the rate has to be estimated from a request every two seconds, so that
-a gang comes now and then that was not needed, and stays for a dwell of one start. A larger fleet swings less: both shrink with the root of its size.
+Of what lies between, a part is chance that hindsight knows. With some 200 thoughts in decode their number swings by 10 %, and a batch has to
+have room for that: the perfect forecast pays it too. It shrinks with the root of the fleet's size. The rest does not: the rate has to be
+estimated from the requests that come, so that a gang comes now and then that was not needed; and from the peak on, while the load falls, a gang
+goes only when less has been enough for a dwell of one start.
 A day that is played in an hour asks another question: starts and thoughts do not shrink with it, and each step down costs ten minutes.
 
 Prefill and decode are sized together: at the prefill pool a twentieth of the prompts may come late, five times what the SLO lets, since a
