@@ -13,7 +13,6 @@ A node rank above 0 serves no channel: it is "headless", never "ready".
 import argparse
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import socket
@@ -28,6 +27,7 @@ import uvloop
 from typing_extensions import override
 
 from orchestrator.core import EngineStartError, PortInUseError, Role, SpecError, StartError
+from orchestrator.core.collection import keep_out_of_collections
 from orchestrator.engines.channel.server import ChannelServer
 from orchestrator.engines.channel.sockets import bound_socket, name_of, split_address
 from orchestrator.engines.checkpoint_check import check_checkpoint, sizes_fault
@@ -257,9 +257,7 @@ async def _live(
     if info is None:
         return None
     await server.listen(sock)
-    # Torch and the tokenizer stay. A collection that walks them holds up every token of the rank.
-    gc.collect()
-    gc.freeze()
+    keep_out_of_collections()
     on_ready(ReadyEngine(server.address, info))
     cause = await stop.unless(server.watch())
     if cause is None:

@@ -1,7 +1,8 @@
 """What a process is set to once it is a gateway."""
 
-import gc
 import sys
+
+from orchestrator.core.collection import keep_out_of_collections
 
 # A thread that renders a long prompt gives the interpreter back after as long; Python's 5 ms are a
 # quarter of a step, for every stream of the gateway.
@@ -12,6 +13,5 @@ def settle() -> None:
     """Call once everything that lives as long as the process is there: it is not collected any
     more, and no thread holds up the event loop for long.
     """
-    gc.collect()
-    gc.freeze()
+    keep_out_of_collections()
     sys.setswitchinterval(_SWITCH_S)
