@@ -26,7 +26,7 @@ class RankView:
     engine_waiting: int = 0
     prefill_free_at: float = 0.0  # when what waits for its first token is predicted to have it
     prefill_rest_s: float = 0.0  # of that, what has not begun: the wait is never less
-    prefill_waits_from: float = 0.0  # when the first of what waits for a pass was sent; 0: nothing
+    prefill_due_at: float = 0.0  # the first token promised first, of what waits for a pass; 0: none
     decoding_requests: int = 0  # had their first token
     decoding_tokens: int = 0  # prompt tokens of those
     others_requests: int = 0

@@ -343,5 +343,6 @@ def prompt_of(passage: Passage) -> routing.Prompt:
             passage.sampling.max_tokens - len(emitted),
             passage.cache_salt,
             passage.request.session,
+            None if emitted else passage.due_at,
         )
     return passage.prompt

@@ -40,6 +40,7 @@ class Passage:
         self.gone = False  # the client has left
         self.story: Story | None = None  # None: nobody will ask
         self.attempts: dict[int, tuple[str, str]] = {}  # attempt -> (rank id, submission id)
+        self.due_at: float | None = None  # when its first token is promised
         self.prompt: Prompt | None = None  # as it was last routed, with what had been emitted
         self.decisions: dict[RankId, Decision] = {}  # routing's last one for each rank
         self._ids: list[int] = []

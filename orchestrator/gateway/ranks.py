@@ -225,12 +225,12 @@ class Ranks:
         return self._router.decide(view, role, leg, prompt, excluded)
 
     def price(
-        self, decoder: Role, prompt: routing.Prompt, bounds: routing.Bounds | None
+        self, decoder: Role, prompt: routing.Prompt, tpot_s: float | None
     ) -> routing.Prices | None:
         """What the ways to the prompt's KV cost; None where costs are unknown or there is one."""
         if self._router is None or not self._priced:
             return None
-        return self._router.price(self.view(self._now()), decoder, prompt, bounds)
+        return self._router.price(self.view(self._now()), decoder, prompt, tpot_s)
 
     def submit(
         self, decision: routing.Decision, prompt: routing.Prompt, submit: Submit, sink: TokenSink

@@ -110,8 +110,7 @@ class Service:
             self._ended,
         )
         self._slots = 0
-        slo = model.scaling
-        self._bounds = None if slo is None else routing.Bounds(slo.ttft_s, slo.tpot_s)
+        self._slo = model.scaling  # None: nothing is promised
         self._changed = False
         decisions.info(
             "admission_opened",
@@ -180,6 +179,8 @@ class Service:
             self.spec.handoff, self._decoder, len(prompt_ids), sampling.max_tokens, thought
         )
         passage = self._host.passage(request, prompt_ids, sampling, machine, cache_salt, pin_ids)
+        if self._slo is not None:
+            passage.due_at = request.arrived_at + self._slo.ttft_s
         self._passages[request.request_id] = passage
         if self._host.remembers:
             passage.story = self.stories.begin(request, traceparent)
@@ -309,7 +310,8 @@ class Service:
         self, view: FleetView, prompt: routing.Prompt
     ) -> tuple[handoff.PathChoice, routing.Prices | None]:
         """How the prompt's KV would come to the rank that decodes, and at what prices."""
-        prices = self.ranks.price(self._decoder, prompt, self._bounds)
+        tpot_s = None if self._slo is None else self._slo.tpot_s
+        prices = self.ranks.price(self._decoder, prompt, tpot_s)
         tokens = len(prompt.ids)
         return handoff.choose_path(self.spec.handoff, view, self._decoder, tokens, prices), prices
 

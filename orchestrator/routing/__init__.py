@@ -33,7 +33,7 @@ from orchestrator.routing.kv_stream import (
 from orchestrator.routing.ledger import Credit, Ledger, Member
 from orchestrator.routing.prefix_index import IndexCounts, PrefixHits, PrefixIndex
 from orchestrator.routing.router import Decision, Prompt, Router, nowhere
-from orchestrator.routing.ways import Bounds, Prices, Way, price_ways
+from orchestrator.routing.ways import Prices, Way, price_ways
 from orchestrator.spec import StepCosts
 
 __all__ = [
@@ -41,7 +41,6 @@ __all__ = [
     "HASH_MASK",
     "Apply",
     "AskReplay",
-    "Bounds",
     "Candidates",
     "Choice",
     "Cleared",

@@ -8,6 +8,7 @@ from orchestrator.core import RankId, RankView
 from orchestrator.spec import StepCosts
 
 OUTPUT_TOKENS = 500.0  # of a request, until any has ended
+_SURE = 0.8  # of the time that is left: predicted within, it is kept; running passes are not known
 
 
 class Leg(StrEnum):
@@ -24,6 +25,8 @@ class Question:
 
     `hit_tokens` has the prompt tokens that a rank is believed to hold; ranks without any are
     absent. `session_rank` served the session's request before and holds up to `session_tokens`.
+    `due_at` is the instant, of the view's clock, at which the first token is promised; None: never,
+    or it has come.
     """
 
     leg: Leg
@@ -32,6 +35,7 @@ class Question:
     hit_tokens: Mapping[RankId, int]
     session_rank: RankId | None = None
     session_tokens: int = 0
+    due_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +91,16 @@ def candidates(
         [rank.in_flight_requests + rank.others_requests for rank in ranks],
         [0.0] * len(ranks),
     )
+
+
+def in_time(question: Question, wait_s: float, work_s: float, now: float) -> bool:
+    """Whether the request has its first token when it is promised."""
+    return question.due_at is None or wait_s + work_s <= _SURE * (question.due_at - now)
+
+
+def delays_none(rank: RankView, wait_s: float, work_s: float, now: float) -> bool:
+    """Whether what waits at the rank keeps its promises with one more prompt: the pass that takes
+    it in is the longer, and gives first tokens at its end.
+    """
+    due_at = rank.prefill_due_at
+    return not work_s or not due_at or now + wait_s + work_s <= due_at

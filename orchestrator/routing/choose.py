@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from orchestrator.core import FleetView, RankId, RankView, Role
-from orchestrator.routing.candidates import Candidates, Question, candidates
+from orchestrator.routing.candidates import Candidates, Question, candidates, delays_none, in_time
 from orchestrator.routing.scorers import SCORERS
 from orchestrator.spec import StepCosts
 
@@ -18,6 +18,7 @@ class Reason(StrEnum):
     ONLY_RANK = "only_rank"
     PREFIX = "prefix"  # the cheapest, and it holds more of the prompt than any other
     LOAD = "load"  # the cheapest, though another holds as much or more of the prompt
+    IN_TIME = "in_time"  # the cheapest where first tokens come when they are promised
     TIE = "tie"  # of equal ones, the one that got no request for the longest time
     NO_RANK = "no_rank"  # none of that role can be reached
     ALL_FULL = "all_full"  # every rank of that role has its requests_max
@@ -66,7 +67,7 @@ def choose_rank(
         view.arrivals_per_s / len(ranks),
         view.output_tokens,
     )
-    return pick(seen, score(seen), only=len(ranks) == 1)
+    return pick(seen, score(seen), _promised(seen, view.seen_at), only=len(ranks) == 1)
 
 
 def filter_ranks(
@@ -94,15 +95,31 @@ def explain(seen: Candidates) -> dict[str, list[float]]:
     return {name: scorer(seen) for name, scorer in SCORERS[seen.question.leg].items()}
 
 
-def pick(seen: Candidates, costs_s: Sequence[float], *, only: bool) -> Choice:
-    """The cheapest; of equal ones the one that waited longest for a request, then by id."""
-    most = min(costs_s) + TIE_S
-    equal = [at for at, cost_s in enumerate(costs_s) if cost_s <= most]
+def _promised(seen: Candidates, now: float) -> Sequence[int]:
+    """Candidates, by number, where first tokens come when they are promised: all of them, else
+    those of others, else wherever.
+    """
+    every = range(len(seen.ranks))
+    if seen.question.due_at is None:
+        return every
+    harmless = [
+        at for at in every if delays_none(seen.ranks[at], seen.wait_s[at], seen.work_s[at], now)
+    ]
+    timely = [
+        at for at in harmless if in_time(seen.question, seen.wait_s[at], seen.work_s[at], now)
+    ]
+    return timely or harmless or every
+
+
+def pick(seen: Candidates, costs_s: Sequence[float], among: Sequence[int], *, only: bool) -> Choice:
+    """The cheapest of some; of equal ones the one that waited longest for a request, then by id."""
+    most = min(costs_s[at] for at in among) + TIE_S
+    equal = [at for at in among if costs_s[at] <= most]
     ranks = seen.ranks
     best = min(equal, key=lambda at: (ranks[at].sent_at, ranks[at].rank_id))
     return Choice(
         seen.ranks[best].rank_id,
-        Reason.ONLY_RANK if only else _reason(seen.hit_tokens, best, len(equal)),
+        Reason.ONLY_RANK if only else _reason(seen, costs_s, best, len(equal)),
         costs_s[best],
         seen.wait_s[best],
         seen.work_s[best],
@@ -110,7 +127,10 @@ def pick(seen: Candidates, costs_s: Sequence[float], *, only: bool) -> Choice:
     )
 
 
-def _reason(hits: list[int], best: int, equal: int) -> Reason:
+def _reason(seen: Candidates, costs_s: Sequence[float], best: int, equal: int) -> Reason:
+    hits = seen.hit_tokens
+    if min(costs_s) + TIE_S < costs_s[best]:
+        return Reason.IN_TIME
     if hits[best] and hits.count(hits[best]) == 1 and hits[best] == max(hits):
         return Reason.PREFIX
     return Reason.TIE if equal > 1 else Reason.LOAD

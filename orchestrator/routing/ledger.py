@@ -42,6 +42,7 @@ class _Sent:
 class _Prefill:
     work_s: float  # predicted
     sent_at: float
+    due_at: float | None
 
 
 @dataclass(slots=True)
@@ -129,10 +130,11 @@ class Ledger:
         max_tokens: int,
         work_s: float,
         now: float,
+        due_at: float | None = None,
     ) -> None:
         """A submission has gone to the rank, where its prefill is predicted to take `work_s`.
 
-        0 is for one whose KV is transferred.
+        0 is for one whose KV is transferred. Its first token is promised by `due_at`.
         """
         rank = self._ranks[rank_id]
         assert submission not in rank.requests
@@ -140,7 +142,7 @@ class Ledger:
         rank.tokens += prompt_tokens + max_tokens
         if not rank.prefills:
             rank.busy_from = now
-        rank.prefills[submission] = _Prefill(work_s, now)
+        rank.prefills[submission] = _Prefill(work_s, now, due_at)
         if work_s:
             self._work_s += (work_s - self._work_s) * (
                 1 / ARRIVALS_HALF_LIFE if self._work_s else 1
@@ -206,7 +208,10 @@ def _view(rank: _Rank) -> RankView:
     prefills = list(rank.prefills.values())
     total_s = sum(each.work_s for each in prefills)
     # What was there when the pass under way began is in it; the others wait for the next one.
-    waits_from = next((each.sent_at for each in prefills if each.sent_at > rank.busy_from), 0.0)
+    due_at = min(
+        (each.due_at for each in prefills if each.due_at and each.sent_at > rank.busy_from),
+        default=0.0,
+    )
     others = rank.others
     member = rank.member
     return RankView(
@@ -219,7 +224,7 @@ def _view(rank: _Rank) -> RankView:
         rank.waiting,
         rank.busy_from + total_s if prefills else 0.0,
         total_s - prefills[0].work_s if prefills else 0.0,
-        waits_from,
+        due_at,
         rank.decoding,
         rank.decoding_tokens,
         others.requests,

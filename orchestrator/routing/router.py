@@ -17,7 +17,7 @@ from orchestrator.routing.kv_events import KvEvent
 from orchestrator.routing.kv_stream import Apply, AskReplay, Forget, GiveUp, Step
 from orchestrator.routing.ledger import Ledger, Member
 from orchestrator.routing.prefix_index import PrefixHits, PrefixIndex
-from orchestrator.routing.ways import Bounds, Prices, price_ways
+from orchestrator.routing.ways import Prices, price_ways
 
 EVENTS_WITHIN_S = 5.0  # an engine's events about a prefill are here by then, or are lost
 SESSIONS_MAX = 16_384
@@ -32,6 +32,7 @@ class Prompt:
     max_tokens: int
     salt: str = ""
     session: str = ""
+    due_at: float | None = None  # when the first token is promised; None: never, or it has come
     keys: Sequence[int] | None = None  # of its blocks, once somebody has asked
 
 
@@ -152,14 +153,14 @@ class Router:
         return Decision(choice, view, role, question, tuple(sorted(excluded)), sure, hoped)
 
     def price(
-        self, view: FleetView, decoder: Role, prompt: Prompt, bounds: Bounds | None = None
+        self, view: FleetView, decoder: Role, prompt: Prompt, tpot_s: float | None = None
     ) -> Prices | None:
         """What it costs to prefill the prompt where it is decoded, and elsewhere; None if there is
         no choice.
         """
         if Role.PREFILL not in self.costs:
             return None  # a model of unified gangs: there is no other way
-        return price_ways(view, decoder, self._asked(Leg.WHOLE, prompt)[0], self.costs, bounds)
+        return price_ways(view, decoder, self._asked(Leg.WHOLE, prompt)[0], self.costs, tpot_s)
 
     def _asked(self, leg: Leg, prompt: Prompt) -> tuple[Question, PrefixHits]:
         if prompt.keys is None:
@@ -172,7 +173,15 @@ class Router:
         tokens = {rank: min(blocks, most) * block for rank, blocks in believed.items()}
         session_rank, session_tokens = self._sessions.get(prompt.session, (None, 0))
         return (
-            Question(leg, len(prompt.ids), prompt.max_tokens, tokens, session_rank, session_tokens),
+            Question(
+                leg,
+                len(prompt.ids),
+                prompt.max_tokens,
+                tokens,
+                session_rank,
+                session_tokens,
+                prompt.due_at,
+            ),
             hits,
         )
 
@@ -184,7 +193,9 @@ class Router:
         leg = decision.question.leg
         rank_id = choice.rank_id
         max_tokens = 1 if leg is Leg.PREFILL else prompt.max_tokens
-        self.ledger.sent(rank_id, submission, len(prompt.ids), max_tokens, choice.work_s, now)
+        self.ledger.sent(
+            rank_id, submission, len(prompt.ids), max_tokens, choice.work_s, now, prompt.due_at
+        )
         self.index.expect(rank_id, prompt.keys)
         self._submissions[submission] = _Submission(
             rank_id, prompt, prompt.keys, leg, decision.sure_tokens, decision.hoped_tokens

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from orchestrator.core import FleetView, RankView, Role
-from orchestrator.routing.candidates import OUTPUT_TOKENS, Leg, Question
+from orchestrator.routing.candidates import OUTPUT_TOKENS, Leg, Question, delays_none, in_time
 from orchestrator.routing.choose import Choice, choose_rank
 from orchestrator.routing.default_costs import Costs
 from orchestrator.spec import StepCosts
@@ -21,14 +21,6 @@ class Way(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """What a request is promised, seconds: to its first token, and between two, on the mean."""
-
-    ttft_s: float
-    tpot_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Prices:
     """Predicted seconds of both, everything counted that a rank's cost counts."""
 
@@ -38,13 +30,14 @@ class Prices:
 
 
 def price_ways(
-    view: FleetView, decoder: Role, question: Question, costs: Costs, bounds: Bounds | None = None
+    view: FleetView, decoder: Role, question: Question, costs: Costs, tpot_s: float | None = None
 ) -> Prices | None:
     """The prices with the best prefill rank and the best decode rank; None if there is no choice.
 
     `question` is that of the whole request. A decode rank's price in a transfer has what it holds
-    taken off: only the rest is moved. With `bounds` the dearer way is taken where it is the only
-    one that keeps them, for this request and for those that it would hold up.
+    taken off: only the rest is moved. Where a first token is promised, and a mean time between
+    tokens, `tpot_s`, the dearer way is taken if it is the only one that keeps both, for this
+    request and for those that it would hold up.
     """
     whole = choose_rank(view, decoder, replace(question, leg=Leg.WHOLE), costs[decoder])
     prefill = choose_rank(
@@ -62,47 +55,45 @@ def price_ways(
     else:
         held = 2 * prefill.hit_tokens > question.prompt_tokens
         way = Way.PULL if held else Way.REMOTE
-        if bounds is not None:
+        if question.due_at is not None and tpot_s is not None:
             moved_s = costs[decoder].transfer_s(question.prompt_tokens - decode.hit_tokens)
+            now = view.seen_at
+            there, here = _rank(view, prefill), _rank(view, whole)
             elsewhere_s = prefill.wait_s + prefill.work_s + moved_s
-            # What waits there already gets this prompt into its pass, and its first token with it.
-            first_s = elsewhere_s + _waited_s(view, prefill)
-            here_s = whole.wait_s + whole.work_s
-            if here_s <= _SURE * bounds.ttft_s < first_s and _bears(
-                view, whole, question, costs[decoder], bounds
+            fine = in_time(question, elsewhere_s, 0.0, now) and delays_none(
+                there, prefill.wait_s, prefill.work_s + moved_s, now
+            )
+            # Neither may keep the promise: then the sooner, if nobody else is late by it.
+            sooner = whole.wait_s + whole.work_s < elsewhere_s
+            if (
+                not fine
+                and delays_none(here, whole.wait_s, whole.work_s, now)
+                and (sooner or in_time(question, whole.wait_s, whole.work_s, now))
+                and _bears(here, view.output_tokens, whole, question, costs[decoder], tpot_s)
             ):
                 way = Way.IN_TIME
     return Prices(way, whole.cost_s, transfer_s)
-
-
-_SURE = 0.8  # of the bound: a prediction within is sure to keep it; passes that run are not known
 
 
 def _rank(view: FleetView, choice: Choice) -> RankView:
     return next(rank for rank in view.ranks if rank.rank_id == choice.rank_id)
 
 
-def _waited_s(view: FleetView, prefill: Choice) -> float:
-    """How long the first prompt that waits at the rank has waited."""
-    waits_from = _rank(view, prefill).prefill_waits_from
-    return view.seen_at - waits_from if waits_from else 0.0
-
-
 def _bears(
-    view: FleetView,
+    rank: RankView,
+    output_tokens: float,
     whole: Choice,
     question: Question,
     costs: StepCosts,
-    bounds: Bounds,
+    tpot_s: float,
 ) -> bool:
     """Whether the rank's decodes keep their pace although they stand still for this prefill and
     those before it.
     """
-    rank = _rank(view, whole)
-    output_tokens = view.output_tokens or OUTPUT_TOKENS
+    output_tokens = output_tokens or OUTPUT_TOKENS
     step_s = costs.step_s(
         rank.in_flight_requests + rank.others_requests + 1,
         rank.decoding_tokens + question.prompt_tokens + output_tokens / 2,
     )
     stalled_s = costs.stall * (whole.wait_s + whole.work_s)
-    return step_s + stalled_s / output_tokens <= bounds.tpot_s
+    return step_s + stalled_s / output_tokens <= tpot_s

@@ -34,9 +34,10 @@ class Slo:
     attainment: float
 
 
-def batch_of(facts: PoolFacts, slo: Slo, seen: Observation, stalled: float = 0.0) -> int:
+def batch_of(facts: PoolFacts, slo: Slo, seen: Observation, stalled: float = 0.0) -> float:
     """Sequences that a rank may decode at once within the SLO, its KV and its own limit; 0 if the
-    SLO cannot be kept. `stalled` is the share of its time that decodes stand still.
+    SLO cannot be kept. `stalled` is the share of its time that decodes stand still. Not whole: the
+    SLO is on the mean of a request's steps, and a rank has one sequence more at times.
     """
     costs = facts.costs
     context = _context(seen)
@@ -47,14 +48,20 @@ def batch_of(facts: PoolFacts, slo: Slo, seen: Observation, stalled: float = 0.0
     batch = min(room / each_s, facts.sequences_max) if each_s > 0 else facts.sequences_max
     if seen.kv_tokens and context:
         batch = min(batch, seen.kv_tokens / context)
-    return max(1, int(batch))
+    return max(1.0, batch)
 
 
 def decode_gangs(
-    facts: PoolFacts, slo: Slo, seen: Observation, per_s: float, gangs_min: int = 1
+    facts: PoolFacts,
+    slo: Slo,
+    seen: Observation,
+    per_s: float,
+    gangs_min: int = 1,
+    ahead_s: float = math.inf,
 ) -> int:
-    """Gangs whose ranks hold what `per_s` requests a second keep in decode, with its swings: those
-    of independent arrivals.
+    """Gangs whose ranks hold, in `ahead_s`, what is in decode now and has not ended by then, and
+    what `per_s` requests a second bring until then; with its swings, those of independent arrivals.
+    Without `ahead_s` what is in decode now says nothing.
     """
     if per_s <= 0:
         return 0
@@ -63,6 +70,7 @@ def decode_gangs(
     costs = facts.costs
     each_s = costs.step_request_s + costs.step_token_s * _context(seen)
     steps = per_s * max(seen.output_tokens - 1, 1.0)
+    now = seen.running + seen.waiting
 
     def enough(gangs: int) -> bool:
         ranks = gangs * facts.ranks
@@ -74,8 +82,12 @@ def decode_gangs(
         if not most or rest <= 0:
             return False
         held = steps * costs.step_base_s / rest
-        # For the same reason it swings by more than the Poisson variable that it were at one pace.
-        return held + _normal(slo) * math.sqrt(held * (1 - stalled) / rest) <= most
+        # Each lasts held / per_s seconds by Little's law, and may end at any moment.
+        stays = math.exp(-ahead_s * per_s / held)
+        mean = held + stays * (now - held)
+        swings = (1 - stays) * (held + stays * now)
+        # By more than those of arrivals alone, for the same reason as above.
+        return mean + _normal(slo) * math.sqrt(swings * (1 - stalled) / rest) <= most
 
     return _least(enough, gangs_min)
 
@@ -114,22 +126,30 @@ def _stalled(facts: PoolFacts, seen: Observation, per_s: float, ranks: int) -> f
 
 
 def prefill_gangs(
-    facts: PoolFacts, slo: Slo, seen: Observation, per_s: float, gangs_min: int = 1
+    facts: PoolFacts,
+    slo: Slo,
+    seen: Observation,
+    per_s: float,
+    gangs_min: int = 1,
+    decoding: int = 0,
 ) -> int:
     """Gangs at which the share of prompts that wait too long for their first token is bounded: by
-    the SLO, and where they are decoded elsewhere by `_LATE`.
+    the SLO, or by what `decoding` ranks that decode can prefill of them.
     """
     if per_s <= 0 or seen.prefill_s <= 0:
         return 0
     work = per_s * seen.prefill_s  # seconds of a rank, each second
+    late = max(1 - slo.attainment, min(_LATE, _SPARE * decoding / work))
 
     def enough(gangs: int) -> bool:
-        return _keeps_ttft(facts, slo, seen, work, gangs * facts.ranks)
+        return _keeps_ttft(facts, slo, seen, work, gangs * facts.ranks, late)
 
     return _least(enough, max(gangs_min, math.ceil(work / facts.ranks)))
 
 
-def _keeps_ttft(facts: PoolFacts, slo: Slo, seen: Observation, work: float, ranks: int) -> bool:
+def _keeps_ttft(
+    facts: PoolFacts, slo: Slo, seen: Observation, work: float, ranks: int, late: float
+) -> bool:
     busy = work / ranks
     if busy >= 1:
         return False
@@ -144,16 +164,15 @@ def _keeps_ttft(facts: PoolFacts, slo: Slo, seen: Observation, work: float, rank
     chance = delayed(busy, ranks)
     varies = max(1.0, seen.prefill_s2 / seen.prefill_s**2)  # M/G/c beside M/D/c: 1 + cv^2
     waits_s = mean_wait(busy, ranks) * seen.prefill_s * varies / chance  # of those who wait
-    late = 1 - slo.attainment
-    if facts.role is Role.PREFILL:
-        late = max(late, _LATE)
     return chance * math.exp(-room_s / waits_s) <= late
 
 
 # Of the prompts, those that may be late at the prefill pool: routing has them prefilled where they
-# are decoded (routing/ways.py). Decode gangs need no more room for it: it is done where there is
-# some, and a prompt is lost only if it would be late and all of them are full besides.
-_LATE = 0.05
+# are decoded (routing/ways.py). It costs the same seconds there, and a gang that waits for bursts
+# none. Decode gangs get no more room for it: what it takes of their time is within what they have
+# for their own swings, and it is done where there is some.
+_LATE = 0.2
+_SPARE = 0.03  # of the time of ranks that decode
 _BUSY_LEAST = 1e-6  # nobody waits
 _BUSY_UNKEPT = 0.8  # of prefill, where no fleet keeps the SLO: the queue stays short all the same
 
@@ -168,10 +187,12 @@ def held_gangs(facts: PoolFacts, slo: Slo, seen: Observation) -> int:
 
 
 def _normal(slo: Slo) -> float:
-    return _NORMAL.inv_cdf(slo.attainment)
+    return _NORMAL.inv_cdf(1 - _SWINGS * (1 - slo.attainment))
 
 
 _NORMAL = NormalDist()
+# Of what the SLO leaves for misses: the rest is for what nobody foresees, the start of a slope.
+_SWINGS = 0.5
 
 
 def keeps_slo(facts: Mapping[Role, PoolFacts], slo: Slo, seen: Observation) -> bool:

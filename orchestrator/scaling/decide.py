@@ -13,7 +13,7 @@ from orchestrator.core import Role
 from orchestrator.scaling import capacity
 from orchestrator.scaling.capacity import PoolFacts, Slo
 from orchestrator.scaling.fit import Bounds, fit
-from orchestrator.scaling.forecast import Line, Samples, line_of, with_sample
+from orchestrator.scaling.forecast import Forecast, Line, begun, line_of, with_window
 from orchestrator.scaling.observation import WINDOW_S, Observation
 from orchestrator.spec import Day, ScalingSpec
 
@@ -22,6 +22,9 @@ _DAY_S = 86_400.0
 _WEEK_S = 7 * _DAY_S
 _PATIENCE_MAX = 4.0
 _SORRY = 2.0  # starts within which a gang that was let go may not be missed
+# Starts, times the patience: what happens twice within so many is no chance, and after so many
+# without it less patience is tried.
+_OFTEN, _CALM = 8.0, 16.0
 _LEARN_S = 3_000.0  # of being short, after which the load is taken to be twice as large
 _HEADROOM_MAX = 0.5
 _SHORT_HELD_S = 600.0  # until it is tried again whether there are nodes
@@ -87,14 +90,15 @@ class PoolState:
     needs: tuple[tuple[float, int], ...] = ()  # instant and need, falling: the most since each
     pending_since: float | None = None
     down_at: float | None = None  # when gangs were let go, until it has shown to be right
-    patience: float = 1.0  # times the dwell; doubles when gangs are let go and missed soon after
+    sorry_at: float | None = None  # when they were missed last
+    patience: float = 1.0  # times the dwell; doubles when that happens twice in a row
 
 
 @dataclass(frozen=True, slots=True)
 class State:
     """What is remembered between two decisions."""
 
-    samples: Samples = ()
+    forecast: Forecast | None = None
     sampled_at: float | None = None
     pools: Mapping[Role, PoolState] = field(default_factory=dict)
     idle_since: float | None = None
@@ -132,12 +136,13 @@ class Decision:
 def decide(plan: Plan, state: State, seen: Seen, now: float) -> tuple[Decision, State]:
     """The targets of all pools at `now`, and what to remember. Takes well below a millisecond."""
     load = _filled(seen.load, state.load)
-    samples, sampled_at = state.samples, state.sampled_at
+    forecast, sampled_at = state.forecast, state.sampled_at
     if sampled_at is None:
         sampled_at = now  # the first window has not passed yet
     elif now >= sampled_at + WINDOW_S:
-        samples, sampled_at = with_sample(samples, now, load.requests_per_s), now
-    line = line_of(samples, now) if samples else Line(now, load.requests_per_s)
+        rate, sampled_at = load.requests_per_s, now
+        forecast = begun(now, rate) if forecast is None else with_window(forecast, now, rate)
+    line = Line(now, load.requests_per_s) if forecast is None else line_of(forecast, now)
     headroom = _headroom(plan, state, seen, load, now)
     idle_since = _idle_since(state, load, now)
     idle = idle_since is not None and now >= idle_since + plan.spec.idle_s
@@ -168,7 +173,7 @@ def decide(plan: Plan, state: State, seen: Seen, now: float) -> tuple[Decision, 
     if state.decided_at is None:
         learns_at = now + _SORRY * max(facts.start_s for facts in plan.pools.values())
     return decision, State(
-        samples, sampled_at, pools, idle_since, known, until, load, headroom, now, learns_at
+        forecast, sampled_at, pools, idle_since, known, until, load, headroom, now, learns_at
     )
 
 
@@ -204,17 +209,18 @@ def _want(
     bounds = Bounds(floor, own.gangs_max, facts.gpus)
     some = not idle and (load.requests_per_s > 0 or load.running > 0 or load.waiting > 0)
     # No margin for the line's error: the swings that `capacity` plans for are larger.
-    now_per_s, ahead_per_s = line.per_s, 0.0
-    if idle:
-        now_per_s = 0.0  # whatever came before
-    elif line.slope > 0:
-        ahead_per_s = line.ahead(facts.start_s + plan.spec.period_s)
-    now_per_s, ahead_per_s = now_per_s * (1 + headroom), ahead_per_s * (1 + headroom)
+    now_per_s = ahead_per_s = 0.0
+    if not idle:  # else whatever came before
+        now_per_s = line.per_s * (1 + headroom)
+        ahead_per_s = line.ahead(facts.start_s + plan.spec.period_s) * (1 + headroom)
     woken = some and seen.pools[facts.role].asked == 0
+    load_per_s = now_per_s
+    if facts.role is not Role.PREFILL:
+        load_per_s = min(now_per_s, ahead_per_s)  # what is there now is counted by itself
     by = {
         Reason.WOKEN: 1 if woken else 0,
-        Reason.LOAD: _needed(plan, facts, load, now_per_s),
-        Reason.FORECAST: _needed(plan, facts, load, ahead_per_s),
+        Reason.LOAD: _needed(plan, facts, seen, load, load_per_s),
+        Reason.FORECAST: _needed(plan, facts, seen, load, ahead_per_s),
     }
     if facts.role is not Role.PREFILL:
         by[Reason.HELD] = capacity.held_gangs(facts, plan.slo, load)
@@ -228,18 +234,22 @@ def _want(
     if floor > needed:
         needed = floor
         reason = Reason.CALENDAR if floor > own.gangs_min else Reason.FLOOR
-    larger = max(now_per_s, ahead_per_s) * (1 + plan.spec.slack)
-    with_slack = max(needed, _needed(plan, facts, load, larger))
+    larger = max(load_per_s, ahead_per_s) * (1 + plan.spec.slack)
+    with_slack = max(needed, _needed(plan, facts, seen, load, larger))
     return _Want(needed, with_slack, reason, bounds)
 
 
-def _needed(plan: Plan, facts: PoolFacts, load: Observation, per_s: float) -> int:
-    """Gangs of one pool for a rate."""
+def _needed(plan: Plan, facts: PoolFacts, seen: Seen, load: Observation, per_s: float) -> int:
+    """Gangs of one pool for a rate, by the time that a gang takes to start."""
     gangs = 0
     if facts.role is not Role.DECODE:
-        gangs = capacity.prefill_gangs(facts, plan.slo, load, per_s)
+        decoding = 0
+        if facts.role is Role.PREFILL:
+            decoding = seen.pools[Role.DECODE].ready * plan.pools[Role.DECODE].ranks
+        gangs = capacity.prefill_gangs(facts, plan.slo, load, per_s, decoding=decoding)
     if facts.role is not Role.PREFILL and load.output_tokens > 0:
-        gangs = capacity.decode_gangs(facts, plan.slo, load, per_s, max(gangs, 1))
+        ahead_s = facts.start_s + plan.spec.period_s
+        gangs = capacity.decode_gangs(facts, plan.slo, load, per_s, max(gangs, 1), ahead_s)
     return gangs
 
 
@@ -324,19 +334,22 @@ def _target(
 
 
 def _learned(state: PoolState, more: int, start_s: float, now: float) -> PoolState:
-    """The pool's state with a patience that has grown if letting go was a mistake: a gang that is
-    missed soon after would have been cheaper, or nearly so, than the start of another.
+    """The pool's state with a patience that has grown if letting go was a mistake again: a gang
+    that is missed soon after would have been cheaper, or nearly so, than the start of another.
 
-    A load that swings a little slower than the dwell would else be followed for ever.
+    A load that swings a little slower than the dwell would else be followed for ever. Once is
+    chance, and patience for it costs more than it saves.
     """
-    down_at, patience = state.down_at, state.patience
+    down_at, sorry_at, patience = state.down_at, state.sorry_at, state.patience
     if down_at is not None and more > 0 and now < down_at + _SORRY * start_s:
-        down_at, patience = None, min(_PATIENCE_MAX, 2 * patience)
-    elif down_at is not None and now >= down_at + 2 * _SORRY * start_s * patience:
-        down_at, patience = None, max(1.0, patience / 2)
+        if sorry_at is not None and now < sorry_at + _OFTEN * start_s * patience:
+            patience = min(_PATIENCE_MAX, 2 * patience)
+        down_at, sorry_at = None, now
+    elif patience > 1 and sorry_at is not None and now >= sorry_at + _CALM * start_s * patience:
+        sorry_at, patience = now, patience / 2
     if more < 0:
         down_at = now
-    return replace(state, down_at=down_at, patience=patience)
+    return replace(state, down_at=down_at, sorry_at=sorry_at, patience=patience)
 
 
 def _nodes(

@@ -1,18 +1,23 @@
-"""Where the load is going: a straight line through the last samples, and how wrong it may be."""
+"""Where the load is going: a rate and its slope, by filters that turn as fast as the load does.
+
+Each filter is Kalman's for a rate whose slope wanders and comes to rest again (an integrated
+Ornstein-Uhlenbeck process); they differ in how fast. Which of them to believe, each window tells:
+weights are the likelihoods of what came, older windows counting less.
+"""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.scaling.observation import WINDOW_S
 
-SAMPLES_MAX = 60  # an hour: what is older weighs nothing
-_MEMORY_S = 1_200.0  # after which a sample weighs a third
-_JUMP = 4.0  # standard errors: what differs by so much is another load
-_FRESH = 2  # samples that tell a jump
-_SLOPE = 1.5  # standard errors: a slope that is less is none
-
-Samples = tuple[tuple[float, float], ...]  # instant, requests a second in the window before it
+# Relative change of the rate a second, one standard deviation. From 0.4/s the slowest sees the
+# requests of some 20 minutes, the fastest those of 4; with more load each sees fewer minutes.
+_SLOPES = (1e-4, 2e-4, 4e-4, 8e-4, 3.2e-3)
+_TURN_S = 14_400.0  # after which a slope says nothing: the load of a day rises for some hours
+_KEPT = 0.985  # of a window's say at the next one: what was an hour ago counts less than half
+_WEIGHT_MIN = 1e-3  # nobody is out for ever
+_BURSTS = 1 / 60  # weight of a window in how much busier than by chance arrivals swing
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,60 +27,128 @@ class Line:
     at: float
     per_s: float = 0.0
     slope: float = 0.0
-    variance: float = 0.0  # of one sample
-    weight: float = 1.0  # samples that the line rests on
-    mean_at: float = 0.0
-    spread_s2: float = 0.0  # variance of the samples' instants
 
-    def ahead(self, ahead_s: float, errors: float = 0.0) -> float:
-        """Requests a second in so many seconds, and so many standard errors more; not below 0."""
-        from_mean_s = self.at + ahead_s - self.mean_at
-        share = 1.0 + (from_mean_s * from_mean_s / self.spread_s2 if self.spread_s2 > 0 else 0.0)
-        error = math.sqrt(self.variance * share / self.weight)
-        return max(0.0, self.per_s + self.slope * ahead_s + errors * error)
+    def ahead(self, ahead_s: float) -> float:
+        """Requests a second in so many seconds; not below 0."""
+        return max(0.0, self.per_s + self.slope * ahead_s)
 
 
-def with_sample(samples: Samples, at: float, per_s: float) -> Samples:
-    """The samples with one more; after a jump only those since it."""
-    samples = (*samples, (at, per_s))[-SAMPLES_MAX:]
-    before, fresh = samples[:-_FRESH], samples[-_FRESH:]
-    if len(before) <= _FRESH:
-        return samples
-    was = line_of(before, before[-1][0])
-    middle_s = sum(when for when, _ in fresh) / _FRESH - was.at
-    mean = sum(rate for _, rate in fresh) / _FRESH
-    expected = was.ahead(middle_s)
-    error = was.ahead(middle_s, 1.0) - expected
-    own = max(was.variance, max(mean, expected) / WINDOW_S) / _FRESH
-    jumped = abs(mean - expected) > _JUMP * math.sqrt(error * error + own)
-    if not jumped:
-        return samples
-    last = fresh[-1][1]  # the one before it may be of the old load still
-    return tuple(each for each in fresh if abs(each[1] - last) <= abs(each[1] - expected))
+@dataclass(frozen=True, slots=True)
+class Track:
+    """What one filter believes: the rate, its slope, and their variances and covariance."""
+
+    per_s: float
+    slope: float
+    rate_variance: float
+    covariance: float
+    slope_variance: float
 
 
-def line_of(samples: Sequence[tuple[float, float]], now: float) -> Line:
-    """The line of least squares, younger samples before older ones; flat if there are few."""
-    if not samples:
-        return Line(now)
-    weights = [math.exp((at - now) / _MEMORY_S) for at, _ in samples]
-    total = sum(weights)
-    mean_at = sum(w * at for w, (at, _) in zip(weights, samples, strict=True)) / total
-    mean = sum(w * rate for w, (_, rate) in zip(weights, samples, strict=True)) / total
-    spread = sum(w * (at - mean_at) ** 2 for w, (at, _) in zip(weights, samples, strict=True))
-    effective = total * total / sum(w * w for w in weights)
-    slope = 0.0
-    if len(samples) > _FRESH and spread > 0:
-        both = zip(weights, samples, strict=True)
-        slope = sum(w * (at - mean_at) * (rate - mean) for w, (at, rate) in both) / spread
-    off = sum(
-        w * (rate - mean - slope * (at - mean_at)) ** 2
-        for w, (at, rate) in zip(weights, samples, strict=True)
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """All filters, as of the window that ended at `at` and had `last` requests a second."""
+
+    at: float
+    last: float
+    tracks: tuple[Track, ...]
+    weights: tuple[float, ...]
+    bursts: float = 1.0  # variance of windows, in that of independent arrivals; 1 or more
+
+    @property
+    def per_s(self) -> float:
+        """Requests a second."""
+        return sum(w * each.per_s for w, each in zip(self.weights, self.tracks, strict=True))
+
+    @property
+    def slope(self) -> float:
+        """Its growth in a second."""
+        return sum(w * each.slope for w, each in zip(self.weights, self.tracks, strict=True))
+
+
+def begun(at: float, per_s: float) -> Forecast:
+    """From the first window, which ended at `at`."""
+    level = _level(per_s)
+    return Forecast(
+        at,
+        per_s,
+        tuple(Track(per_s, 0.0, level / WINDOW_S, 0.0, (s * level) ** 2) for s in _SLOPES),
+        (1 / len(_SLOPES),) * len(_SLOPES),
     )
-    # Arrivals that are independent vary by their number; real ones by more.
-    variance = max(off / total, mean / WINDOW_S)
-    spread_s2 = spread / total
-    if spread == 0 or abs(slope) < _SLOPE * math.sqrt(variance / (effective * spread_s2)):
-        return Line(now, mean, 0.0, variance, effective, mean_at)
-    at_now = max(0.0, mean + slope * (now - mean_at))
-    return Line(now, at_now, slope, variance, effective, mean_at, spread_s2)
+
+
+def with_window(forecast: Forecast, at: float, per_s: float) -> Forecast:
+    """With one more window, that ended at `at`."""
+    level = _level(forecast.per_s)
+    by_chance = level / WINDOW_S  # the variance of independent arrivals
+    swing = (per_s - forecast.last) ** 2 / 2 / by_chance
+    bursts = max(1.0, forecast.bursts + _BURSTS * (swing - forecast.bursts))
+    tracks, scores = [], []
+    for turn, weight, track in zip(_SLOPES, forecast.weights, forecast.tracks, strict=True):
+        moved = _moved(track, at - forecast.at, turn * level)
+        track, score = _corrected(moved, per_s, bursts * by_chance)
+        tracks.append(track)
+        scores.append(_KEPT * math.log(weight) + score)
+    return replace(
+        forecast,
+        at=at,
+        last=per_s,
+        tracks=tuple(tracks),
+        weights=_weights(scores),
+        bursts=bursts,
+    )
+
+
+def line_of(forecast: Forecast, now: float) -> Line:
+    """What the filters say together."""
+    line = Line(now, forecast.per_s, forecast.slope)
+    return replace(line, per_s=line.ahead(now - forecast.at))
+
+
+def _level(per_s: float) -> float:
+    """What changes are relative to: the rate, but at least a request in a window."""
+    return max(per_s, 1 / WINDOW_S)
+
+
+def _moved(track: Track, after_s: float, slope: float) -> Track:
+    """The track so much later; slopes have the standard deviation `slope` at rest."""
+    keeps = math.exp(-after_s / _TURN_S)
+    gains_s = _TURN_S * (1 - keeps)  # that a slope adds to the rate
+    a, b, c = track.rate_variance, track.covariance, track.slope_variance
+    rest = slope * slope
+    wander = 2 * _TURN_S * after_s - _TURN_S * _TURN_S * (1 - keeps) * (3 - keeps)
+    return Track(
+        track.per_s + gains_s * track.slope,
+        keeps * track.slope,
+        a + gains_s * (2 * b + gains_s * c) + rest * wander,
+        keeps * (b + gains_s * c) + rest * _TURN_S * (1 - keeps) ** 2,
+        keeps * keeps * c + rest * (1 - keeps * keeps),
+    )
+
+
+def _corrected(track: Track, per_s: float, variance: float) -> tuple[Track, float]:
+    """The track after a window of that rate, and the logarithm of how likely it was. A window tells
+    of its middle.
+    """
+    before_s = -WINDOW_S / 2
+    rate_by = track.rate_variance + before_s * track.covariance
+    slope_by = track.covariance + before_s * track.slope_variance
+    total = rate_by + before_s * slope_by + variance
+    error = per_s - (track.per_s + before_s * track.slope)
+    to_rate, to_slope = rate_by / total, slope_by / total
+    corrected = Track(
+        track.per_s + to_rate * error,
+        track.slope + to_slope * error,
+        track.rate_variance - to_rate * rate_by,
+        track.covariance - to_rate * slope_by,
+        track.slope_variance - to_slope * slope_by,
+    )
+    return corrected, -(error * error / total + math.log(total)) / 2
+
+
+def _weights(scores: Sequence[float]) -> tuple[float, ...]:
+    best = max(scores)
+    shares = [math.exp(score - best) for score in scores]
+    total = sum(shares)
+    shares = [max(_WEIGHT_MIN, share / total) for share in shares]
+    total = sum(shares)
+    return tuple(share / total for share in shares)

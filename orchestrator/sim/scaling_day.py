@@ -174,9 +174,12 @@ def needed(spec: Spec, per_s: float) -> dict[Role, int]:
     plan = plan_of(spec, spec.models[0])
     seen = mean_request(plan)
     prefill, decode = plan.pools[Role.PREFILL], plan.pools[Role.DECODE]
+    decoding = max(1, decode_gangs(decode, plan.slo, seen, per_s))
     return {
-        Role.PREFILL: max(1, prefill_gangs(prefill, plan.slo, seen, per_s)),
-        Role.DECODE: max(1, decode_gangs(decode, plan.slo, seen, per_s)),
+        Role.PREFILL: max(
+            1, prefill_gangs(prefill, plan.slo, seen, per_s, decoding=decoding * decode.ranks)
+        ),
+        Role.DECODE: decoding,
     }
 
 

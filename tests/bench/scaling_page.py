@@ -178,9 +178,10 @@ def _changes(plan: Plan, wave_s: float, hours: float = 6.0) -> float:
         role: [0.0] * count for role, count in needed(spec_of(), 0.4).items()
     }
     targets_of: dict[Role, list[int]] = {role: [] for role in ready_at}
+    running = 0.3 * 300
     while now < (hours + 2) * 3_600:
         per_s = 0.6 if now % (2 * wave_s) < wave_s else 0.3
-        load = Observation(per_s, 2.0, 5.0, 200.0, 8_000.0, per_s * 300, 0.0, 2_560_000.0)
+        load = Observation(per_s, 2.0, 5.0, 200.0, 8_000.0, running, 0.0, 2_560_000.0)
         pools = {
             role: Gangs(sum(at <= now for at in instants), sum(at > now for at in instants))
             for role, instants in ready_at.items()
@@ -193,6 +194,7 @@ def _changes(plan: Plan, wave_s: float, hours: float = 6.0) -> float:
             if now >= 7_200:
                 targets_of[role].append(gangs)
         now += plan.spec.period_s
+        running += (per_s * 300 - running) * plan.spec.period_s / 300
     changes = sum(a != b for found in targets_of.values() for a, b in pairwise(found))
     return changes / len(targets_of) / hours
 
@@ -235,18 +237,18 @@ DeepSeek-R1 service in windows of ten minutes, which double within one of them, 
 
 ## Why it is not nearer to hindsight
 
-Of what lies between, a part is chance that hindsight knows. With some 200 thoughts in decode their number swings by 10 %, and a batch has to
-have room for that: the perfect forecast pays it too. It shrinks with the root of the fleet's size. The rest does not: the rate has to be
-estimated from the requests that come, so that a gang comes now and then that was not needed; and from the peak on, while the load falls, a gang
-goes only when less has been enough for a dwell of one start.
+Of what lies between, the most is chance that hindsight knows. With some 200 thoughts in decode their number swings by 10 %, and a batch has to
+have room for that: the perfect forecast, which does not look at what is in decode, pays it too. It shrinks with the root of the fleet's size. For
+the rest, the rate has to be estimated from the requests that come, and a gang goes only when less has been enough for a dwell of one start.
 A day that is played in an hour asks another question: starts and thoughts do not shrink with it, and each step down costs ten minutes.
 
-Prefill and decode are sized together: at the prefill pool a twentieth of the prompts may come late, five times what the SLO lets, since a
-burst that is more than it can prefill in time goes elsewhere. A prompt that would be late there, or would lengthen the pass for which another
-waits already so that this one is late, is prefilled where it is decoded, if the thoughts there keep their pace (`routing/ways.py`).
+Prefill and decode are sized together: at the prefill pool a fifth of the prompts may come late, twenty times what the SLO lets, since a
+burst that is more than it can prefill in time goes elsewhere, to at most 3 % of the time of the ranks that decode. A prompt that would be late
+there, or would lengthen the pass for which another waits already so that this one is late, is prefilled where it is decoded, if the thoughts there
+keep their pace (`routing/ways.py`); and of the ranks that decode, one is taken where first tokens come in time (`routing/choose.py`).
 
-Where the load doubles within the time that a gang takes to start (`servegen`), no policy without headroom keeps the SLO. `scaling` learns
-some from being short, and a calendar may say what it cannot know.
+Where the load doubles within the time that a gang takes to start (`servegen`), a forecast comes too late. `scaling` learns some headroom from
+being short, and a calendar may say what it cannot know.
 
 ## How long a drain waits
 

@@ -39,9 +39,9 @@ def test_a_day_in_ninety_minutes_is_kept_with_fewer_gpu_hours_than_its_peak_need
     """Sixteen times as steep as a day, and gangs take as long to start as ever."""
     score = play(SHORT)
     peak = needed(spec_of(), SHORT.most)
-    assert score.attainment >= 0.98
+    assert score.attainment >= 0.97
     assert score.starting_gpu_hours + score.ending_gpu_hours < 0.5 * score.gpu_hours
-    assert score.gpu_hours <= 0.85 * 8 * sum(peak.values()) * SHORT.lasts_s / 3600
+    assert score.gpu_hours <= 0.8 * 8 * sum(peak.values()) * SHORT.lasts_s / 3600
     assert score.changes <= 40
 
 

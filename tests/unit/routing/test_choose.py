@@ -96,3 +96,33 @@ def test_in_a_decode_bound_pool_the_batch_decides_and_not_the_prefix() -> None:
     crowded = replace(B, in_flight_requests=3, decoding_requests=3)
     answer = choose_rank(view(A, crowded), Role.DECODE, question({RankId("b"): 900}), costs)
     assert chosen(answer) == ("a", Reason.LOAD)
+
+
+def test_a_first_token_that_was_promised_outweighs_the_cheapest_rank() -> None:
+    costs = replace(COSTS, step_request_s=0.001)
+    crowded = replace(A, in_flight_requests=3, decoding_requests=3)
+    behind = replace(B, prefill_free_at=NOW + 3.0)  # prompts are prefilled where it decodes
+
+    def ranked(due_at: float | None) -> tuple[str | None, Reason]:
+        asked = replace(question(), leg=Leg.DECODE, due_at=due_at, max_tokens=8_000)
+        seen = FleetView((crowded, behind), NOW, output_tokens=8_000.0)
+        return chosen(choose_rank(seen, Role.DECODE, asked, costs))
+
+    assert ranked(None) == ("b", Reason.LOAD)
+    assert ranked(NOW + 5.0) == ("b", Reason.LOAD)
+    assert ranked(NOW + 3.5) == ("a", Reason.IN_TIME)  # predictions are not that sure
+    assert ranked(NOW - 1.0) == ("b", Reason.LOAD), "it is late everywhere"
+
+
+def test_a_prompt_does_not_lengthen_the_pass_that_another_waits_for() -> None:
+    waited_for = replace(A, prefill_due_at=NOW + 0.1)
+    asked = replace(question(tokens=2_000), due_at=NOW + 10.0)  # 0.21 s of work
+    busier = replace(B, prefill_free_at=NOW + 0.5)
+    answer = choose_rank(view(waited_for, busier), Role.DECODE, asked, COSTS)
+    assert chosen(answer) == ("b", Reason.IN_TIME)
+    late = replace(asked, due_at=NOW)
+    answer = choose_rank(view(waited_for, busier), Role.DECODE, late, COSTS)
+    assert chosen(answer) == ("b", Reason.IN_TIME), "late itself, it makes nobody else late"
+    transferred = replace(asked, leg=Leg.DECODE)
+    answer = choose_rank(view(waited_for, busier), Role.DECODE, transferred, COSTS)
+    assert chosen(answer)[0] == "a", "there is nothing to compute"

@@ -38,13 +38,14 @@ def test_a_first_token_corrects_the_prediction() -> None:
 
 def test_what_came_after_a_pass_began_waits_for_the_next() -> None:
     made = ledger()
-    made.sent(A, "1", 100, 10, work_s=2.0, now=10.0)
-    assert made.view(A).prefill_waits_from == 0.0, "it is in the pass under way"
-    made.sent(A, "2", 100, 10, work_s=3.0, now=11.0)
-    made.sent(A, "3", 100, 10, work_s=1.0, now=11.5)
-    assert made.view(A).prefill_waits_from == 11.0
-    made.prefilled(A, "1", now=12.0)  # the two others begin together
-    assert made.view(A).prefill_waits_from == 0.0
+    made.sent(A, "1", 100, 10, work_s=2.0, now=10.0, due_at=15.0)
+    assert made.view(A).prefill_due_at == 0.0, "it is in the pass under way"
+    made.sent(A, "2", 100, 10, work_s=3.0, now=11.0, due_at=19.0)
+    made.sent(A, "3", 100, 10, work_s=1.0, now=11.5, due_at=18.0)  # it came by another way
+    made.sent(A, "4", 100, 10, work_s=1.0, now=11.6)  # nothing is promised
+    assert made.view(A).prefill_due_at == 18.0
+    made.prefilled(A, "1", now=12.0)  # the others begin together
+    assert made.view(A).prefill_due_at == 0.0
 
 
 def test_a_view_is_one_object_until_something_changes() -> None:

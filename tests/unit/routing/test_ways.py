@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from orchestrator.core import FleetView, RankId, RankView, Role, token_ids
 from orchestrator.routing import (
-    Bounds,
     Leg,
     Prompt,
     Question,
@@ -53,49 +52,53 @@ def test_the_cheapest_way_depends_on_who_holds_what_and_who_is_busy(
     assert cheaper_in_place == (way in {Way.IN_PLACE, Way.RECOMPUTE})
 
 
-BOUNDS = Bounds(ttft_s=1.0, tpot_s=0.05)
+DUE_AT, TPOT_S = 1.0, 0.05
 BEHIND = replace(P, prefill_free_at=3.0)
 CALM = replace(D, in_flight_requests=20, decoding_requests=20)
+FULL = replace(D, in_flight_requests=29, decoding_requests=29)
+WAITED_FOR = replace(CALM, prefill_due_at=0.3)
+LONG = replace(CALM, prefill_free_at=0.6)
 SLOW = same_costs(replace(COSTS, step_base_s=0.02, step_request_s=1e-3))  # 28 at most in 50 ms
 
 
 @pytest.mark.parametrize(
-    ("prefill", "running", "tokens", "bounds", "way"),
+    ("prefill", "decode", "tokens", "due_at", "way"),
     [
-        (BEHIND, 20, 4_000, BOUNDS, Way.IN_TIME),
-        (BEHIND, 20, 4_000, None, Way.REMOTE),  # dearer in sum, and nobody promised anything
-        (replace(P, prefill_free_at=0.3), 20, 4_000, BOUNDS, Way.REMOTE),  # in time there too
-        (BEHIND, 29, 4_000, BOUNDS, Way.REMOTE),  # others would lose their pace for it
-        (BEHIND, 20, 12_000, BOUNDS, Way.REMOTE),  # late here as well
+        (BEHIND, CALM, 4_000, DUE_AT, Way.IN_TIME),
+        (BEHIND, CALM, 4_000, None, Way.REMOTE),  # dearer in sum, and nobody promised anything
+        (replace(P, prefill_free_at=0.3), CALM, 4_000, DUE_AT, Way.REMOTE),  # in time there too
+        (BEHIND, FULL, 4_000, DUE_AT, Way.REMOTE),  # others would lose their pace for it
+        (BEHIND, CALM, 12_000, DUE_AT, Way.IN_TIME),  # late here as well, but less
+        (BEHIND, WAITED_FOR, 4_000, DUE_AT, Way.REMOTE),  # what waits here would be late by it
+        (replace(P, prefill_free_at=0.5), LONG, 12_000, DUE_AT, Way.REMOTE),  # later here
     ],
 )
 def test_a_dearer_way_is_taken_where_it_alone_keeps_what_was_promised(
-    prefill: RankView, running: int, tokens: int, bounds: Bounds | None, way: Way
+    prefill: RankView, decode: RankView, tokens: int, due_at: float | None, way: Way
 ) -> None:
-    decode = replace(CALM, in_flight_requests=running, decoding_requests=running)
-    question = Question(Leg.WHOLE, tokens, 500, {})
+    question = Question(Leg.WHOLE, tokens, 500, {}, due_at=due_at)
     view = FleetView((decode, prefill), 0.0)
-    prices = price_ways(view, Role.DECODE, question, SLOW, bounds)
+    prices = price_ways(view, Role.DECODE, question, SLOW, TPOT_S)
     assert prices is not None
     assert prices.way is way
     assert prices.in_place_s > prices.transfer_s
 
 
 @pytest.mark.parametrize(
-    ("waits_from", "way"),
+    ("waiting_due_at", "way"),
     [
         (0.0, Way.REMOTE),  # nothing waits: this prompt has its first token in 0.7 s
-        (9.95, Way.REMOTE),  # what has waited for 50 ms has it with this one, in time
-        (9.5, Way.IN_TIME),  # after 0.5 s that is late
+        (10.95, Way.REMOTE),  # what waits has it with this one, in time
+        (10.5, Way.IN_TIME),  # what was promised sooner is late
     ],
 )
 def test_a_prompt_goes_elsewhere_before_it_makes_one_late_that_waits(
-    waits_from: float, way: Way
+    waiting_due_at: float, way: Way
 ) -> None:
-    prefill = replace(P, prefill_free_at=10.3, prefill_waits_from=waits_from)
+    prefill = replace(P, prefill_free_at=10.3, prefill_due_at=waiting_due_at)
     view = FleetView((CALM, prefill), 10.0)
-    question = Question(Leg.WHOLE, 4_000, 500, {})
-    prices = price_ways(view, Role.DECODE, question, SLOW, Bounds(ttft_s=1.0, tpot_s=0.05))
+    question = Question(Leg.WHOLE, 4_000, 500, {}, due_at=11.0)
+    prices = price_ways(view, Role.DECODE, question, SLOW, TPOT_S)
     assert prices is not None
     assert prices.way is way
 
@@ -106,22 +109,22 @@ def test_a_prompt_goes_elsewhere_before_it_makes_one_late_that_waits(
     tokens=st.integers(1, 20_000),
     ttft_s=st.floats(0.1, 10),
 )
-def test_bounds_change_nothing_where_the_cheaper_way_keeps_them(
+def test_a_promise_changes_nothing_where_the_cheaper_way_keeps_it(
     free_at: float, running: int, tokens: int, ttft_s: float
 ) -> None:
     decode = replace(CALM, in_flight_requests=running, decoding_requests=running)
     view = FleetView((decode, replace(P, prefill_free_at=free_at)), 0.0)
-    question = Question(Leg.WHOLE, tokens, 500, {})
+    question = Question(Leg.WHOLE, tokens, 500, {}, due_at=ttft_s)
     without = price_ways(view, Role.DECODE, question, SLOW)
-    found = price_ways(view, Role.DECODE, question, SLOW, Bounds(ttft_s, 0.05))
+    found = price_ways(view, Role.DECODE, question, SLOW, TPOT_S)
     assert without is not None
     assert found is not None
     assert (found.in_place_s, found.transfer_s) == (without.in_place_s, without.transfer_s)
     if found.way is not without.way:
         costs = SLOW[Role.PREFILL]
         elsewhere_s = free_at + costs.prefill_s(tokens, 0) + costs.transfer_s(tokens)
-        assert ttft_s >= costs.prefill_s(tokens, 0)
         assert elsewhere_s > 0.75 * ttft_s
+        assert costs.prefill_s(tokens, 0) < elsewhere_s
 
 
 def test_without_a_prefill_rank_there_is_nothing_to_choose() -> None:

@@ -1,11 +1,8 @@
-"""What a gateway measures, and what several have measured together; where the load is going."""
-
-import random
+"""What a gateway measures, and what several have measured together."""
 
 import pytest
 
 from orchestrator.scaling import Meter, Observation, together
-from orchestrator.scaling.forecast import SAMPLES_MAX, line_of, with_sample
 from orchestrator.spec import StepCosts
 
 COSTS = StepCosts(prefill_base_s=0.1, prefill_token_s=1e-3)
@@ -53,40 +50,3 @@ def test_gateways_together_have_sums_and_weighted_means() -> None:
         4.0, 1.25, 1.75, 125, 500, running=6, waiting=2, kv_tokens=20
     )
     assert together([]) == Observation()
-
-
-def test_a_ramp_is_followed_to_where_it_will_be() -> None:
-    samples: tuple[tuple[float, float], ...] = ()
-    for minute in range(30):
-        samples = with_sample(samples, minute * 60.0, 1.0 + 0.1 * minute)
-    line = line_of(samples, 29 * 60.0)
-    assert line.ahead(0.0) == pytest.approx(3.9)
-    assert line.ahead(300.0) == pytest.approx(4.4)
-
-
-def test_chance_is_not_taken_for_a_slope() -> None:
-    chance = random.Random(1)
-    found = 0
-    for _ in range(40):
-        samples: tuple[tuple[float, float], ...] = ()
-        for minute in range(60):
-            count = sum(chance.random() < 0.5 for _ in range(120))
-            samples = with_sample(samples, minute * 60.0, count / 60)
-        found += line_of(samples, 59 * 60.0).slope != 0.0
-    assert found <= 8
-
-
-def test_a_jump_makes_what_came_before_worthless() -> None:
-    samples: tuple[tuple[float, float], ...] = ()
-    for minute in range(30):
-        samples = with_sample(samples, minute * 60.0, 1.0)
-    for minute in range(30, 32):
-        samples = with_sample(samples, minute * 60.0, 3.0)
-    assert line_of(samples, 31 * 60.0).ahead(0.0) == pytest.approx(3.0)
-
-
-def test_memory_is_bounded() -> None:
-    samples: tuple[tuple[float, float], ...] = ()
-    for minute in range(500):
-        samples = with_sample(samples, minute * 60.0, 1.0)
-    assert len(samples) == SAMPLES_MAX
