@@ -67,7 +67,7 @@ def choose_rank(
         view.arrivals_per_s / len(ranks),
         view.output_tokens,
     )
-    return pick(seen, score(seen), _promised(seen, view.seen_at), only=len(ranks) == 1)
+    return pick(seen, score(seen), view.seen_at, only=len(ranks) == 1)
 
 
 def filter_ranks(
@@ -95,26 +95,14 @@ def explain(seen: Candidates) -> dict[str, list[float]]:
     return {name: scorer(seen) for name, scorer in SCORERS[seen.question.leg].items()}
 
 
-def _promised(seen: Candidates, now: float) -> Sequence[int]:
-    """Candidates, by number, where first tokens come when they are promised: all of them, else
-    those of others, else wherever.
+def pick(seen: Candidates, costs_s: Sequence[float], now: float, *, only: bool) -> Choice:
+    """The cheapest where first tokens come when they are promised; of equal ones the one that
+    waited longest for a request, then by id.
     """
-    every = range(len(seen.ranks))
-    if seen.question.due_at is None:
-        return every
-    harmless = [
-        at for at in every if delays_none(seen.ranks[at], seen.wait_s[at], seen.work_s[at], now)
-    ]
-    timely = [
-        at for at in harmless if in_time(seen.question, seen.wait_s[at], seen.work_s[at], now)
-    ]
-    return timely or harmless or every
-
-
-def pick(seen: Candidates, costs_s: Sequence[float], among: Sequence[int], *, only: bool) -> Choice:
-    """The cheapest of some; of equal ones the one that waited longest for a request, then by id."""
-    most = min(costs_s[at] for at in among) + TIE_S
-    equal = [at for at in among if costs_s[at] <= most]
+    most = min(costs_s) + TIE_S
+    equal = [at for at, cost_s in enumerate(costs_s) if cost_s <= most]
+    if seen.question.due_at is not None:
+        equal = _promised(seen, costs_s, now, equal)
     ranks = seen.ranks
     best = min(equal, key=lambda at: (ranks[at].sent_at, ranks[at].rank_id))
     return Choice(
@@ -125,6 +113,28 @@ def pick(seen: Candidates, costs_s: Sequence[float], among: Sequence[int], *, on
         seen.work_s[best],
         seen.hit_tokens[best],
     )
+
+
+def _promised(
+    seen: Candidates, costs_s: Sequence[float], now: float, cheapest: list[int]
+) -> list[int]:
+    """The cheapest candidates where all first tokens come when they are promised, else those of
+    others, else wherever.
+    """
+
+    def harmless(at: int) -> bool:
+        return delays_none(seen.ranks[at], seen.wait_s[at], seen.work_s[at], now)
+
+    def timely(at: int) -> bool:
+        return harmless(at) and in_time(seen.question, seen.wait_s[at], seen.work_s[at], now)
+
+    every = range(len(costs_s))
+    if kept := [at for at in cheapest if timely(at)]:  # nearly always: no look at the others
+        most = min(costs_s[at] for at in kept) + TIE_S
+        return [at for at in every if costs_s[at] <= most and timely(at)]
+    among = [at for at in every if timely(at)] or [at for at in every if harmless(at)] or every
+    most = min(costs_s[at] for at in among) + TIE_S
+    return [at for at in among if costs_s[at] <= most]
 
 
 def _reason(seen: Candidates, costs_s: Sequence[float], best: int, equal: int) -> Reason:
