@@ -237,9 +237,9 @@ DeepSeek-R1 service in windows of ten minutes, which double within one of them, 
 
 ## Why it is not nearer to hindsight
 
-Of what lies between, the most is chance that hindsight knows. With some 200 thoughts in decode their number swings by 10 %, and a batch has to
-have room for that: the perfect forecast, which does not look at what is in decode, pays it too. It shrinks with the root of the fleet's size. For
-the rest, the rate has to be estimated from the requests that come, and a gang goes only when less has been enough for a dwell of one start.
+Of what lies between, a part is chance that hindsight knows. With some 200 thoughts in decode their number swings by 10 %, and a batch has to
+have room for that: the perfect forecast, which does not look at what is in decode, pays it too. For the rest, the rate has to be estimated from the
+requests that come, and a gang goes only when less has been enough for a dwell of one start, or for longer where gangs were missed again and again.
 A day that is played in an hour asks another question: starts and thoughts do not shrink with it, and each step down costs ten minutes.
 
 Prefill and decode are sized together: at the prefill pool a fifth of the prompts may come late, twenty times what the SLO lets, since a
@@ -260,6 +260,9 @@ were full already. The first of the days, with other values of `fleet.drain_wait
 ## No flip-flop
 
 {{waves}}
+
+The number in decode follows the load with the length of a thought, five minutes. What stays for less than three starts moves next to nothing,
+once gangs have been missed twice in a row; what stays for a quarter of an hour is followed, by several gangs up and several down.
 
 `tests/unit/scaling/test_decide.py` has the property: no load makes a pool go down twice within a dwell of going up.
 
