@@ -218,7 +218,7 @@ production's code. Seconds of engines are assumptions of `sim/scaling_day.py`, n
 
 ## The question
 
-A fleet of one-node gangs, prefill and decode apart; a decode gang holds 28 thoughts of 8,000 tokens at the SLO's 50 ms a token. A gang takes
+A fleet of one-node gangs, prefill and decode apart; a decode gang holds 28.8 thoughts of 8,000 tokens at the SLO's 50 ms a token. A gang takes
 260 s to start, and whoever lets one go pays for it until its last thought has ended. The SLO is 10 s to the first token and 50 ms a token for
 {KEEPS:.0%} of the requests. GPU-hours are those within the day.
 

@@ -109,8 +109,9 @@ def test_what_is_expected_lies_between_what_is_there_and_what_comes_to_rest(
     seen = replace(SEEN, running=running)
     found = decode_gangs(DECODE, SLO, seen, per_s, ahead_s=ahead_s)
     rest, now = decode_gangs(DECODE, SLO, SEEN, per_s), held_gangs(DECODE, SLO, seen)
-    assert found <= max(rest, decode_gangs(DECODE, SLO, seen, per_s, ahead_s=0.0), now) + 1
-    assert found >= min(now, rest) - rest // 2
+    # Half of each has swings of its own: with both the margin is a little larger than either's.
+    assert found <= max(rest, decode_gangs(DECODE, SLO, seen, per_s, ahead_s=0.0), now) + 2
+    assert found >= min(now, rest // 2)  # half of what is there at rest may be the margin
 
 
 def test_no_load_needs_no_gang() -> None:
