@@ -71,6 +71,7 @@ def decode_gangs(
     each_s = costs.step_request_s + costs.step_token_s * _context(seen)
     steps = per_s * max(seen.output_tokens - 1, 1.0)
     now = seen.running + seen.waiting
+    normal = _normal(slo)
 
     def enough(gangs: int) -> bool:
         ranks = gangs * facts.ranks
@@ -87,7 +88,7 @@ def decode_gangs(
         mean = held + stays * (now - held)
         swings = (1 - stays) * (held + stays * now)
         # By more than those of arrivals alone, for the same reason as above.
-        return mean + _normal(slo) * math.sqrt(swings * (1 - stalled) / rest) <= most
+        return mean + normal * math.sqrt(swings * (1 - stalled) / rest) <= most
 
     return _least(enough, gangs_min)
 

@@ -89,7 +89,7 @@ class PoolState:
 
     needs: tuple[tuple[float, int], ...] = ()  # instant and need, falling: the most since each
     pending_since: float | None = None
-    down_at: float | None = None  # when gangs were let go, until it has shown to be right
+    down_at: float | None = None  # when gangs were let go last, until they are missed
     sorry_at: float | None = None  # when they were missed last
     patience: float = 1.0  # times the dwell; doubles when that happens twice in a row
 
@@ -142,7 +142,7 @@ def decide(plan: Plan, state: State, seen: Seen, now: float) -> tuple[Decision, 
     elif now >= sampled_at + WINDOW_S:
         rate, sampled_at = load.requests_per_s, now
         forecast = begun(now, rate) if forecast is None else with_window(forecast, now, rate)
-    line = Line(now, load.requests_per_s) if forecast is None else line_of(forecast, now)
+    line = Line(load.requests_per_s) if forecast is None else line_of(forecast, now)
     headroom = _headroom(plan, state, seen, load, now)
     idle_since = _idle_since(state, load, now)
     idle = idle_since is not None and now >= idle_since + plan.spec.idle_s
@@ -220,8 +220,9 @@ def _want(
     by = {
         Reason.WOKEN: 1 if woken else 0,
         Reason.LOAD: _needed(plan, facts, seen, load, load_per_s),
-        Reason.FORECAST: _needed(plan, facts, seen, load, ahead_per_s),
     }
+    if ahead_per_s > load_per_s:  # a lower rate never needs more
+        by[Reason.FORECAST] = _needed(plan, facts, seen, load, ahead_per_s)
     if facts.role is not Role.PREFILL:
         by[Reason.HELD] = capacity.held_gangs(facts, plan.slo, load)
         if some and not load.output_tokens:  # none has ended: nobody knows how long they take

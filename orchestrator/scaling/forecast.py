@@ -22,9 +22,8 @@ _BURSTS = 1 / 60  # weight of a window in how much busier than by chance arrival
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Requests a second are `per_s` at the instant `at`, and grow by `slope` each second."""
+    """Requests a second are `per_s` now, and grow by `slope` each second."""
 
-    at: float
     per_s: float = 0.0
     slope: float = 0.0
 
@@ -88,19 +87,12 @@ def with_window(forecast: Forecast, at: float, per_s: float) -> Forecast:
         track, score = _corrected(moved, per_s, bursts * by_chance)
         tracks.append(track)
         scores.append(_KEPT * math.log(weight) + score)
-    return replace(
-        forecast,
-        at=at,
-        last=per_s,
-        tracks=tuple(tracks),
-        weights=_weights(scores),
-        bursts=bursts,
-    )
+    return Forecast(at, per_s, tuple(tracks), _weights(scores), bursts)
 
 
 def line_of(forecast: Forecast, now: float) -> Line:
     """What the filters say together."""
-    line = Line(now, forecast.per_s, forecast.slope)
+    line = Line(forecast.per_s, forecast.slope)
     return replace(line, per_s=line.ahead(now - forecast.at))
 
 
